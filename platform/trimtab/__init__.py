@@ -1,0 +1,22 @@
+"""trimtab: sweeps over the baselines of reinforcement learning with verifiable rewards.
+
+Importing this package imports no torch, Ray, vLLM or DeepSpeed; the functions below load what they need.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trimtab.api import plan, sweep
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "plan", "sweep"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("plan", "sweep"):
+        from trimtab import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'trimtab' has no attribute {name!r}")

@@ -1,0 +1,51 @@
+"""Every error that trimtab raises on purpose. One tree, so a caller can catch all of it or one kind.
+
+A message names the field, the value and the fix. Errors cross process borders (Ray), so each class is
+built from its message alone and stays picklable. Each also inherits the built-in error it refines.
+"""
+
+from __future__ import annotations
+
+
+class TrimtabError(Exception):
+    """Root of the tree. `trimtab` prints the message, without a traceback, and exits with 2."""
+
+
+class SpecError(TrimtabError, ValueError):
+    """What the user wrote cannot be run: unknown key, value out of range, fields that contradict."""
+
+
+class PlanError(TrimtabError, ValueError):
+    """A valid spec that this machine or cluster cannot hold."""
+
+
+class ModelError(TrimtabError, ValueError):
+    """A model path that does not exist, or a model that this stack cannot train."""
+
+
+class StrategyError(TrimtabError, ValueError):
+    """A strategy met input outside its declared domain (NaN reward, prior out of range, empty group)."""
+
+
+class VerifierError(TrimtabError, RuntimeError):
+    """The verifier failed (error or time-out) on more answers than the trial allows."""
+
+
+class WeightSyncError(TrimtabError, RuntimeError):
+    """After a weight sync the engine's log-probs differ from the learner's."""
+
+
+class DivergedError(TrimtabError, ArithmeticError):
+    """Training produced NaN or infinity, or sampler and learner drifted apart. Never retried."""
+
+
+class LeaseLost(TrimtabError, RuntimeError):
+    """The processes lent to a trial died or were given to someone else."""
+
+
+class TrackingError(TrimtabError, RuntimeError):
+    """MLflow cannot be reached, or does not hold what was asked for."""
+
+
+class NotFoundError(TrimtabError, LookupError):
+    """A sweep, trial or run that does not exist."""

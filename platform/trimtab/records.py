@@ -1,0 +1,87 @@
+"""The event journal of a sweep: what happened, one JSON object a line, one file a trial.
+
+The journal on disk is the queue between the control loop and everything that only watches (MLflow, the
+progress display): a watcher that is slow or down reads on from its own position later and loses nothing.
+Only the sweep's broker writes; a line that is not finished yet is never returned.
+
+Layout under a sweep's folder::
+
+    records/<trial>.jsonl      events of one trial, in order
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+EventName = Literal["trial_started", "stage", "step", "evaluation", "run_finished", "trial_finished"]
+Status = Literal["finished", "failed", "stopped", "killed"]
+"""`stopped`: ended early by the scheduler. `killed`: ended by the user or with the sweep."""
+
+
+class Event(TypedDict, total=False):
+    """One line. Every event has `event`, `trial` and `time`; the rest by kind.
+
+    trial_started   role ("reference" | "candidate"), number (order in the sweep), config (resolved
+                    TrialConfig as JSON), searched (parameter -> value), seeds (list of run seeds), label
+    stage           seed (or null), stage ("waiting" | "resetting" | "training" | "evaluating" | "saving")
+    step            seed, step, rollouts, tokens, seconds (all cumulative for this run), metrics
+    evaluation      seed, step, rollouts, tokens, seconds (as above), split, metrics (accuracy, answers, ...)
+    run_finished    seed, status, error, traceback, checkpoint (path or null)
+    trial_finished  status, score (float or null), error
+    """
+
+    event: EventName
+    trial: str
+    time: float
+    role: Literal["reference", "candidate"]
+    number: int
+    label: str
+    config: dict[str, Any]
+    searched: dict[str, Any]
+    seeds: list[int]
+    seed: int | None
+    stage: str
+    step: int
+    rollouts: int
+    tokens: int
+    seconds: float
+    split: str
+    metrics: dict[str, float]
+    status: Status
+    error: str | None
+    traceback: str | None
+    checkpoint: str | None
+    score: float | None
+
+
+def append(sweep_dir: Path, event: Mapping[str, Any]) -> None:
+    """Append one event to its trial's file; flushed before it returns."""
+    folder = sweep_dir / "records"
+    folder.mkdir(parents=True, exist_ok=True)
+    line = json.dumps(event, separators=(",", ":")) + "\n"
+    with (folder / f"{event['trial']}.jsonl").open("a", encoding="utf-8") as file:
+        file.write(line)
+
+
+class Tail:
+    """Reads events of all trials of a sweep as they come, each exactly once."""
+
+    def __init__(self, sweep_dir: Path) -> None:
+        self._folder = sweep_dir / "records"
+        self._offset: dict[str, int] = {}
+
+    def read(self) -> Iterator[Event]:
+        """Events written since the last call, in order within each trial."""
+        if not self._folder.is_dir():
+            return
+        for path in sorted(self._folder.glob("*.jsonl")):
+            with path.open("rb") as file:
+                file.seek(self._offset.get(path.name, 0))
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break
+                    self._offset[path.name] = self._offset.get(path.name, 0) + len(line)
+                    yield json.loads(line)

@@ -1,0 +1,177 @@
+"""Everything one trial is told. Pydantic only: the CLI loads this module without torch.
+
+Field docs are the string literals below the fields. Unknown keys are errors.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from trainables.strategies.config import StrategyConfig, parse_strategy
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Strict(BaseModel):
+    """Base of all user-facing models: unknown keys are refused, instances do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TaskConfig(Strict):
+    """Which prompts, and how an answer is judged."""
+
+    name: str = "addition"
+    """`addition` (built in), `math` (JSONL or Parquet with a question and a reference answer), or an import
+    path `package.module:Task` of your own."""
+    train: str | None = None
+    """Path or hub id of the training prompts; the built-in task makes its own."""
+    validation: str | None = None
+    """Path or hub id of the validation prompts (search and pruning)."""
+    test: str | None = None
+    """Path or hub id of the test prompts (verdict only; the search never reads them)."""
+    question_field: str = "question"
+    answer_field: str = "answer"
+    stratum_field: str | None = None
+    """Column that declares a prompt's stratum, for the `strata` prior."""
+    template: str = "{question}"
+    """Prompt text made from the question."""
+    train_prompts: Positive = 512
+    """How many training prompts the built-in task draws."""
+    validation_prompts: Positive = 512
+    test_prompts: Positive = 512
+    data_seed: int = 0
+    """Seed of the built-in task's prompts; separate from the run seed so that seeds share their data."""
+
+
+class SamplingConfig(Strict):
+    """How training rollouts are drawn. There is no top-p or top-k: they make importance ratios wrong."""
+
+    temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
+    max_tokens: Positive = 8
+    """Longest response, in tokens."""
+
+
+class EngineConfig(Strict):
+    """vLLM rollout engines (or the plain transformers engine, for parity and where vLLM is absent)."""
+
+    kind: Literal["vllm", "transformers"] = "vllm"
+    count: Positive = 1
+    """E: rollout engines of one slot."""
+    max_model_len: Positive = 64
+    """Prompt plus response, in tokens."""
+    kv_cache_mb: Positive = 64
+    """KV cache of each engine on CPU. On GPUs `gpu_memory_utilization` decides."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, lt=1)] = 0.85
+    tensor_parallel: Positive = 1
+    max_num_seqs: Positive = 128
+    parity_tolerance: Annotated[float, Field(gt=0)] | None = None
+    """Largest allowed difference of a token's log-prob between engine and learner right after a weight
+    sync. Default: 1e-3 in fp32, 0.25 in bf16."""
+
+
+class LearnerConfig(Strict):
+    """The DeepSpeed learner."""
+
+    workers: Positive = 1
+    """W: data-parallel learner workers of one slot."""
+    zero_stage: Annotated[int, Field(ge=0, le=3)] = 1
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto`: bfloat16 on GPUs, float32 on CPUs."""
+    lr: Annotated[float, Field(gt=0)] = 1e-6
+    lr_warmup_steps: Annotated[int, Field(ge=0)] = 0
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    grad_clip: Annotated[float, Field(gt=0)] = 1.0
+    mini_batches: Positive = 1
+    """Optimizer updates per step: the step's rollouts are split into this many mini-batches."""
+    micro_batch_tokens: Positive = 8192
+    """Padded tokens in one forward pass of one worker. Changes memory, never the gradient."""
+
+
+class LossConfig(Strict):
+    """Shared by every strategy that is compared; only the baseline axes differ."""
+
+    clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    clip_high: Annotated[float, Field(gt=0)] = 0.28
+    """Clip-higher (DAPO, arXiv 2503.14476)."""
+    aggregation: Literal["token_mean", "sequence_mean", "constant_length"] = "token_mean"
+    importance_cap: Annotated[float, Field(gt=0)] | None = 2.0
+    """Truncated importance weight min(pi_learner / pi_sampler, cap) per token; null switches it off."""
+    max_mismatch_kl: Annotated[float, Field(gt=0)] | None = 1.0
+    """A step whose sampler/learner KL exceeds this fails the trial as diverged."""
+    overlong_buffer: Annotated[int, Field(ge=0)] = 0
+    """DAPO's soft punishment over the last so many tokens before `max_tokens`; 0 = none."""
+    overlong_penalty: Annotated[float, Field(ge=0)] = 0.5
+    """Size of the full punishment in [0, 1] reward units (DAPO's -1 on rewards of +-1 is 0.5 here)."""
+
+
+class VerifierConfig(Strict):
+    """The killable process pool that judges answers."""
+
+    processes: Positive = 1
+    timeout_s: Annotated[float, Field(gt=0)] = 10.0
+    """Deadline of one answer."""
+    max_failure_rate: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Share of one step's answers whose verification may fail before the trial is aborted."""
+
+
+class EvaluationConfig(Strict):
+    """Accuracy on held-out prompts. Not counted as compute."""
+
+    every: Positive = 10
+    """Steps of compute between evaluations: one each `every * rollouts_per_step` rollouts spent."""
+    samples: Positive = 2
+    """Sampled answers per prompt (mean@k)."""
+    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+
+
+class TrialConfig(Strict):
+    """One configuration. The run seed comes separately, because a trial runs several."""
+
+    model: str = "tiny"
+    """`tiny` (the embedded default), a local directory, or a hub id of a causal language model."""
+    task: TaskConfig = TaskConfig()
+    strategy: Annotated[StrategyConfig, BeforeValidator(parse_strategy)]
+    """A preset's name, a preset with parameters, its axes spelled out, or `package.module:Class`."""
+    steps: Positive = 60
+    """The compute budget in full steps: a trial spends `steps * rollouts_per_step` rollouts. A strategy
+    that leaves room in a step unspent gets more steps out of the same budget."""
+    rollouts_per_step: Positive = 128
+    """The compute knob. Prompts per step follow from the strategy's group size."""
+    sampling: SamplingConfig = SamplingConfig()
+    learner: LearnerConfig = LearnerConfig()
+    loss: LossConfig = LossConfig()
+    engine: EngineConfig = EngineConfig()
+    verifier: VerifierConfig = VerifierConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    checkpoint_every: Annotated[int, Field(ge=0)] = 0
+    """Steps between checkpoints; 0 = only at the end of a run."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> TrialConfig:
+        least = self.strategy.min_rollouts()
+        if least > self.rollouts_per_step:
+            raise ValueError(
+                f"rollouts_per_step: {self.rollouts_per_step} is less than the {least} rollouts that "
+                f"strategy {self.strategy.label()!r} needs for a single prompt; raise rollouts_per_step to at "
+                f"least {least} or lower the strategy's group size"
+            )
+        if self.sampling.max_tokens >= self.engine.max_model_len:
+            raise ValueError(
+                f"sampling.max_tokens: {self.sampling.max_tokens} leaves no room for a prompt in "
+                f"engine.max_model_len={self.engine.max_model_len}; raise engine.max_model_len"
+            )
+        if self.loss.overlong_buffer > self.sampling.max_tokens:
+            raise ValueError(
+                f"loss.overlong_buffer: {self.loss.overlong_buffer} exceeds sampling.max_tokens="
+                f"{self.sampling.max_tokens}; lower the buffer"
+            )
+        return self
+
+    @property
+    def budget(self) -> int:
+        """Rollouts of the whole run."""
+        return self.steps * self.rollouts_per_step
