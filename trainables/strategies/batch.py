@@ -197,7 +197,7 @@ class Stats:
 
     step: int
     logprob_change: float
-    """Mean absolute change of a trained token's log-prob through the update, nats."""
+    """Mean absolute change of a trained token's log-prob through the update, nats; 0 unless asked for."""
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -211,3 +211,5 @@ class Needs:
     """True: computed after every round, for the new rollouts only. False: once, before `score`."""
     layers: tuple[float, ...] = ()
     """Relative depths in (0, 1] of the layers whose features are wanted."""
+    logprob_change: bool = False
+    """True: `Stats.logprob_change` is measured by one more forward pass after the update; else it is 0."""
