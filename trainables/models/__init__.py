@@ -1,0 +1,1 @@
+"""Which model a trial trains: the embedded tiny one, a local directory, or a hub id."""

@@ -1,0 +1,121 @@
+"""The built-in task: add two numbers of one to three digits, in plain decimal.
+
+Which problem may serve which split is fixed once and for all by a hash of the unordered operands, so
+`12+345` and `345+12` never face each other across splits, and the tiny model's warm-up (training part only)
+has seen no validation or test problem of any `data_seed`. The `data_seed` only draws the prompts of a split
+from its part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from trainables.tasks.base import Problem, Split, check_split
+from trimtab.errors import SpecError
+
+if TYPE_CHECKING:
+    from trainables.config import TaskConfig
+
+DIGITS = 3
+STRATA = DIGITS * DIGITS
+"""One stratum per pair of operand lengths: (1,1) is 0, (1,2) is 1, ..., (3,3) is 8."""
+
+_NUMBERS = 10**DIGITS
+_PARTS: dict[Split, tuple[int, ...]] = {"train": (2, 3), "validation": (0,), "test": (1,)}
+"""Hash quarters of each split: half of all problems are for training, a quarter each for the others."""
+
+Codes = npt.NDArray[np.int64]
+"""Problems as numbers: `a * 1000 + b`."""
+
+
+class Addition:
+    """Mixed one- to three-digit addition in nine strata of (nearly) equal size, judged by exact match."""
+
+    judge = "trainables.tasks.judges:exact_match"
+
+    def __init__(self, config: TaskConfig) -> None:
+        self._seed = config.data_seed
+        self._sizes: dict[str, int] = {
+            "train": config.train_prompts,
+            "validation": config.validation_prompts,
+            "test": config.test_prompts,
+        }
+
+    def split(self, name: Split) -> Sequence[Problem]:
+        """The split's problems in an order drawn from `data_seed`.
+
+        Raises SpecError where the split's part holds fewer problems than asked for.
+        """
+        check_split(name)
+        return _draw(name, self._sizes[name], self._seed)
+
+
+@lru_cache(maxsize=16)
+def _draw(name: Split, size: int, seed: int) -> tuple[Problem, ...]:
+    members = [part_codes(name, stratum) for stratum in range(STRATA)]
+    counts = _shares(size, [len(codes) for codes in members])
+    if sum(counts) < size:
+        raise SpecError(
+            f"task.{name}_prompts: {size} is more than the {sum(counts)} {name} problems of the addition "
+            f"task; lower it to at most {sum(counts)}"
+        )
+    chosen = np.concatenate(
+        [
+            codes[np.argsort(_mix(codes, salt=2 * seed + 1), kind="stable")][:count]
+            for codes, count in zip(members, counts, strict=True)
+        ]
+    )
+    shuffled = chosen[np.argsort(_mix(chosen, salt=2 * seed + 2), kind="stable")]
+    return tuple(make_problem(int(code)) for code in shuffled)
+
+
+def make_problem(code: int) -> Problem:
+    """The problem numbered `a * 1000 + b`."""
+    a, b = divmod(code, _NUMBERS)
+    stratum = (len(str(a)) - 1) * DIGITS + len(str(b)) - 1
+    return Problem(prompt=f"{a}+{b}=", answer=str(a + b), stratum=stratum)
+
+
+@lru_cache(maxsize=3 * STRATA)
+def part_codes(name: Split, stratum: int) -> Codes:
+    """All problems (as codes, ascending) of one stratum that may serve one split."""
+    first, second = (_of_length(length + 1) for length in divmod(stratum, DIGITS))
+    a, b = (grid.ravel() for grid in np.meshgrid(first, second, indexing="ij"))
+    twins = np.minimum(a, b) * _NUMBERS + np.maximum(a, b)
+    part = _mix(twins, salt=0) % np.uint64(4)
+    codes: Codes = (a * _NUMBERS + b)[np.isin(part, _PARTS[name])]
+    return codes
+
+
+def _of_length(digits: int) -> Codes:
+    low = 0 if digits == 1 else 10 ** (digits - 1)
+    return np.arange(low, 10**digits, dtype=np.int64)
+
+
+def _shares(total: int, capacities: Sequence[int]) -> list[int]:
+    """Split `total` over the strata as evenly as their capacities allow; what a small one cannot take
+    goes to the others. Sums to less than `total` only where all are full.
+    """
+    shares = [0] * len(capacities)
+    left = total
+    while left and (open_ := [i for i, cap in enumerate(capacities) if shares[i] < cap]):
+        each, extra = divmod(left, len(open_))
+        for rank, i in enumerate(open_):
+            more = min(each + (rank < extra), capacities[i] - shares[i])
+            shares[i] += more
+            left -= more
+    return shares
+
+
+def _mix(codes: Codes, salt: int) -> npt.NDArray[np.uint64]:
+    """A splitmix64 hash: unlike a NumPy generator's shuffle it is the same in every NumPy version."""
+    salted = (salt * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) % 2**64
+    z = codes.astype(np.uint64) * np.uint64(0xD1342543DE82EF95) + np.uint64(salted)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))

@@ -1,0 +1,46 @@
+"""What a task is: three disjoint splits of problems, and the name of the function that judges an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args, runtime_checkable
+
+from trimtab.errors import SpecError
+
+Split = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One prompt and what its answer must be."""
+
+    prompt: str
+    """Prompt text, template applied; the model continues it."""
+    answer: str
+    """Reference answer, in the form the task's judge expects."""
+    stratum: int = 0
+    """Declared stratum, from 0; 0 for all where the task declares none."""
+
+
+@runtime_checkable
+class Task(Protocol):
+    """Prompts and the rule that judges an answer. Implementations import nothing heavy at module level."""
+
+    @property
+    def judge(self) -> str:
+        """Import path `package.module:function` of `(response: str, answer: str) -> float` in [0, 1].
+
+        A name and not a function, because the verifier's worker processes import it themselves.
+        """
+        ...
+
+    def split(self, name: Split) -> Sequence[Problem]:
+        """The problems of one split, always in the same order. An undefined split raises SpecError."""
+        ...
+
+
+def check_split(name: str) -> None:
+    """Raise SpecError unless `name` is one of the three splits."""
+    if name not in get_args(Split):
+        raise SpecError(f"split: {name!r} is unknown; use one of {', '.join(get_args(Split))}")

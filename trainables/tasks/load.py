@@ -1,0 +1,52 @@
+"""From a task's configuration to the task."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from trainables.tasks.base import Task
+from trimtab.errors import SpecError
+
+if TYPE_CHECKING:
+    from trainables.config import TaskConfig
+
+BUILT_IN = {
+    "addition": "trainables.tasks.addition:Addition",
+    "math": "trainables.tasks.math_qa:MathQA",
+}
+
+
+def load_task(config: TaskConfig) -> Task:
+    """The task a configuration names: built in, or `package.module:Class` called with the configuration.
+
+    Raises SpecError where the name leads nowhere or to something that is not a task.
+    """
+    path = BUILT_IN.get(config.name, config.name)
+    factory = import_object(path, field="task.name", known=tuple(BUILT_IN))
+    task = factory(config) if callable(factory) else factory
+    if not isinstance(task, Task):
+        raise SpecError(
+            f"task.name: {config.name!r} gave a {type(task).__name__}, which lacks `judge` or `split`; "
+            "see trainables.tasks.Task"
+        )
+    return task
+
+
+def import_object(path: str, field: str, known: tuple[str, ...] = ()) -> object:
+    """The object at `package.module:name`. Raises SpecError naming the field, the path and the fix."""
+    choices = f"use one of {', '.join(known)}, or" if known else "use"
+    module_name, colon, name = path.partition(":")
+    if not (module_name and colon and name):
+        raise SpecError(f"{field}: {path!r} is unknown; {choices} an import path `package.module:name`")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise SpecError(
+            f"{field}: {path!r} cannot be imported ({error}); install the package or put its directory on "
+            "PYTHONPATH"
+        ) from error
+    if not hasattr(module, name):
+        raise SpecError(f"{field}: module {module_name!r} has no {name!r}; check the spelling")
+    found: object = getattr(module, name)
+    return found
