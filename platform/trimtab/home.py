@@ -1,0 +1,75 @@
+"""Where a sweep keeps its files, and what its name is.
+
+Layout::
+
+    <home>/mlflow.db              default tracking store (SQLite)
+    <home>/artifacts/             artifacts of the default tracking store
+    <home>/sweeps/<name>/         one sweep: spec.yaml, driver.json, study.journal, records/<trial>.jsonl, ...
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from trimtab.errors import NotFoundError, SpecError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+def check_name(name: str) -> str:
+    """A sweep's name is a folder and a tag: letters, digits, `.`, `_`, `-`; at most 64 characters."""
+    if not NAME.fullmatch(name):
+        raise SpecError(
+            f"name: {name!r} cannot name a sweep; use up to 64 letters, digits, '.', '_' or '-', "
+            "starting with a letter or digit"
+        )
+    return name
+
+
+def sweep_dir(home: Path, name: str) -> Path:
+    """Folder of one sweep, whether or not it exists."""
+    return home / "sweeps" / name
+
+
+def existing_sweep_dir(home: Path, name: str) -> Path:
+    """Folder of a sweep that was started; NotFoundError names the sweeps that were."""
+    folder = sweep_dir(home, check_name(name))
+    if not folder.is_dir():
+        parent = home / "sweeps"
+        known = sorted(path.name for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
+        there = ", ".join(known) if known else "none"
+        raise NotFoundError(f"no sweep named {name!r} under {parent}; sweeps there: {there}")
+    return folder
+
+
+def create_sweep_dir(home: Path, family: str, name: str | None = None) -> Path:
+    """Claim a new sweep folder; its last part is the sweep's name.
+
+    Without `name` the first free one of `family`, `family-2`, `family-3`, ... is taken. Making the folder is
+    the claim, so that two sweeps started at once cannot share a name. SpecError: `name` is in use.
+    """
+    if name is not None:
+        folder = sweep_dir(home, check_name(name))
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            raise SpecError(
+                f"--name: {name!r} is in use ({folder} exists); choose another name, or leave --name out "
+                f"for the next free one of the family {family!r}"
+            ) from None
+        return folder
+    number = 1
+    while True:
+        folder = sweep_dir(home, family if number == 1 else f"{family}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
+
+
+def tracking_uri(home: Path, uri: str | None) -> str:
+    """The tracking store: `uri`, or SQLite under `home`."""
+    return uri or f"sqlite:///{(home / 'mlflow.db').resolve()}"

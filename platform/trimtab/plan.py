@@ -1,0 +1,193 @@
+"""What a sweep takes and how much of it fits at once; checked before anything starts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trimtab.errors import PlanError
+from trimtab.spec import SweepSpec
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+GB = 1_000_000_000
+HEAD_BYTES = 2 * GB
+"""Host memory kept for the driver, Ray's own processes and the tracking store (2.0 GB seen on two cores)."""
+TOLERANCE = 1e-9
+"""Sums of fractions such as 0.1 must not lose a slot to rounding."""
+
+
+@dataclass(frozen=True)
+class SlotPlan:
+    """Resources of one slot: a learner group and its engines."""
+
+    learner_workers: int
+    learner_cpus: float
+    """CPU cores of each worker."""
+    learner_gpus: float
+    """GPUs of each worker."""
+    engines: int
+    engine_cpus: float
+    """CPU cores of each engine."""
+    engine_gpus: float
+    """GPUs of each engine."""
+    memory_bytes: int
+    """Host memory of the whole slot."""
+
+    @property
+    def cpus(self) -> float:
+        return self.learner_workers * self.learner_cpus + self.engines * self.engine_cpus
+
+    @property
+    def gpus(self) -> float:
+        return self.learner_workers * self.learner_gpus + self.engines * self.engine_gpus
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would run, and on what."""
+
+    name: str
+    slot: SlotPlan
+    fits: int
+    """Slots that this machine can hold."""
+    slots: int
+    """Slots that the sweep will start."""
+    trials: int
+    """Configurations, the reference included."""
+    seeds: int
+    """Runs of each configuration."""
+    rollouts_per_run: int
+    max_tokens: int
+    """Longest response of a rollout."""
+    cpus: float
+    gpus: float
+    memory_bytes: int
+
+    @property
+    def runs(self) -> int:
+        return self.trials * self.seeds
+
+    @property
+    def rollouts(self) -> int:
+        """Training rollouts of the whole sweep, if nothing is stopped early."""
+        return self.runs * self.rollouts_per_run
+
+
+def make_plan(spec: SweepSpec, cpus: float, gpus: float, memory_bytes: int) -> Plan:
+    """Fit the spec's slots into these resources. PlanError, with the numbers, if that is impossible."""
+    config = spec.reference_config()
+    slots = spec.slots
+    slot = SlotPlan(
+        learner_workers=config.learner.workers,
+        learner_cpus=slots.learner_cpus,
+        learner_gpus=slots.learner_gpus,
+        engines=config.engine.count,
+        engine_cpus=slots.engine_cpus,
+        engine_gpus=slots.engine_gpus,
+        memory_bytes=int(slots.memory_gb * GB),
+    )
+    _check_tensor_parallel(slots.engine_gpus, config.engine.tensor_parallel)
+    fits = _fits(slot, cpus, gpus, memory_bytes)
+    trials = 1 + spec.search.trials
+    wanted = min(max(fits, 1), trials) if slots.count == "auto" else slots.count
+    if wanted > fits:
+        raise PlanError(_shortage(slot, wanted, cpus, gpus, memory_bytes))
+    return Plan(
+        name=spec.name,
+        slot=slot,
+        fits=fits,
+        slots=wanted,
+        trials=trials,
+        seeds=len(spec.seeds),
+        rollouts_per_run=config.budget,
+        max_tokens=config.sampling.max_tokens,
+        cpus=cpus,
+        gpus=gpus,
+        memory_bytes=memory_bytes,
+    )
+
+
+def _check_tensor_parallel(engine_gpus: float, tensor_parallel: int) -> None:
+    if tensor_parallel > 1 and engine_gpus != tensor_parallel:
+        raise PlanError(
+            f"slots.engine_gpus: {engine_gpus:g} GPUs cannot hold an engine with trial.engine.tensor_parallel="
+            f"{tensor_parallel}; set slots.engine_gpus to {tensor_parallel}"
+        )
+
+
+def _fits(slot: SlotPlan, cpus: float, gpus: float, memory_bytes: int) -> int:
+    limits = [
+        _times(slot.cpus, cpus),
+        _times(slot.gpus, gpus),
+        _times(slot.memory_bytes, memory_bytes - HEAD_BYTES),
+    ]
+    return max(0, min(limit for limit in limits if limit is not None))
+
+
+def _times(need: float, have: float) -> int | None:
+    """How often `need` fits into `have`; None = no limit."""
+    return math.floor(have / need + TOLERANCE) if need > 0 else None
+
+
+def _shortage(slot: SlotPlan, wanted: int, cpus: float, gpus: float, memory_bytes: int) -> str:
+    """Name every resource that is short, what is needed and what is there, and the fix."""
+    short: list[str] = []
+    if wanted * slot.cpus > cpus + TOLERANCE:
+        short.append(
+            f"{wanted * slot.cpus:g} CPUs ({_each(slot.learner_workers, slot.learner_cpus, 'learner worker')}, "
+            f"{_each(slot.engines, slot.engine_cpus, 'engine')}) of {cpus:g}; lower slots.learner_cpus or "
+            "slots.engine_cpus"
+        )
+    if wanted * slot.gpus > gpus + TOLERANCE:
+        short.append(
+            f"{wanted * slot.gpus:g} GPUs ({_each(slot.learner_workers, slot.learner_gpus, 'learner worker')}, "
+            f"{_each(slot.engines, slot.engine_gpus, 'engine')}) of {gpus:g}; lower slots.learner_gpus or "
+            "slots.engine_gpus (fractions share a GPU)"
+        )
+    if wanted * slot.memory_bytes > memory_bytes - HEAD_BYTES:
+        short.append(
+            f"{wanted * slot.memory_bytes / GB:.1f} GB memory of {max(memory_bytes - HEAD_BYTES, 0) / GB:.1f} "
+            f"({memory_bytes / GB:.1f} less {HEAD_BYTES / GB:.1f} for the driver and Ray); lower slots.memory_gb"
+        )
+    what = "slots: one slot needs" if wanted == 1 else f"slots.count: {wanted} slots need"
+    fix = "" if wanted == 1 else ", or slots.count"
+    return f"{what} {'; and '.join(short)}{fix}, or use a larger machine"
+
+
+def _each(count: int, share: float, what: str) -> str:
+    return f"{count} {what}{'s' if count > 1 else ''} x {share:g}"
+
+
+def render(plan: Plan) -> RenderableType:
+    """The plan as a table."""
+    from rich.table import Table
+
+    slot = plan.slot
+    table = Table(title=f"plan of {plan.name}: nothing is started", title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_row("configurations", f"{plan.trials} (1 reference + {plan.trials - 1} searched)")
+    table.add_row("runs", f"{plan.runs} ({plan.trials} configurations x {plan.seeds} seeds)")
+    table.add_row("rollouts", f"{plan.rollouts:,} ({plan.rollouts_per_run:,} a run)")
+    table.add_row("tokens", f"at most {plan.rollouts * plan.max_tokens:,}")
+    table.add_row(
+        "one slot",
+        f"{_each(slot.learner_workers, slot.learner_cpus, 'learner worker')} CPU"
+        f"{_gpus(slot.learner_gpus)}\n{_each(slot.engines, slot.engine_cpus, 'engine')} CPU"
+        f"{_gpus(slot.engine_gpus)}\nin all {slot.cpus:g} CPU, {slot.gpus:g} GPU, "
+        f"{slot.memory_bytes / GB:.1f} GB",
+    )
+    table.add_row("slots at once", f"{plan.slots} ({plan.fits} fit)")
+    table.add_row(
+        "machine",
+        f"{plan.cpus:g} CPU, {plan.gpus:g} GPU, {plan.memory_bytes / GB:.1f} GB "
+        f"({HEAD_BYTES / GB:.1f} kept for the driver and Ray)",
+    )
+    return table
+
+
+def _gpus(share: float) -> str:
+    return f", {share:g} GPU each" if share else ""
