@@ -1,0 +1,132 @@
+"""W learner ranks driven as one. Rank 0 holds a `LearnerGroup`; the others run `follow`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+
+from trainables.config import LearnerConfig, LossConfig
+from trainables.learner.tokens import TokenBatch, TrainBatch, deal, ragged_index
+from trainables.learner.weights import Weights
+from trainables.learner.worker import Forward, Learner, UpdateStats
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One collective command: the same method on every rank, with that rank's arguments."""
+
+    method: str
+    args: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Failure:
+    error: Exception
+
+
+class LearnerGroup:
+    """The whole learner, as the training loop sees it. Lives on rank 0.
+
+    Rollouts are dealt to the ranks by length and results put back in the caller's order, so W never shows.
+    """
+
+    def __init__(self, learner: Learner, control: Any = None) -> None:
+        self._learner = learner
+        self._control = control
+
+    @property
+    def world_size(self) -> int:
+        return self._learner.world_size
+
+    def reset(self, model: str, config: LearnerConfig, temperature: float, seed: int) -> None:
+        """Base weights, fresh optimizer, seeds; every lease begins with it."""
+        self._all("reset", model, config, temperature, seed)
+
+    def forward(self, batch: TokenBatch) -> Forward:
+        """Teacher-forced log-probs (M,) and entropies (M,), in the batch's order."""
+        rows = deal(batch, self.world_size)
+        parts = self._each("forward", [(batch.take(rank_rows),) for rank_rows in rows])
+        logprob_M = np.empty(batch.response_tokens, dtype=np.float32)
+        entropy_M = np.empty(batch.response_tokens, dtype=np.float32)
+        for rank_rows, part in zip(rows, parts, strict=True):
+            index = ragged_index(batch.response_length_N, rank_rows)
+            logprob_M[index] = part.logprob_M
+            entropy_M[index] = part.entropy_M
+        return Forward(logprob_M, entropy_M)
+
+    def update(self, batch: TrainBatch, loss: LossConfig) -> UpdateStats:
+        """One optimizer update on a mini-batch. Raises DivergedError on a gradient that is not finite."""
+        parts: Sequence[UpdateStats] = self._each(
+            "update", [(batch.take(rows), loss) for rows in deal(batch.tokens, self.world_size)]
+        )
+        return dataclasses.replace(
+            parts[0],
+            loss=sum(p.loss for p in parts),
+            clipped_tokens=sum(p.clipped_tokens for p in parts),
+            capped_tokens=sum(p.capped_tokens for p in parts),
+            tokens=sum(p.tokens for p in parts),
+        )
+
+    def weights(self) -> Weights:
+        """All parameters, gathered on this rank."""
+        weights: Weights = self._all("weights")[0]
+        return weights
+
+    def save(self, folder: Path) -> None:
+        self._all("save", folder)
+
+    def load(self, folder: Path) -> None:
+        self._all("load", folder)
+
+    def close(self) -> None:
+        self._all("close")
+
+    def idle(self) -> None:
+        """Let waiting ranks know that rank 0 is alive; their collective wait would time out otherwise."""
+        if self.world_size > 1:
+            self._all("rank_alive")
+
+    def dismiss(self) -> None:
+        """End `follow` on the other ranks."""
+        if self.world_size > 1:
+            dist.scatter_object_list([None], [None] * self.world_size, src=0, group=self._control)
+
+    def _all(self, method: str, *args: Any) -> list[Any]:
+        return self._each(method, [args] * self.world_size)
+
+    def _each(self, method: str, args_per_rank: Sequence[tuple[Any, ...]]) -> list[Any]:
+        if self.world_size == 1:
+            return [getattr(self._learner, method)(*args_per_rank[0])]
+        calls = [_Call(method, args) for args in args_per_rank]
+        mine: list[Any] = [None]
+        dist.scatter_object_list(mine, calls, src=0, group=self._control)
+        results: list[Any] = [None] * self.world_size
+        dist.gather_object(_run(self._learner, mine[0]), results, dst=0, group=self._control)
+        for result in results:
+            if isinstance(result, _Failure):
+                raise result.error
+        return results
+
+
+def follow(learner: Learner, control: Any) -> None:
+    """Serve rank 0's commands until it dismisses us. Runs on every rank but 0."""
+    while True:
+        mine: list[Any] = [None]
+        dist.scatter_object_list(mine, None, src=0, group=control)
+        if mine[0] is None:
+            return
+        dist.gather_object(_run(learner, mine[0]), None, dst=0, group=control)
+
+
+def _run(learner: Learner, call: _Call) -> Any:
+    method: Callable[..., Any] = getattr(learner, call.method)
+    try:
+        return method(*call.args)
+    except Exception as error:  # a rank's failure is rank 0's to raise: the ranks must stay in step
+        return _Failure(error)

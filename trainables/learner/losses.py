@@ -1,0 +1,77 @@
+"""The clipped policy-gradient loss, shared by every strategy. torch.
+
+Sources: PPO (arXiv 1707.06347, eq. 7), clip-higher and token mean (DAPO, arXiv 2503.14476, eq. 8),
+constant length (Dr. GRPO, arXiv 2503.20783), truncated importance weights between sampler and learner
+(Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from trainables.config import LossConfig
+
+
+@dataclass(frozen=True)
+class LossInput:
+    """One micro-batch, B rows of at most T response tokens; everything but `logprob` is constant."""
+
+    logprob_BT: torch.Tensor
+    old_logprob_BT: torch.Tensor
+    sampler_logprob_BT: torch.Tensor
+    advantage_BT: torch.Tensor
+    weight_B: torch.Tensor
+    mask_BT: torch.Tensor
+
+
+@dataclass(frozen=True)
+class LossSums:
+    """Sums over the tokens of a micro-batch; the caller divides by the mini-batch's token count."""
+
+    loss: torch.Tensor
+    clipped: float
+    """Tokens whose ratio was clipped."""
+    importance_capped: float
+    """Tokens whose sampler/learner weight hit the cap."""
+
+
+def policy_loss(x: LossInput, config: LossConfig, denominator: float) -> LossSums:
+    """Clipped surrogate, to be minimised, already divided by `denominator` (see `denominator_of`).
+
+    Returns a differentiable scalar; a micro-batch without a trained token gives an exact zero that still
+    carries a graph, so that collectives in the backward pass match on every rank.
+    """
+    mask = x.mask_BT.to(x.logprob_BT.dtype)
+    ratio = torch.exp((x.logprob_BT - x.old_logprob_BT) * mask)
+    bounded = ratio.clamp(1 - config.clip_low, 1 + config.clip_high)
+    surrogate = torch.minimum(ratio * x.advantage_BT, bounded * x.advantage_BT)
+    importance = torch.exp((x.old_logprob_BT - x.sampler_logprob_BT) * mask)
+    capped = torch.zeros_like(mask, dtype=torch.bool)
+    if config.importance_cap is not None:
+        capped = (importance > config.importance_cap) & x.mask_BT
+        surrogate = surrogate * importance.clamp(max=config.importance_cap)
+    token_loss = -surrogate * mask * x.weight_B[:, None]
+    if config.aggregation == "sequence_mean":
+        token_loss = token_loss / mask.sum(dim=1, keepdim=True).clamp(min=1)
+    active = x.mask_BT & (x.weight_B != 0)[:, None]
+    clipped = (bounded != ratio) & (ratio * x.advantage_BT > bounded * x.advantage_BT) & active
+    return LossSums(
+        loss=token_loss.sum() / denominator,
+        clipped=float(clipped.sum()),
+        importance_capped=float((capped & active).sum()),
+    )
+
+
+def denominator_of(config: LossConfig, lengths: list[int], max_tokens: int) -> float:
+    """What a mini-batch's loss is divided by, from the lengths of its *trained* rollouts.
+
+    token_mean: their tokens; sequence_mean: their number; constant_length: their number times `max_tokens`.
+    Never 0, so that a mini-batch in which nothing is trained gives a zero gradient.
+    """
+    if config.aggregation == "token_mean":
+        return float(max(1, sum(lengths)))
+    if config.aggregation == "sequence_mean":
+        return float(max(1, len(lengths)))
+    return float(max(1, len(lengths)) * max_tokens)

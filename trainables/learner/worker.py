@@ -1,0 +1,315 @@
+"""One rank of the learner: a causal language model in a DeepSpeed engine. torch, DeepSpeed.
+
+Every public method is collective: all ranks call it together, each with its own share of the rollouts.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from trainables.config import LearnerConfig, LossConfig
+from trainables.learner.losses import LossInput, policy_loss
+from trainables.learner.tokens import (
+    Float32,
+    Padded,
+    TokenBatch,
+    TrainBatch,
+    filler,
+    micro_batches,
+    ragged_index,
+)
+from trainables.learner.weights import Weights, to_numpy
+from trimtab.errors import DivergedError, ModelError
+
+
+@dataclass(frozen=True)
+class Forward:
+    """What the teacher-forced pass of one rank's rollouts gives."""
+
+    logprob_M: Float32
+    """Log-prob of each response token at the sampling temperature."""
+    entropy_M: Float32
+    """Full-vocabulary entropy at each response position, nats."""
+
+
+@dataclass(frozen=True)
+class UpdateStats:
+    """One optimizer update, summed over this rank's tokens (the gradient norm is global)."""
+
+    gradient_norm: float
+    loss: float
+    clipped_tokens: float
+    capped_tokens: float
+    tokens: int
+
+
+@dataclass
+class Learner:
+    """A rank's share of the policy. `reset` starts every lease; nothing survives it."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+    _engine: Any = field(default=None, init=False)
+    _model: Any = field(default=None, init=False)
+    _config: LearnerConfig = field(default=LearnerConfig(), init=False)
+    _pad_token: int = field(default=0, init=False)
+    _temperature: float = field(default=1.0, init=False)
+    _updates: int = field(default=0, init=False)
+
+    def reset(self, model: str, config: LearnerConfig, temperature: float, seed: int) -> None:
+        """Load the base weights afresh and build a new DeepSpeed engine around them."""
+        self.close()
+        torch.manual_seed(seed)
+        self._config, self._temperature, self._updates = config, temperature, 0
+        dtype = self._dtype()
+        settings = _deepspeed_settings(config, dtype)
+        # Stage 3 shards parameters while they are built; transformers must know before from_pretrained.
+        sharding = _zero3_context(settings) if config.zero_stage == 3 else None
+        self._model = _load(model, torch.float32 if dtype is torch.float32 else dtype)
+        del sharding
+        self._model.train()
+        _switch_dropout_off(self._model)
+        self._pad_token = _pad_token(self._model)
+        parameters = [p for p in self._model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
+        )
+        self._engine, *_ = deepspeed.initialize(
+            model=self._model,
+            optimizer=optimizer,
+            config=settings,
+            dist_init_required=False,
+        )
+
+    def close(self) -> None:
+        """Give the engine's memory back."""
+        if self._engine is not None:
+            self._engine.destroy()
+        self._engine = self._model = None
+        gc.collect()
+
+    @torch.no_grad()
+    def forward(self, batch: TokenBatch) -> Forward:
+        """Teacher-forced log-probs and entropies of this rank's rollouts, in the batch's order."""
+        logprob_M = np.zeros(batch.response_tokens, dtype=np.float32)
+        entropy_M = np.zeros(batch.response_tokens, dtype=np.float32)
+        for part in self._parts(batch):
+            logprob_BT, entropy_BT = self._logprobs(part, entropy=True)
+            index = ragged_index(batch.response_length_N, part.row_B[part.row_B >= 0])
+            mask = part.response_mask_BT
+            logprob_M[index] = logprob_BT.float().cpu().numpy()[mask]
+            entropy_M[index] = entropy_BT.float().cpu().numpy()[mask]
+        return Forward(logprob_M, entropy_M)
+
+    def update(self, batch: TrainBatch, loss: LossConfig) -> UpdateStats:
+        """One optimizer update on this rank's share of a mini-batch.
+
+        Raises DivergedError when loss or gradient is not finite (on every rank alike).
+        """
+        engine = self._engine
+        parts = list(self._parts(batch.tokens))
+        total = clipped = capped = 0.0
+        for number, part in enumerate(parts):
+            engine.set_gradient_accumulation_boundary(number == len(parts) - 1)
+            logprob_BT, _ = self._logprobs(part, entropy=False)
+            sums = policy_loss(self._loss_input(batch, part, logprob_BT), loss, batch.denominator)
+            # DeepSpeed averages over ranks; the denominator is the whole mini-batch's, so undo that.
+            engine.backward(sums.loss * self.world_size)
+            total += float(sums.loss.detach())
+            clipped += sums.clipped
+            capped += sums.importance_capped
+        self._set_lr()
+        norm = self._stage0_norm() if self._config.zero_stage == 0 else math.nan
+        engine.step()
+        norm = float(engine.get_global_grad_norm() or norm)
+        # The norm is global, so every rank raises or none does.
+        if not math.isfinite(norm):
+            raise DivergedError(
+                f"update {self._updates}: the gradient norm is {norm}; lower learner.lr "
+                f"(now {self._config.lr}) or learner.grad_clip (now {self._config.grad_clip})"
+            )
+        self._updates += 1
+        return UpdateStats(
+            gradient_norm=norm,
+            loss=total,
+            clipped_tokens=clipped,
+            capped_tokens=capped,
+            tokens=batch.tokens.response_tokens,
+        )
+
+    def weights(self) -> Weights | None:
+        """The policy's parameters under their Hugging Face names; on rank 0 only (None elsewhere).
+
+        Under ZeRO-3 parameters are gathered one at a time, so no rank but 0 ever holds the whole model.
+        """
+        arrays: dict[str, npt.NDArray[Any]] = {}
+        for name, parameter in self._model.named_parameters():
+            with _gathered(parameter, self._config.zero_stage):
+                if self.rank == 0:
+                    arrays[name] = to_numpy(parameter.detach())
+        if self.rank != 0:
+            return None
+        return Weights(arrays, str(self._dtype()).removeprefix("torch."))
+
+    def save(self, folder: Path) -> None:
+        """Write DeepSpeed's state and, on rank 0, the model in Hugging Face format (`folder/model`)."""
+        self._engine.save_checkpoint(str(folder / "deepspeed"), tag="state")
+        weights = self.weights()
+        if weights is not None:
+            state = dict(weights.tensors())
+            self._model.save_pretrained(folder / "model", state_dict=state, safe_serialization=True)
+            (folder / "learner.json").write_text(json.dumps({"updates": self._updates}))
+        self._barrier()
+
+    def load(self, folder: Path) -> None:
+        """Restore what `save` wrote: parameters, optimizer state and the update count."""
+        path, _ = self._engine.load_checkpoint(str(folder / "deepspeed"), tag="state")
+        if path is None:
+            raise ModelError(f"checkpoint {folder}: holds no DeepSpeed state; delete it to start afresh")
+        self._updates = json.loads((folder / "learner.json").read_text())["updates"]
+
+    def rank_alive(self) -> None:
+        """Nothing: keeps a waiting rank's collective from timing out."""
+
+    # -- internals ---------------------------------------------------------------------------------
+
+    def _barrier(self) -> None:
+        if self.world_size > 1:
+            dist.barrier()
+
+    def _dtype(self) -> torch.dtype:
+        if self._config.dtype == "auto":
+            return torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        return torch.bfloat16 if self._config.dtype == "bfloat16" else torch.float32
+
+    def _parts(self, batch: TokenBatch) -> Iterator[Padded]:
+        """This rank's micro-batches, filled up so that every rank runs the same number."""
+        parts = list(micro_batches(batch, self._config.micro_batch_tokens, self._pad_token))
+        wanted = len(parts)
+        if self.world_size > 1:
+            count = torch.tensor(wanted, device=self.device)
+            dist.all_reduce(count, op=dist.ReduceOp.MAX)
+            wanted = int(count)
+        yield from parts
+        for _ in range(wanted - len(parts)):
+            yield filler(self._pad_token)
+
+    def _logprobs(self, part: Padded, *, entropy: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probs, and entropies if wanted, of the response tokens, both (B, T)."""
+        token_BS = torch.from_numpy(part.token_BS).to(self.device)
+        mask_BS = torch.from_numpy(part.mask_BS).to(self.device)
+        longest = part.response_mask_BT.shape[1]
+        output = self._engine(
+            input_ids=token_BS,
+            attention_mask=mask_BS,
+            position_ids=(mask_BS.cumsum(dim=1) - 1).clamp(min=0),
+            use_cache=False,
+            logits_to_keep=longest + 1,
+        )
+        # Position s predicts token s + 1: the last T tokens are predicted by the T positions before the end.
+        logits = output.logits[:, -longest - 1 : -1].float() / self._temperature
+        normaliser = torch.logsumexp(logits, dim=-1)
+        chosen = logits.gather(-1, token_BS[:, -longest:, None]).squeeze(-1)
+        if not entropy:
+            return chosen - normaliser, normaliser
+        return chosen - normaliser, normaliser - (logits.softmax(dim=-1) * logits).sum(dim=-1)
+
+    def _loss_input(self, batch: TrainBatch, part: Padded, logprob_BT: torch.Tensor) -> LossInput:
+        mask = part.response_mask_BT
+        rows = part.row_B[part.row_B >= 0]
+        index = ragged_index(batch.tokens.response_length_N, rows)
+
+        def padded(flat_M: Float32) -> torch.Tensor:
+            full = np.zeros(mask.shape, dtype=np.float32)
+            full[mask] = flat_M[index]
+            return torch.from_numpy(full).to(self.device)
+
+        weight = np.zeros(len(mask), dtype=np.float32)
+        weight[: len(rows)] = batch.weight_N[rows]
+        return LossInput(
+            logprob_BT=logprob_BT,
+            old_logprob_BT=padded(batch.old_logprob_M),
+            sampler_logprob_BT=padded(batch.tokens.sampler_logprob_M),
+            advantage_BT=padded(batch.advantage_M),
+            weight_B=torch.from_numpy(weight).to(self.device),
+            mask_BT=torch.from_numpy(mask).to(self.device),
+        )
+
+    def _set_lr(self) -> None:
+        warmup = self._config.lr_warmup_steps
+        scale = min(1.0, (self._updates + 1) / warmup) if warmup else 1.0
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = self._config.lr * scale
+
+    def _stage0_norm(self) -> float:
+        """DeepSpeed reports no gradient norm at stage 0; the gradients are whole and averaged here."""
+        squares = [p.grad.float().pow(2).sum() for p in self._model.parameters() if p.grad is not None]
+        return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+
+
+def _deepspeed_settings(config: LearnerConfig, dtype: torch.dtype) -> dict[str, Any]:
+    return {
+        # Micro-batches are ours: gradient accumulation is steered by hand (see `Learner.update`).
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": config.grad_clip,
+        "zero_optimization": {
+            "stage": config.zero_stage,
+            "stage3_gather_16bit_weights_on_model_save": True,
+        },
+        "zero_allow_untested_optimizer": True,
+        "bf16": {"enabled": dtype is torch.bfloat16},
+        "steps_per_print": 10**9,
+        "wall_clock_breakdown": False,
+    }
+
+
+def _zero3_context(settings: dict[str, Any]) -> Any:
+    from transformers.integrations import HfDeepSpeedConfig
+
+    return HfDeepSpeedConfig(settings)
+
+
+def _load(model: str, dtype: torch.dtype) -> Any:
+    config = AutoConfig.from_pretrained(model)
+    return AutoModelForCausalLM.from_pretrained(
+        model, config=config, dtype=dtype, attn_implementation="sdpa"
+    )
+
+
+def _switch_dropout_off(model: torch.nn.Module) -> None:
+    """Dropout would make the learner's log-probs differ from the sampler's."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0  # type: ignore[assignment]
+
+
+def _pad_token(model: Any) -> int:
+    """Padding is masked everywhere, so any valid id will do where the model declares none."""
+    return int(model.config.pad_token_id or 0)
+
+
+@contextmanager
+def _gathered(parameter: torch.nn.Parameter, stage: int) -> Iterator[None]:
+    if stage < 3:
+        yield
+        return
+    with deepspeed.zero.GatheredParameters([parameter]):
+        yield

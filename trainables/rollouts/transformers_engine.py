@@ -1,0 +1,128 @@
+"""Plain transformers `generate` behind the engine interface: the parity reference for vLLM, and the engine
+of machines that cannot have vLLM. Slower; every batch waits for its longest response."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, LogitsProcessor, LogitsProcessorList
+
+from trainables.config import EngineConfig
+from trainables.learner.weights import Weights
+from trainables.rollouts.engine import Drawn, DrawRequest
+
+
+class _SeededSampler(LogitsProcessor):
+    """Turns greedy search into seeded sampling, one random stream a row.
+
+    `generate` has one seed for a whole batch; a row's tokens would then depend on its neighbours. The
+    arg-max of logits / T plus Gumbel noise is an exact sample of softmax(logits / T).
+    """
+
+    def __init__(self, request: DrawRequest) -> None:
+        self._rng_R = [np.random.default_rng(int(seed) & (2**63 - 1)) for seed in request.seed_R]
+        self._temperature_R = request.temperature_R
+        self.logprobs: list[torch.Tensor] = []
+        """One (R, V) tensor a generated position: the processed distribution."""
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        temperature = torch.from_numpy(np.where(self._temperature_R > 0, self._temperature_R, 1.0))
+        processed = torch.log_softmax(scores.float() / temperature[:, None].to(scores.device).float(), dim=-1)
+        self.logprobs.append(processed)
+        noise = np.stack([rng.gumbel(size=scores.shape[1]) for rng in self._rng_R])
+        noise[self._temperature_R == 0] = 0.0
+        noisy: torch.FloatTensor = processed + torch.from_numpy(noise).to(processed)
+        return noisy
+
+
+class TransformersEngine:
+    """A causal language model sampled with `generate`."""
+
+    def __init__(self, model: str, config: EngineConfig, eos_token_ids: Sequence[int]) -> None:
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        dtype = torch.bfloat16 if self._device.type == "cuda" else torch.float32
+        self._model = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).to(self._device).eval()
+        self._eos = list(eos_token_ids)
+        self._rows = config.max_num_seqs
+        self._version = -1
+
+    def draw(self, request: DrawRequest) -> Drawn:
+        # Similar lengths together: a batch runs as long as its longest row.
+        order = np.argsort(request.max_tokens_R, kind="stable")
+        chunks = [order[i : i + self._rows] for i in range(0, len(order), self._rows)]
+        return Drawn.gather([self._draw(request.take(rows)) for rows in chunks], order)
+
+    @torch.no_grad()
+    def _draw(self, request: DrawRequest) -> Drawn:
+        longest = max(len(p) for p in request.prompts)
+        token_RS = np.full((request.rollouts, longest), self._eos[0], dtype=np.int64)
+        mask_RS = np.zeros_like(token_RS)
+        for row, prompt in enumerate(request.prompts):
+            token_RS[row, longest - len(prompt) :] = prompt
+            mask_RS[row, longest - len(prompt) :] = 1
+        sampler = _SeededSampler(request)
+        output = self._model.generate(
+            input_ids=torch.from_numpy(token_RS).to(self._device),
+            attention_mask=torch.from_numpy(mask_RS).to(self._device),
+            max_new_tokens=int(request.max_tokens_R.max()),
+            do_sample=False,
+            num_beams=1,
+            repetition_penalty=1.0,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            eos_token_id=self._eos,
+            pad_token_id=self._eos[0],
+            logits_processor=LogitsProcessorList([sampler]),
+        )
+        response_RT = output[:, longest:].cpu().numpy().astype(np.int32)
+        logprob_RT = _gather(sampler.logprobs, response_RT)
+        length_R, finished_R = _lengths(response_RT, self._eos, request.max_tokens_R)
+        mask_RT = np.arange(response_RT.shape[1]) < length_R[:, None]
+        return Drawn(
+            length_R=length_R,
+            token_M=response_RT[mask_RT],
+            logprob_M=logprob_RT[mask_RT],
+            finished_R=finished_R,
+            version=self._version,
+        )
+
+    def load(self, weights: Weights, version: int) -> None:
+        state = dict(weights.tensors())
+        missing, unexpected = self._model.load_state_dict(state, strict=False)
+        untied = [name for name in missing if not self._tied(name)]
+        if untied or unexpected:
+            raise RuntimeError(f"weights do not fit the model: missing {untied}, unexpected {unexpected}")
+        self._version = version
+
+    def _tied(self, name: str) -> bool:
+        return bool(self._model.config.tie_word_embeddings) and name == "lm_head.weight"
+
+    def close(self) -> None:
+        del self._model
+
+
+def _gather(
+    logprobs: list[torch.Tensor], response_RT: np.ndarray[tuple[int, int], np.dtype[np.int32]]
+) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    chosen = torch.from_numpy(response_RT.astype(np.int64))
+    columns = [
+        step.cpu().gather(1, chosen[:, t : t + 1]).squeeze(1) for t, step in enumerate(logprobs)
+    ]
+    result: np.ndarray[tuple[int, int], np.dtype[np.float32]] = torch.stack(columns, dim=1).numpy()
+    return result
+
+
+def _lengths(
+    response_RT: np.ndarray[tuple[int, int], np.dtype[np.int32]],
+    eos: list[int],
+    max_tokens_R: np.ndarray[tuple[int], np.dtype[np.int64]],
+) -> tuple[np.ndarray[tuple[int], np.dtype[np.int32]], np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+    """Tokens up to and including the first end of sequence, at most `max_tokens_R`; and whether it ended."""
+    is_eos = np.isin(response_RT, eos)
+    first = np.where(is_eos.any(axis=1), is_eos.argmax(axis=1) + 1, response_RT.shape[1] + 1)
+    finished = first <= max_tokens_R
+    length = np.minimum(np.where(finished, first, max_tokens_R), response_RT.shape[1])
+    return length.astype(np.int32), finished

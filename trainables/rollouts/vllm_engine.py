@@ -1,0 +1,98 @@
+"""vLLM behind the engine interface. Importing this module takes about 25 s on two cores."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+
+# Read by vLLM and torch when they are imported: keep the engine inside this process (it lives and dies with
+# its actor), let several engines share a CPU host instead of each binding to the first cores, and do not
+# compile on a CPU (16-27 s at the first batch, no gain on a model that this stack runs on a CPU).
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+if not os.path.exists("/dev/nvidiactl"):
+    os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
+
+import numpy as np
+import torch
+from vllm import LLM, SamplingParams
+from vllm.inputs import TokensPrompt
+from vllm.logprobs import FlatLogprobs
+from vllm.sampling_params import RequestOutputKind
+
+from trainables.config import EngineConfig
+from trainables.learner.weights import Weights
+from trainables.rollouts.engine import Drawn, DrawRequest
+
+
+class VllmEngine:
+    """A vLLM engine in this process."""
+
+    def __init__(self, model: str, config: EngineConfig, eos_token_ids: Sequence[int]) -> None:
+        self._stop = list(eos_token_ids)
+        self._version = -1
+        on_gpu = torch.cuda.is_available()
+        memory = (
+            {"gpu_memory_utilization": config.gpu_memory_utilization}
+            if on_gpu
+            else {"kv_cache_memory_bytes": config.kv_cache_mb * 2**20}
+        )
+        self._llm = LLM(
+            model=model,
+            dtype="bfloat16" if on_gpu else "float32",
+            tensor_parallel_size=config.tensor_parallel,
+            max_model_len=config.max_model_len,
+            max_num_seqs=config.max_num_seqs,
+            enforce_eager=not on_gpu,
+            # Raw log-probs ignore the temperature and make importance ratios wrong (pitfalls.md, 24).
+            logprobs_mode="processed_logprobs",
+            # A model's own generation_config may carry top-p or a repetition penalty: off-policy.
+            generation_config="vllm",
+            skip_tokenizer_init=True,
+            enable_prefix_caching=True,
+            disable_log_stats=True,
+            seed=0,
+            **memory,
+        )
+
+    def draw(self, request: DrawRequest) -> Drawn:
+        params = [
+            SamplingParams(
+                temperature=float(request.temperature_R[r]),
+                seed=int(request.seed_R[r]),
+                max_tokens=int(request.max_tokens_R[r]),
+                min_tokens=0 if request.min_tokens_R is None else int(request.min_tokens_R[r]),
+                logprobs=0,
+                flat_logprobs=True,
+                detokenize=False,
+                stop_token_ids=self._stop,
+                output_kind=RequestOutputKind.FINAL_ONLY,
+            )
+            for r in range(request.rollouts)
+        ]
+        prompts = [TokensPrompt(prompt_token_ids=list(prompt)) for prompt in request.prompts]
+        outputs = [o.outputs[0] for o in self._llm.generate(prompts, params, use_tqdm=False)]
+        return Drawn(
+            length_R=np.array([len(o.token_ids) for o in outputs], dtype=np.int32),
+            token_M=np.concatenate([np.asarray(o.token_ids, dtype=np.int32) for o in outputs]),
+            logprob_M=np.concatenate([_chosen(o.logprobs) for o in outputs]),
+            finished_R=np.array([o.finish_reason == "stop" for o in outputs], dtype=np.bool_),
+            version=self._version,
+        )
+
+    def load(self, weights: Weights, version: int) -> None:
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": list(weights.tensors())})
+        # vLLM keeps cached prefixes across a reload: they would be silently stale.
+        self._llm.reset_prefix_cache()
+        self._version = version
+
+    def close(self) -> None:
+        self._llm.llm_engine.engine_core.shutdown()
+
+
+def _chosen(logprobs: FlatLogprobs) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    """Log-prob of the drawn token at each position: the first entry of the position."""
+    flat = np.asarray(logprobs.logprobs, dtype=np.float32)
+    return flat[np.asarray(logprobs.start_indices)]

@@ -1,0 +1,191 @@
+"""The rollouts of one training step while they are being gathered: rounds, rewards, decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from trainables.config import LossConfig
+from trainables.learner.tokens import TokenBatch
+from trainables.rollouts.engine import Drawn
+from trainables.strategies.batch import Batch, BoolArray, IntArray, Requests, Verdict
+
+
+@dataclass
+class _Rows:
+    """Columns of rollouts, one entry a round."""
+
+    prompt: list[IntArray] = field(default_factory=list)
+    kind: list[IntArray] = field(default_factory=list)
+    trainable: list[BoolArray] = field(default_factory=list)
+    verdict: list[IntArray] = field(default_factory=list)
+    correct: list[np.ndarray[tuple[int], np.dtype[np.float64]]] = field(default_factory=list)
+    penalty: list[np.ndarray[tuple[int], np.dtype[np.float64]]] = field(default_factory=list)
+    length: list[IntArray] = field(default_factory=list)
+    finished: list[BoolArray] = field(default_factory=list)
+    version: list[IntArray] = field(default_factory=list)
+    tokens: list[TokenBatch] = field(default_factory=list)
+
+
+def one_row_each(requests: Requests) -> Requests:
+    """The same requests, one row a rollout."""
+    repeat = np.repeat(np.arange(len(requests.prompt_R)), requests.count_R)
+    return Requests(
+        prompt_R=requests.prompt_R[repeat],
+        count_R=np.ones(len(repeat), dtype=np.int64),
+        kind_R=requests.kind_R[repeat],
+        trainable_R=requests.trainable_R[repeat],
+    )
+
+
+def cut(requests: Requests, room: int) -> Requests:
+    """At most `room` rollouts: later requests lose first."""
+    allowed = np.clip(room - (np.cumsum(requests.count_R) - requests.count_R), 0, requests.count_R)
+    kept = allowed > 0
+    return Requests(
+        prompt_R=requests.prompt_R[kept],
+        count_R=allowed[kept],
+        kind_R=requests.kind_R[kept],
+        trainable_R=requests.trainable_R[kept],
+    )
+
+
+class StepBook:
+    """Everything drawn in one step. `batch()` shows it to the strategy, `tokens()` to the learner."""
+
+    def __init__(self, stratum_of_prompt: IntArray) -> None:
+        self._stratum_of_prompt = stratum_of_prompt
+        self._prompt_id: list[int] = []
+        self._dropped: set[int] = set()
+        self._drawn_of: dict[tuple[int, int], int] = {}
+        self._rows = _Rows()
+
+    @property
+    def rounds(self) -> int:
+        return len(self._rows.prompt)
+
+    @property
+    def rollouts(self) -> int:
+        return sum(len(p) for p in self._rows.prompt)
+
+    @property
+    def prompt_ids(self) -> IntArray:
+        return np.array(self._prompt_id, dtype=np.int64)
+
+    def index_of(self, requests: Requests) -> list[int]:
+        """How many rollouts of the same prompt and kind came before each row in this step.
+
+        `requests` has one row a rollout. Call it once a round: it counts.
+        """
+        index = []
+        for prompt, kind in zip(requests.prompt_R.tolist(), requests.kind_R.tolist(), strict=True):
+            before = self._drawn_of.get((prompt, kind), 0)
+            self._drawn_of[prompt, kind] = before + 1
+            index.append(before)
+        return index
+
+    def add(
+        self,
+        requests: Requests,
+        prompts: Sequence[Sequence[int]],
+        drawn: Drawn,
+        verdict_N: IntArray,
+        correct_N: np.ndarray[tuple[int], np.dtype[np.float64]],
+        loss: LossConfig,
+        max_tokens: int,
+    ) -> None:
+        """Enter one round: `requests` has one row a rollout, in the order of `drawn`."""
+        place = {prompt: row for row, prompt in enumerate(self._prompt_id)}
+        for prompt in requests.prompt_R.tolist():
+            if prompt not in place:
+                place[prompt] = len(self._prompt_id)
+                self._prompt_id.append(prompt)
+        rows = self._rows
+        rows.prompt.append(np.array([place[p] for p in requests.prompt_R.tolist()], dtype=np.int64))
+        rows.kind.append(requests.kind_R)
+        rows.trainable.append(requests.trainable_R)
+        rows.verdict.append(verdict_N)
+        rows.correct.append(correct_N)
+        rows.penalty.append(overlong_penalty(drawn.length_R, loss, max_tokens))
+        rows.length.append(drawn.length_R.astype(np.int64))
+        rows.finished.append(drawn.finished_R)
+        rows.version.append(np.full(len(drawn.length_R), drawn.version, dtype=np.int64))
+        rows.tokens.append(_token_batch(prompts, drawn))
+
+    def drop(self, drop_P: BoolArray | None) -> None:
+        if drop_P is not None:
+            self._dropped.update(np.flatnonzero(drop_P).tolist())
+
+    def batch(self) -> Batch:
+        """All rollouts so far."""
+        rows = self._rows
+        prompt_id = self.prompt_ids
+        verdict = np.concatenate(rows.verdict)
+        correct = np.where(verdict == Verdict.OK, np.concatenate(rows.correct), 0.0)
+        penalty = np.where(verdict == Verdict.OK, np.concatenate(rows.penalty), 0.0)
+        dropped = np.zeros(len(prompt_id), dtype=np.bool_)
+        dropped[list(self._dropped)] = True
+        return Batch(
+            prompt_id_P=prompt_id,
+            stratum_P=self._stratum_of_prompt[prompt_id],
+            prompt_N=np.concatenate(rows.prompt),
+            round_N=np.repeat(np.arange(self.rounds), [len(p) for p in rows.prompt]),
+            kind_N=np.concatenate(rows.kind),
+            trainable_N=np.concatenate(rows.trainable),
+            verdict_N=verdict,
+            correct_N=correct,
+            reward_N=correct - penalty,
+            length_N=np.concatenate(rows.length),
+            version_N=np.concatenate(rows.version),
+            dropped_P=dropped,
+        )
+
+    def tokens(self) -> TokenBatch:
+        return TokenBatch.concatenate(self._rows.tokens)
+
+    def truncated(self) -> float:
+        """Share of rollouts cut off at the token limit."""
+        return float(1.0 - np.concatenate(self._rows.finished).mean())
+
+
+def overlong_penalty(
+    length_N: np.ndarray[tuple[int], np.dtype[np.int32]], loss: LossConfig, max_tokens: int
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """DAPO's soft overlong punishment (arXiv 2503.14476, eq. 13), in [0, 1] reward units, as a positive number.
+
+    0 up to `max_tokens - overlong_buffer`, then linear, full at `max_tokens`.
+    """
+    if loss.overlong_buffer == 0:
+        return np.zeros(len(length_N))
+    over = length_N - (max_tokens - loss.overlong_buffer)
+    return loss.overlong_penalty * np.clip(over / loss.overlong_buffer, 0.0, 1.0)
+
+
+def with_logprobs(batch: Batch, tokens: TokenBatch, logprob_M: np.ndarray, entropy_M: np.ndarray) -> Batch:  # type: ignore[type-arg]
+    """The batch with what the teacher-forced pass found."""
+    first = np.cumsum(tokens.response_length_N) - tokens.response_length_N
+    return replace(
+        batch,
+        logprob_N=np.add.reduceat(logprob_M.astype(np.float64), first),
+        entropy_N=np.add.reduceat(entropy_M.astype(np.float64), first) / tokens.response_length_N,
+    )
+
+
+def _token_batch(prompts: Sequence[Sequence[int]], drawn: Drawn) -> TokenBatch:
+    prompt_length = np.array([len(p) for p in prompts], dtype=np.int32)
+    total = prompt_length + drawn.length_R
+    token = np.empty(int(total.sum()), dtype=np.int32)
+    start = np.cumsum(total) - total
+    in_prompt = np.repeat(start, prompt_length) + _within(prompt_length)
+    in_response = np.repeat(start + prompt_length, drawn.length_R) + _within(drawn.length_R)
+    token[in_prompt] = np.concatenate([np.asarray(p, dtype=np.int32) for p in prompts])
+    token[in_response] = drawn.token_M
+    return TokenBatch(prompt_length, drawn.length_R, token, drawn.logprob_M)
+
+
+def _within(length_N: np.ndarray[tuple[int], np.dtype[np.int32]]) -> IntArray:
+    """0, 1, ..., length - 1 for each row, flat."""
+    first = np.cumsum(length_N) - length_N
+    return np.arange(int(length_N.sum())) - np.repeat(first, length_N)
