@@ -20,7 +20,7 @@ VOCABULARY = {token: index for index, token in enumerate((*SPECIAL, *CHARACTERS)
 
 
 def character_tokenizer(max_length: int) -> PreTrainedTokenizerFast:
-    """A tokenizer that `AutoTokenizer` loads back: no beginning-of-sequence token, nothing added to a text."""
+    """A tokenizer that `AutoTokenizer` loads back. It adds nothing to a text, no first token either."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

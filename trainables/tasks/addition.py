@@ -36,7 +36,7 @@ Codes = npt.NDArray[np.int64]
 class Addition:
     """Mixed one- to three-digit addition in nine strata of (nearly) equal size, judged by exact match."""
 
-    judge = "trainables.tasks.judges:exact_match"
+    judge = "trainables.tasks.judge_exact:exact_match"
 
     def __init__(self, config: TaskConfig) -> None:
         self._seed = config.data_seed

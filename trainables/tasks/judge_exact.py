@@ -1,0 +1,8 @@
+"""The exact-match judge."""
+
+from __future__ import annotations
+
+
+def exact_match(response: str, answer: str) -> float:
+    """1.0 where the response is the reference answer, surrounding white space aside; else 0.0."""
+    return float(response.strip() == answer)

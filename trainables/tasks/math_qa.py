@@ -1,0 +1,154 @@
+"""The `math` task: questions with a reference answer, from JSONL, Parquet or a hub data set."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainables.tasks.base import Problem, Split, check_split
+from trimtab.errors import SpecError
+
+if TYPE_CHECKING:
+    from trainables.config import TaskConfig
+
+READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+
+
+class MathQA:
+    """Question and reference answer columns of the user's own data, judged by math-verify.
+
+    A reference may be a number, LaTeX, a list of them (all are demanded), a worked solution that ends in
+    `\\boxed{...}`, or one that ends in `#### answer` as GSM8K's do.
+    """
+
+    judge = "trainables.tasks.judge_math:math_equal"
+
+    def __init__(self, config: TaskConfig) -> None:
+        self._config = config
+        if "{question}" not in config.template:
+            raise SpecError(
+                f"task.template: {config.template!r} never mentions the question; put {{question}} in it"
+            )
+        self._cache: dict[str, tuple[Problem, ...]] = {}
+
+    def split(self, name: Split) -> Sequence[Problem]:
+        """The split's problems in file order.
+
+        Raises SpecError where the source is not set, missing, unreadable or without the named columns, and
+        where a reference is empty. Reads the network only for a hub id.
+        """
+        check_split(name)
+        if name not in self._cache:
+            source: str | None = getattr(self._config, name)
+            if source is None:
+                raise SpecError(
+                    f"task.{name}: not set; the math task needs a .jsonl or .parquet path or a hub id"
+                )
+            self._cache[name] = tuple(self._problems(name, source))
+        return self._cache[name]
+
+    def _problems(self, name: Split, source: str) -> list[Problem]:
+        config = self._config
+        columns = _read(f"task.{name}", source, name)
+        wanted = {"question_field": config.question_field, "answer_field": config.answer_field}
+        if config.stratum_field is not None:
+            wanted["stratum_field"] = config.stratum_field
+        for field, column in wanted.items():
+            if column not in columns:
+                raise SpecError(
+                    f"task.{field}: {source!r} has no column {column!r}; use one of {', '.join(sorted(columns))}"
+                )
+        strata = self._strata(columns)
+        return [
+            Problem(
+                prompt=config.template.replace("{question}", str(question)),
+                answer=reference_answer(answer, where=f"{source!r}, row {row}"),
+                stratum=stratum,
+            )
+            for row, (question, answer, stratum) in enumerate(
+                zip(columns[config.question_field], columns[config.answer_field], strata, strict=True)
+            )
+        ]
+
+    def _strata(self, columns: Mapping[str, list[Any]]) -> list[int]:
+        if self._config.stratum_field is None:
+            return [0] * len(columns[self._config.question_field])
+        values = columns[self._config.stratum_field]
+        return [self._stratum_names.setdefault(str(value), len(self._stratum_names)) for value in values]
+
+    @cached_property
+    def _stratum_names(self) -> dict[str, int]:
+        """Stratum numbers by value, shared by the splits. Numbered over the sorted training values first, so
+        they do not depend on the order in which splits are read.
+        """
+        if self._config.train is None or self._config.stratum_field is None:
+            return {}
+        columns = _read("task.train", self._config.train, "train")
+        values = {str(value) for value in columns.get(self._config.stratum_field, [])}
+        return {value: number for number, value in enumerate(sorted(values))}
+
+
+def _read(field: str, source: str, split: str) -> dict[str, list[Any]]:
+    """All columns of a local file, or of a hub data set's split (`id` or `id:split`)."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    path = Path(source)
+    reader = READERS.get(path.suffix)
+    if reader is None and not path.exists():
+        hub_id, _, hub_split = source.partition(":")
+        try:
+            loaded = datasets.load_dataset(hub_id, split=hub_split or split)
+        except (OSError, ValueError) as error:
+            raise SpecError(
+                f"{field}: {source!r} is neither a file here nor a data set that the hub gave ({error}); give a "
+                ".jsonl or .parquet path, or `hub/id` or `hub/id:split`"
+            ) from error
+    elif not path.is_file():
+        raise SpecError(f"{field}: {source!r} does not exist; give the path of a .jsonl or .parquet file")
+    elif reader is None:
+        raise SpecError(f"{field}: {source!r} is of an unknown format; use one of {', '.join(READERS)}")
+    else:
+        try:
+            loaded = datasets.load_dataset(reader, data_files=str(path), split="train")
+        except datasets.exceptions.DatasetGenerationError as error:
+            raise SpecError(f"{field}: {source!r} is not readable as {reader} ({error.__cause__})") from error
+    columns: dict[str, list[Any]] = loaded.to_dict()
+    return columns
+
+
+def reference_answer(value: object, where: str) -> str:
+    """A reference in the form math-verify reads: LaTeX between dollars.
+
+    Raises SpecError, naming `where`, for a reference that is missing or empty.
+    """
+    if isinstance(value, list):
+        parts = [reference_answer(item, where) for item in value]
+        if parts:
+            return ", ".join(parts)
+    elif isinstance(value, float) and value.is_integer():
+        return f"${int(value)}$"
+    elif value is not None and (text := _final(str(value)).strip()):
+        return text if "$" in text else f"${text}$"
+    raise SpecError(
+        f"task.answer_field: {where} has no reference answer; drop the row or name another column"
+    )
+
+
+def _final(text: str) -> str:
+    """What a worked solution ends in; the text itself where it is the bare answer."""
+    if "####" in text:
+        return re.sub(r"(?<=\d),(?=\d{3})", "", text.rsplit("####", 1)[1])
+    start = text.rfind("\\boxed{")
+    if start < 0:
+        return text
+    depth = 0
+    begin = start + len("\\boxed{")
+    for end in range(begin - 1, len(text)):
+        depth += (text[end] == "{") - (text[end] == "}")
+        if depth == 0:
+            return text[begin:end]
+    return text
