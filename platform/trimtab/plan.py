@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 GB = 1_000_000_000
 HEAD_BYTES = 2 * GB
-"""Host memory kept for the driver, Ray's own processes and the tracking store (2.0 GB seen on two cores)."""
+"""Host memory kept for the driver, Ray's own processes and the tracking store."""
+TRIAL_CPUS = 0.1
+"""CPU cores of the Tune trial that each slot serves: a light client, which mostly waits."""
 TOLERANCE = 1e-9
 """Sums of fractions such as 0.1 must not lose a slot to rounding."""
 
@@ -38,7 +40,8 @@ class SlotPlan:
 
     @property
     def cpus(self) -> float:
-        return self.learner_workers * self.learner_cpus + self.engines * self.engine_cpus
+        """CPU cores of the whole slot and of the Tune trial that it serves."""
+        return self.learner_workers * self.learner_cpus + self.engines * self.engine_cpus + TRIAL_CPUS
 
     @property
     def gpus(self) -> float:
@@ -113,8 +116,8 @@ def make_plan(spec: SweepSpec, cpus: float, gpus: float, memory_bytes: int) -> P
 def _check_tensor_parallel(engine_gpus: float, tensor_parallel: int) -> None:
     if tensor_parallel > 1 and engine_gpus != tensor_parallel:
         raise PlanError(
-            f"slots.engine_gpus: {engine_gpus:g} GPUs cannot hold an engine with trial.engine.tensor_parallel="
-            f"{tensor_parallel}; set slots.engine_gpus to {tensor_parallel}"
+            f"slots.engine_gpus: {engine_gpus:g} GPUs cannot hold an engine with "
+            f"trial.engine.tensor_parallel={tensor_parallel}; set slots.engine_gpus to {tensor_parallel}"
         )
 
 
@@ -135,26 +138,28 @@ def _times(need: float, have: float) -> int | None:
 def _shortage(slot: SlotPlan, wanted: int, cpus: float, gpus: float, memory_bytes: int) -> str:
     """Name every resource that is short, what is needed and what is there, and the fix."""
     short: list[str] = []
+    room = max(memory_bytes - HEAD_BYTES, 0)
     if wanted * slot.cpus > cpus + TOLERANCE:
-        short.append(
-            f"{wanted * slot.cpus:g} CPUs ({_each(slot.learner_workers, slot.learner_cpus, 'learner worker')}, "
-            f"{_each(slot.engines, slot.engine_cpus, 'engine')}) of {cpus:g}; lower slots.learner_cpus or "
-            "slots.engine_cpus"
-        )
+        parts = f"{_parts(slot, slot.learner_cpus, slot.engine_cpus)}, 1 trial x {TRIAL_CPUS:g}"
+        fix = "lower slots.learner_cpus or slots.engine_cpus"
+        short.append(f"{wanted * slot.cpus:g} CPUs ({parts}) of {cpus:g}; {fix}")
     if wanted * slot.gpus > gpus + TOLERANCE:
+        parts = _parts(slot, slot.learner_gpus, slot.engine_gpus)
+        fix = "lower slots.learner_gpus or slots.engine_gpus (fractions share a GPU)"
+        short.append(f"{wanted * slot.gpus:g} GPUs ({parts}) of {gpus:g}; {fix}")
+    if wanted * slot.memory_bytes > room:
         short.append(
-            f"{wanted * slot.gpus:g} GPUs ({_each(slot.learner_workers, slot.learner_gpus, 'learner worker')}, "
-            f"{_each(slot.engines, slot.engine_gpus, 'engine')}) of {gpus:g}; lower slots.learner_gpus or "
-            "slots.engine_gpus (fractions share a GPU)"
-        )
-    if wanted * slot.memory_bytes > memory_bytes - HEAD_BYTES:
-        short.append(
-            f"{wanted * slot.memory_bytes / GB:.1f} GB memory of {max(memory_bytes - HEAD_BYTES, 0) / GB:.1f} "
-            f"({memory_bytes / GB:.1f} less {HEAD_BYTES / GB:.1f} for the driver and Ray); lower slots.memory_gb"
+            f"{wanted * slot.memory_bytes / GB:.1f} GB memory of {room / GB:.1f} ({memory_bytes / GB:.1f} "
+            f"less {HEAD_BYTES / GB:.1f} for the driver and Ray); lower slots.memory_gb"
         )
     what = "slots: one slot needs" if wanted == 1 else f"slots.count: {wanted} slots need"
     fix = "" if wanted == 1 else ", or slots.count"
     return f"{what} {'; and '.join(short)}{fix}, or use a larger machine"
+
+
+def _parts(slot: SlotPlan, learner: float, engine: float) -> str:
+    workers = _each(slot.learner_workers, learner, "learner worker")
+    return f"{workers}, {_each(slot.engines, engine, 'engine')}"
 
 
 def _each(count: int, share: float, what: str) -> str:
@@ -177,7 +182,7 @@ def render(plan: Plan) -> RenderableType:
         "one slot",
         f"{_each(slot.learner_workers, slot.learner_cpus, 'learner worker')} CPU"
         f"{_gpus(slot.learner_gpus)}\n{_each(slot.engines, slot.engine_cpus, 'engine')} CPU"
-        f"{_gpus(slot.engine_gpus)}\nin all {slot.cpus:g} CPU, {slot.gpus:g} GPU, "
+        f"{_gpus(slot.engine_gpus)}\n1 trial x {TRIAL_CPUS:g} CPU\nin all {slot.cpus:g} CPU, {slot.gpus:g} GPU, "
         f"{slot.memory_bytes / GB:.1f} GB",
     )
     table.add_row("slots at once", f"{plan.slots} ({plan.fits} fit)")

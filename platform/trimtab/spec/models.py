@@ -73,10 +73,10 @@ class SlotsConfig(Strict):
 
     count: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Slots at once; `auto`: as many as fit, at most one for each configuration."""
-    learner_cpus: Annotated[float, Field(gt=0)] = 0.5
+    learner_cpus: Annotated[float, Field(gt=0)] = 0.45
     """CPU cores of each learner worker."""
-    engine_cpus: Annotated[float, Field(gt=0)] = 0.5
-    """CPU cores of each rollout engine."""
+    engine_cpus: Annotated[float, Field(gt=0)] = 0.45
+    """CPU cores of each rollout engine. One worker, one engine and the trial's 0.1 make one core."""
     learner_gpus: Annotated[float, Field(ge=0)] = 0.0
     """GPUs of each learner worker; fractions share a GPU."""
     engine_gpus: Annotated[float, Field(ge=0)] = 0.0
@@ -265,7 +265,7 @@ def _try_corner(spec: SweepSpec, candidate: Candidate, corner: Mapping[str, Valu
     try:
         spec.candidate_config(candidate, corner)
     except SpecError as error:
-        if not corner:
+        if not corner or str(error) == _own_error(spec, candidate):
             raise
         point = ", ".join(f"{name}={value!r}" for name, value in corner.items())
         fields = " and ".join(f"search.{name}" for name in _blamed(corner, str(error)))
@@ -273,6 +273,15 @@ def _try_corner(spec: SweepSpec, candidate: Candidate, corner: Mapping[str, Valu
             f"{where}.{fields}: the space holds {point}, which cannot run: {error}. Narrow the range, "
             "or let a bound follow another parameter: int: [<parameter>, 16]"
         ) from None
+
+
+def _own_error(spec: SweepSpec, candidate: Candidate) -> str | None:
+    """What is wrong with the candidate as it is written, whatever the search draws."""
+    try:
+        spec.candidate_config(candidate, {})
+    except SpecError as error:
+        return str(error)
+    return None
 
 
 def _blamed(corner: Mapping[str, Value], message: str) -> list[str]:
