@@ -43,8 +43,8 @@ class Judgement:
 class VerifierPool:
     """`processes` workers that judge with the function at `judge` (`package.module:function`).
 
-    Making a pool does not wait for the workers, the first `verify` does. Workers import neither torch nor Ray,
-    and die with the process that made the pool, however it ends. Not for several threads at once.
+    Making a pool does not wait for the workers, the first `verify` does. Workers import neither torch nor
+    Ray, and die with the process that made the pool, however it ends. Not for several threads at once.
     """
 
     def __init__(self, judge: str, processes: int = 1, timeout_s: float = 10.0) -> None:
@@ -88,8 +88,8 @@ class VerifierPool:
             problem, judgement = failed[0]
             reason = judgement.detail or f"{judgement.verdict.name}, correct={judgement.correct}"
             raise VerifierError(
-                f"task: the judge {self._judge!r} refuses {len(failed)} of {len(chosen)} reference answers as "
-                f"answers to their own question, the first being {problem.answer!r} ({reason}); check "
+                f"task: the judge {self._judge!r} refuses {len(failed)} of {len(chosen)} reference answers "
+                f"as answers to their own question, the first being {problem.answer!r} ({reason}); check "
                 "task.answer_field and the judge"
             )
 
@@ -175,8 +175,8 @@ class VerifierPool:
             self._note(handle, self._stop(handle), call)
             if not handle.ready:
                 raise VerifierError(
-                    f"verifier: a worker was not ready after {START_TIMEOUT_S:.0f} s; the import of the judge "
-                    f"{self._judge!r} hangs, or the machine is overloaded"
+                    f"verifier: a worker was not ready after {START_TIMEOUT_S:.0f} s; the import of the "
+                    f"judge {self._judge!r} hangs, or the machine is overloaded"
                 )
             call.abandon(handle, Verdict.TIMEOUT, f"no verdict within verifier.timeout_s={self._timeout_s}")
             self._workers.append(self._start())

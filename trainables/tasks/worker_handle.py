@@ -15,7 +15,12 @@ from collections.abc import Iterator, Sequence
 
 from trainables.tasks import worker
 
-_START = "import json, sys; sys.path[:] = json.loads(sys.argv.pop()); from trainables.tasks.worker import main; main()"
+_START = """
+import json, sys
+sys.path[:] = json.loads(sys.argv.pop())
+from trainables.tasks.worker import main
+main()
+"""
 """The worker finds the judge wherever this process would, so it gets this process's import path."""
 
 
