@@ -182,8 +182,8 @@ def render(plan: Plan) -> RenderableType:
         "one slot",
         f"{_each(slot.learner_workers, slot.learner_cpus, 'learner worker')} CPU"
         f"{_gpus(slot.learner_gpus)}\n{_each(slot.engines, slot.engine_cpus, 'engine')} CPU"
-        f"{_gpus(slot.engine_gpus)}\n1 trial x {TRIAL_CPUS:g} CPU\nin all {slot.cpus:g} CPU, {slot.gpus:g} GPU, "
-        f"{slot.memory_bytes / GB:.1f} GB",
+        f"{_gpus(slot.engine_gpus)}\n1 trial x {TRIAL_CPUS:g} CPU\nin all {slot.cpus:g} CPU, "
+        f"{slot.gpus:g} GPU, {slot.memory_bytes / GB:.1f} GB",
     )
     table.add_row("slots at once", f"{plan.slots} ({plan.fits} fit)")
     table.add_row(

@@ -1,0 +1,33 @@
+"""The reference's accuracy at equal compute, while a sweep runs."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+
+class ReferenceCurve:
+    """Mean over the reference's seeds of its accuracy, between evaluations by linear interpolation."""
+
+    def __init__(self) -> None:
+        self._points: dict[int, dict[int, float]] = {}
+
+    def add(self, seed: int, rollouts: int, accuracy: float) -> None:
+        """One evaluation of the reference; one that is repeated after a restart replaces the first."""
+        self._points.setdefault(seed, {})[rollouts] = accuracy
+
+    def at(self, rollouts: int) -> float | None:
+        """Accuracy after so many rollouts, over the seeds whose curve holds that point; None if none does."""
+        values = [value for seed in self._points if (value := self._of_seed(seed, rollouts)) is not None]
+        return sum(values) / len(values) if values else None
+
+    def _of_seed(self, seed: int, rollouts: int) -> float | None:
+        points = self._points[seed]
+        if rollouts in points:
+            return points[rollouts]
+        xs = sorted(points)
+        right = bisect_left(xs, rollouts)
+        if right == 0 or right == len(xs):
+            return None
+        low, high = xs[right - 1], xs[right]
+        share = (rollouts - low) / (high - low)
+        return points[low] + share * (points[high] - points[low])

@@ -1,0 +1,166 @@
+"""Operations to MLflow. Each may be repeated: what is there already is found again by its tags.
+
+Metric points carry the journal's time, so a point sent twice is one row in the store.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from trimtab.spec import SweepSpec, dump_spec
+from trimtab.tracking import names
+from trimtab.tracking.store import connect, ensure_experiment
+from trimtab.tracking.translate import CloseRun, Key, LogPoints, OpenRun, Operation
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+MAX_PARAMS = 100
+"""MLflow's limit of one `log_batch`."""
+MAX_TAG = 5000
+"""Characters of a tag that every store accepts."""
+MLFLOW_STATUS = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED", "killed": "KILLED"}
+
+
+class Sender:
+    """One sweep's runs in one store. Methods raise whatever the store does."""
+
+    def __init__(self, uri: str, sweep: str, sweep_id: str, spec: SweepSpec) -> None:
+        self._uri = uri
+        self._sweep_tags = {names.SWEEP: sweep, names.SWEEP_ID: sweep_id}
+        self._sweep = sweep
+        self._spec = spec
+        self._client: MlflowClient | None = None
+        self._experiment = ""
+        self._runs: dict[Key, str] = {}
+        self._complete: set[Key] = set()
+        """Runs that the store holds as finished: nothing is left to say about them."""
+        self.parent_run_id: str | None = None
+
+    def connect(self) -> None:
+        """Reach the store, find the runs of an earlier attempt, make sure of the parent run."""
+        if self._client is not None:
+            return
+        client = connect(self._uri)
+        self._experiment = ensure_experiment(client, self._uri, self._spec.tracking.experiment)
+        self._runs.clear()
+        self._complete.clear()
+        self.parent_run_id = None
+        for run in self._existing(client):
+            tags = run.data.tags
+            if tags.get(names.ROLE) == "sweep":
+                self.parent_run_id = run.info.run_id
+                continue
+            key = (tags[names.TRIAL], int(tags[names.SEED]))
+            self._runs[key] = run.info.run_id
+            if run.info.status == "FINISHED":
+                self._complete.add(key)
+        if self.parent_run_id is None:
+            self.parent_run_id = self._make_parent(client)
+        else:
+            client.update_run(self.parent_run_id, status="RUNNING")
+        self._client = client
+
+    def disconnect(self) -> None:
+        """After an error: look again for what a request that timed out may have done."""
+        self._client = None
+
+    def send(self, operation: Operation) -> None:
+        """Carry out one operation, unless the store holds the run as complete."""
+        if operation.key in self._complete:
+            return
+        if isinstance(operation, OpenRun):
+            self._open(operation)
+        elif operation.key not in self._runs:
+            return  # the store refused to open this run, which is reported once, there
+        elif isinstance(operation, LogPoints):
+            self._log(operation)
+        else:
+            self._close(operation)
+
+    def end(self, status: str) -> None:
+        """Close the parent run."""
+        if self.parent_run_id is not None:
+            client = self._connected()
+            client.set_tag(self.parent_run_id, names.STATUS, status)
+            client.set_terminated(self.parent_run_id, MLFLOW_STATUS[status])
+
+    def _connected(self) -> MlflowClient:
+        self.connect()
+        if self._client is None:
+            raise ConnectionError(f"no connection to {self._uri}")
+        return self._client
+
+    def _existing(self, client: MlflowClient) -> list[Run]:
+        wanted = f"tags.`{names.SWEEP_ID}` = '{self._sweep_tags[names.SWEEP_ID]}'"
+        runs: list[Run] = []
+        token: str | None = None
+        while True:
+            page = client.search_runs([self._experiment], wanted, max_results=1000, page_token=token)
+            runs.extend(page)
+            token = page.token
+            if not token:
+                return runs
+
+    def _make_parent(self, client: MlflowClient) -> str:
+        tags = {
+            **self._sweep_tags,
+            names.ROLE: "sweep",
+            names.REFERENCE: self._spec.reference_label,
+            names.BUDGET: str(self._spec.budget),
+            names.STATUS: "running",
+        }
+        run = client.create_run(
+            self._experiment, start_time=int(time.time() * 1000), tags=tags, run_name=self._sweep
+        )
+        run_id = str(run.info.run_id)
+        client.log_text(run_id, dump_spec(self._spec), "spec.yaml")
+        return run_id
+
+    def _open(self, operation: OpenRun) -> None:
+        client = self._connected()
+        run_id = self._runs.get(operation.key)
+        if run_id is None:
+            tags = {**self._sweep_tags, names.PARENT_RUN: self.parent_run_id, **operation.tags}
+            run = client.create_run(
+                self._experiment, start_time=operation.time_ms, tags=tags, run_name=operation.name
+            )
+            run_id = str(run.info.run_id)
+            self._runs[operation.key] = run_id
+        else:
+            client.update_run(run_id, status="RUNNING")
+        self._log_params(client, run_id, operation.params)
+        client.log_text(run_id, operation.config, "config.json")
+
+    def _log_params(self, client: MlflowClient, run_id: str, params: Mapping[str, str]) -> None:
+        from mlflow.entities import Param
+
+        items = [Param(name, value) for name, value in params.items()]
+        for start in range(0, len(items), MAX_PARAMS):
+            client.log_batch(run_id, params=items[start : start + MAX_PARAMS])
+
+    def _log(self, operation: LogPoints) -> None:
+        from mlflow.entities import Metric
+
+        metrics = [Metric(point.name, point.value, point.time_ms, point.step) for point in operation.points]
+        client = self._connected()
+        client.log_batch(self._runs[operation.key], metrics=metrics)
+
+    def _close(self, operation: CloseRun) -> None:
+        client = self._connected()
+        run_id = self._runs[operation.key]
+        if operation.traceback:
+            client.log_text(run_id, operation.traceback, "traceback.txt")
+        client.log_batch(run_id, tags=_tags(operation.tags))
+        client.set_terminated(run_id, MLFLOW_STATUS[operation.status], end_time=operation.time_ms)
+        if operation.status == "finished":
+            self._complete.add(operation.key)
+
+
+def _tags(tags: Mapping[str, str]) -> list[Any]:
+    from mlflow.entities import RunTag
+
+    return [RunTag(name, value[:MAX_TAG]) for name, value in tags.items()]

@@ -1,0 +1,72 @@
+"""How to reach MLflow: client, experiment, which errors pass by themselves."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+SQLITE = "sqlite:///"
+PERMANENT = frozenset({
+    "INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST", "NOT_IMPLEMENTED",
+})  # fmt: skip
+"""Error codes that no repetition heals: the request itself is refused."""
+
+
+def connect(uri: str) -> MlflowClient:
+    """A client of this store. SQLite files are made (and brought up to date) at its first use."""
+    # MLflow's own retries block for minutes; ours know when the sweep is over. A user's values win.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for noisy in ("mlflow.store.db.utils", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+
+    path = sqlite_path(uri)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return MlflowClient(tracking_uri=uri)
+
+
+def transient_errors() -> tuple[type[Exception], ...]:
+    """What a store that is down, slow or full raises. A MlflowException is so only if not `is_permanent`."""
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return (MlflowException, RequestException, SQLAlchemyError, OSError)
+
+
+def is_permanent(error: Exception) -> bool:
+    return getattr(error, "error_code", None) in PERMANENT
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """File of a SQLite store; None for every other kind."""
+    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+
+
+def ensure_experiment(client: MlflowClient, uri: str, name: str) -> str:
+    """Id of the experiment, made if it does not exist. Safe when two sweeps start at once."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    path = sqlite_path(uri)
+    # Without a server MLflow would put artifacts into ./mlruns of whatever the working directory is.
+    location = (path.resolve().parent / "artifacts").as_uri() if path else None
+    try:
+        return str(client.create_experiment(name, artifact_location=location))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        raced = client.get_experiment_by_name(name)
+        if raced is None:
+            raise
+        return str(raced.experiment_id)

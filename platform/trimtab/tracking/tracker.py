@@ -1,0 +1,138 @@
+"""Follows a sweep's journal and tells MLflow, in a thread beside the control loop.
+
+The journal on disk is the queue: a store that is down, slow or restarted delays tracking, never training.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from collections import Counter, deque
+from pathlib import Path
+
+from trimtab.records import Status, Tail
+from trimtab.spec import SweepSpec
+from trimtab.tracking.send import Sender
+from trimtab.tracking.store import is_permanent, transient_errors
+from trimtab.tracking.translate import LogPoints, Operation, Translator
+
+POLL_S = 1.0
+"""Time between looks at the journal."""
+MAX_BACKOFF_S = 30.0
+
+
+class Tracker:
+    """Records one sweep in MLflow: a parent run, and a child for each configuration and seed."""
+
+    def __init__(self, sweep_dir: Path, uri: str, sweep: str, spec: SweepSpec) -> None:
+        """`uri`: a resolved MLflow tracking URI. Nothing is sent before `start`."""
+        self._uri = uri
+        self._tail = Tail(sweep_dir)
+        self._translator = Translator(spec.reference_label, spec.seeds)
+        self._sender = Sender(uri, sweep, _sweep_id(sweep_dir), spec)
+        self._outbox: deque[Operation] = deque()
+        self._refused: list[str] = []
+        self._problem: str | None = None
+        self._status: Status | None = None
+        self._ended = False
+        self._closing = threading.Event()
+        self._abandoned = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="trimtab-tracker", daemon=True)
+
+    @property
+    def parent_run_id(self) -> str | None:
+        """MLflow id of the sweep's run; None until the store was reached."""
+        return self._sender.parent_run_id
+
+    @property
+    def problem(self) -> str | None:
+        """Why the store cannot be reached at present; None while all is well."""
+        return self._problem
+
+    def start(self) -> None:
+        """Begin to follow the journal. Returns at once, whether or not the store answers."""
+        self._thread.start()
+
+    def close(self, status: Status, timeout_s: float = 60.0) -> list[str]:
+        """Send the rest, close all runs truthfully, and say what could not be sent.
+
+        `status` is the sweep's. Waits at most `timeout_s` seconds. An empty list means that MLflow holds
+        everything; whatever is listed stays in the sweep's journal.
+        """
+        self._status = status
+        self._closing.set()
+        self._thread.join(timeout_s)
+        complete = not self._thread.is_alive() and not self._outbox and self._ended
+        self._abandoned.set()
+        return self._refused if complete else [*self._refused, self._describe_rest(timeout_s)]
+
+    def _run(self) -> None:
+        backoff_s = 0.0
+        while not self._abandoned.is_set():
+            closing = self._closing.is_set()
+            self._read(closing)
+            try:
+                self._drain(closing)
+            except transient_errors() as error:
+                self._sender.disconnect()
+                self._problem = f"{type(error).__name__}: {error}"
+                backoff_s = min(max(1.0, 2 * backoff_s), MAX_BACKOFF_S)
+                self._wait(backoff_s)
+                continue
+            self._problem, backoff_s = None, 0.0
+            if closing:
+                return
+            self._wait(POLL_S)
+
+    def _wait(self, seconds: float) -> None:
+        """Sleep, but hear at once that the sweep closes; once it does, retry every second."""
+        if self._closing.is_set():
+            self._abandoned.wait(min(seconds, 1.0))
+        else:
+            self._closing.wait(seconds)
+
+    def _read(self, closing: bool) -> None:
+        self._outbox.extend(self._translator.feed(self._tail.read()))
+        if closing and self._status is not None:
+            self._outbox.extend(self._translator.end(self._status, int(time.time() * 1000)))
+
+    def _drain(self, closing: bool) -> None:
+        """Send in order; an operation leaves the outbox when the store has it."""
+        self._sender.connect()
+        while self._outbox and not self._abandoned.is_set():
+            try:
+                self._sender.send(self._outbox[0])
+            except transient_errors() as error:
+                if not is_permanent(error):
+                    raise
+                self._refused.append(f"{self._uri} refused {_describe(self._outbox[0])}: {error}")
+            self._outbox.popleft()
+        if closing and not self._outbox and self._status is not None:
+            self._sender.end(self._status)
+            self._ended = True
+
+    def _describe_rest(self, timeout_s: float) -> str:
+        kinds = Counter("metrics" if isinstance(op, LogPoints) else "run updates" for op in self._outbox)
+        metrics = sum(len(op.points) for op in self._outbox if isinstance(op, LogPoints))
+        runs = len({op.key for op in self._outbox})
+        what = f"{metrics} metric values and {kinds['run updates']} run updates of {runs} runs"
+        why = self._problem or f"the store did not take them within {timeout_s:g} s"
+        return f"{what} are not in {self._uri} ({why}); the sweep's records/ folder holds them"
+
+
+def _describe(operation: Operation) -> str:
+    trial, seed = operation.key
+    return f"{type(operation).__name__} of trial {trial} seed {seed}"
+
+
+def _sweep_id(sweep_dir: Path) -> str:
+    """The sweep's own id, kept in its folder: a resumed sweep finds its runs by it."""
+    file = sweep_dir / "tracking.json"
+    if not file.is_file():
+        sweep_dir.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(".partial")
+        partial.write_text(json.dumps({"sweep_id": uuid.uuid4().hex}), encoding="utf-8")
+        partial.replace(file)
+    return str(json.loads(file.read_text(encoding="utf-8"))["sweep_id"])
