@@ -38,6 +38,8 @@ class TaskConfig(Strict):
     """Column that declares a prompt's stratum, for the `strata` prior."""
     template: str = "{question}"
     """Prompt text made from the question."""
+    chat: bool = False
+    """True: the prompt text is one user turn in the tokenizer's chat template (instruct models)."""
     train_prompts: Positive = 512
     """How many training prompts the built-in task draws."""
     validation_prompts: Positive = 512
@@ -156,8 +158,8 @@ class TrialConfig(Strict):
         if least > self.rollouts_per_step:
             raise ValueError(
                 f"rollouts_per_step: {self.rollouts_per_step} is less than the {least} rollouts that "
-                f"strategy {self.strategy.label()!r} needs for a single prompt; raise rollouts_per_step to at "
-                f"least {least} or lower the strategy's group size"
+                f"strategy {self.strategy.label()!r} needs for a single prompt; raise rollouts_per_step to "
+                f"at least {least} or lower the strategy's group size"
             )
         if self.sampling.max_tokens >= self.engine.max_model_len:
             raise ValueError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from trainables.learner.group import LearnerGroup
     from trainables.rollouts.pool import EnginePool
-    from trainables.tasks.verify import VerifierPool
+    from trainables.tasks.verifier import VerifierPool
 
 
 class Report(Protocol):
@@ -37,6 +37,3 @@ class Lease:
     verifier: Callable[[str, VerifierConfig], VerifierPool]
     """The process pool for a judge (import path), kept between runs that use the same one."""
     report: Report
-
-
-Metrics = Mapping[str, float]

@@ -43,14 +43,10 @@ class PromptOrder:
     def take(self, prompts: IntArray) -> None:
         """Mark prompts as used."""
         for prompt in prompts:
-            if self._used[prompt] or self._used.all():
-                self._roll_over()
+            if self._used.all():
+                self._epoch += 1
+                self._used[:] = False
             self._used[prompt] = True
-
-    def _roll_over(self) -> None:
-        if self._used.all():
-            self._epoch += 1
-            self._used[:] = False
 
     def _shuffle(self, epoch: int) -> IntArray:
         order = np.random.default_rng([self._seed, epoch, 0x0DD5]).permutation(len(self._stratum))

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from trainables.config import LossConfig
-from trainables.learner.tokens import TokenBatch
+from trainables.learner.tokens import Float32, Int32, TokenBatch
 from trainables.rollouts.engine import Drawn
-from trainables.strategies.batch import Batch, BoolArray, IntArray, Requests, Verdict
+from trainables.strategies.batch import Batch, BoolArray, FloatArray, IntArray, Requests, Verdict
 
 
 @dataclass
@@ -21,8 +21,8 @@ class _Rows:
     kind: list[IntArray] = field(default_factory=list)
     trainable: list[BoolArray] = field(default_factory=list)
     verdict: list[IntArray] = field(default_factory=list)
-    correct: list[np.ndarray[tuple[int], np.dtype[np.float64]]] = field(default_factory=list)
-    penalty: list[np.ndarray[tuple[int], np.dtype[np.float64]]] = field(default_factory=list)
+    correct: list[FloatArray] = field(default_factory=list)
+    penalty: list[FloatArray] = field(default_factory=list)
     length: list[IntArray] = field(default_factory=list)
     finished: list[BoolArray] = field(default_factory=list)
     version: list[IntArray] = field(default_factory=list)
@@ -92,7 +92,7 @@ class StepBook:
         prompts: Sequence[Sequence[int]],
         drawn: Drawn,
         verdict_N: IntArray,
-        correct_N: np.ndarray[tuple[int], np.dtype[np.float64]],
+        correct_N: FloatArray,
         loss: LossConfig,
         max_tokens: int,
     ) -> None:
@@ -112,7 +112,7 @@ class StepBook:
         rows.length.append(drawn.length_R.astype(np.int64))
         rows.finished.append(drawn.finished_R)
         rows.version.append(np.full(len(drawn.length_R), drawn.version, dtype=np.int64))
-        rows.tokens.append(_token_batch(prompts, drawn))
+        rows.tokens.append(token_batch(prompts, drawn))
 
     def drop(self, drop_P: BoolArray | None) -> None:
         if drop_P is not None:
@@ -150,10 +150,8 @@ class StepBook:
         return float(1.0 - np.concatenate(self._rows.finished).mean())
 
 
-def overlong_penalty(
-    length_N: np.ndarray[tuple[int], np.dtype[np.int32]], loss: LossConfig, max_tokens: int
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """DAPO's soft overlong punishment (arXiv 2503.14476, eq. 13), in [0, 1] reward units, as a positive number.
+def overlong_penalty(length_N: Int32, loss: LossConfig, max_tokens: int) -> FloatArray:
+    """DAPO's soft overlong punishment (arXiv 2503.14476, eq. 13), positive, in [0, 1] reward units.
 
     0 up to `max_tokens - overlong_buffer`, then linear, full at `max_tokens`.
     """
@@ -163,7 +161,7 @@ def overlong_penalty(
     return loss.overlong_penalty * np.clip(over / loss.overlong_buffer, 0.0, 1.0)
 
 
-def with_logprobs(batch: Batch, tokens: TokenBatch, logprob_M: np.ndarray, entropy_M: np.ndarray) -> Batch:  # type: ignore[type-arg]
+def with_logprobs(batch: Batch, tokens: TokenBatch, logprob_M: Float32, entropy_M: Float32) -> Batch:
     """The batch with what the teacher-forced pass found."""
     first = np.cumsum(tokens.response_length_N) - tokens.response_length_N
     return replace(
@@ -173,7 +171,8 @@ def with_logprobs(batch: Batch, tokens: TokenBatch, logprob_M: np.ndarray, entro
     )
 
 
-def _token_batch(prompts: Sequence[Sequence[int]], drawn: Drawn) -> TokenBatch:
+def token_batch(prompts: Sequence[Sequence[int]], drawn: Drawn) -> TokenBatch:
+    """Prompts and what was drawn from them, one prompt a rollout, as the learner wants them."""
     prompt_length = np.array([len(p) for p in prompts], dtype=np.int32)
     total = prompt_length + drawn.length_R
     token = np.empty(int(total.sum()), dtype=np.int32)
@@ -185,7 +184,7 @@ def _token_batch(prompts: Sequence[Sequence[int]], drawn: Drawn) -> TokenBatch:
     return TokenBatch(prompt_length, drawn.length_R, token, drawn.logprob_M)
 
 
-def _within(length_N: np.ndarray[tuple[int], np.dtype[np.int32]]) -> IntArray:
+def _within(length_N: Int32) -> IntArray:
     """0, 1, ..., length - 1 for each row, flat."""
     first = np.cumsum(length_N) - length_N
     return np.arange(int(length_N.sum())) - np.repeat(first, length_N)

@@ -44,6 +44,11 @@ class LearnerGroup:
     def world_size(self) -> int:
         return self._learner.world_size
 
+    @property
+    def dtype(self) -> str:
+        """`float32` or `bfloat16`."""
+        return str(self._learner.dtype()).removeprefix("torch.")
+
     def reset(self, model: str, config: LearnerConfig, temperature: float, seed: int) -> None:
         """Base weights, fresh optimizer, seeds; every lease begins with it."""
         self._all("reset", model, config, temperature, seed)
@@ -128,5 +133,5 @@ def _run(learner: Learner, call: _Call) -> Any:
     method: Callable[..., Any] = getattr(learner, call.method)
     try:
         return method(*call.args)
-    except Exception as error:  # a rank's failure is rank 0's to raise: the ranks must stay in step
+    except Exception as error:  # noqa: BLE001  # rank 0 raises it: the ranks must stay in step
         return _Failure(error)

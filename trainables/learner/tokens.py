@@ -103,7 +103,8 @@ def ragged_index(length_N: Int32, rows: npt.NDArray[np.int64]) -> npt.NDArray[np
     length = length_N[rows].astype(np.int64)
     start = (np.cumsum(length_N) - length_N)[rows]
     first = np.cumsum(length) - length
-    return np.repeat(start - first, length) + np.arange(int(length.sum()))
+    index: npt.NDArray[np.int64] = np.repeat(start - first, length) + np.arange(int(length.sum()))
+    return index
 
 
 def deal(batch: TokenBatch, ranks: int) -> list[npt.NDArray[np.int64]]:

@@ -76,7 +76,7 @@ class Learner:
         self.close()
         torch.manual_seed(seed)
         self._config, self._temperature, self._updates = config, temperature, 0
-        dtype = self._dtype()
+        dtype = self.dtype()
         settings = _deepspeed_settings(config, dtype)
         # Stage 3 shards parameters while they are built; transformers must know before from_pretrained.
         sharding = _zero3_context(settings) if config.zero_stage == 3 else None
@@ -164,7 +164,7 @@ class Learner:
                     arrays[name] = to_numpy(parameter.detach())
         if self.rank != 0:
             return None
-        return Weights(arrays, str(self._dtype()).removeprefix("torch."))
+        return Weights(arrays, str(self.dtype()).removeprefix("torch."))
 
     def save(self, folder: Path) -> None:
         """Write DeepSpeed's state and, on rank 0, the model in Hugging Face format (`folder/model`)."""
@@ -183,6 +183,12 @@ class Learner:
             raise ModelError(f"checkpoint {folder}: holds no DeepSpeed state; delete it to start afresh")
         self._updates = json.loads((folder / "learner.json").read_text())["updates"]
 
+    def dtype(self) -> torch.dtype:
+        """What the parameters are computed in."""
+        if self._config.dtype == "auto":
+            return torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        return torch.bfloat16 if self._config.dtype == "bfloat16" else torch.float32
+
     def rank_alive(self) -> None:
         """Nothing: keeps a waiting rank's collective from timing out."""
 
@@ -191,11 +197,6 @@ class Learner:
     def _barrier(self) -> None:
         if self.world_size > 1:
             dist.barrier()
-
-    def _dtype(self) -> torch.dtype:
-        if self._config.dtype == "auto":
-            return torch.bfloat16 if self.device.type == "cuda" else torch.float32
-        return torch.bfloat16 if self._config.dtype == "bfloat16" else torch.float32
 
     def _parts(self, batch: TokenBatch) -> Iterator[Padded]:
         """This rank's micro-batches, filled up so that every rank runs the same number."""
@@ -287,9 +288,7 @@ def _zero3_context(settings: dict[str, Any]) -> Any:
 
 def _load(model: str, dtype: torch.dtype) -> Any:
     config = AutoConfig.from_pretrained(model)
-    return AutoModelForCausalLM.from_pretrained(
-        model, config=config, dtype=dtype, attn_implementation="sdpa"
-    )
+    return AutoModelForCausalLM.from_pretrained(model, config=config, dtype=dtype, attn_implementation="sdpa")
 
 
 def _switch_dropout_off(model: torch.nn.Module) -> None:

@@ -89,12 +89,28 @@ class Engine(Protocol):
     def close(self) -> None: ...
 
 
-def build_engine(model: str, config: EngineConfig, eos_token_ids: Sequence[int]) -> Engine:
+def build_engine(model: str, config: EngineConfig) -> Engine:
     """The engine that `config.kind` names, holding the model's base weights at version -1."""
     if config.kind == "vllm":
         from trainables.rollouts.vllm_engine import VllmEngine
 
-        return VllmEngine(model, config, eos_token_ids)
+        return VllmEngine(model, config)
     from trainables.rollouts.transformers_engine import TransformersEngine
 
-    return TransformersEngine(model, config, eos_token_ids)
+    return TransformersEngine(model, config)
+
+
+def eos_token_ids(model: str) -> list[int]:
+    """All end-of-sequence ids a model declares in its generation settings, else its tokenizer's.
+
+    Chat models declare two; an engine that knows only one runs past the end of every turn.
+    """
+    from transformers import AutoTokenizer, GenerationConfig
+
+    try:
+        declared = GenerationConfig.from_pretrained(model).eos_token_id
+    except OSError:  # a model without generation_config.json
+        declared = None
+    if declared is None:
+        declared = AutoTokenizer.from_pretrained(model).eos_token_id
+    return list(declared) if isinstance(declared, list) else [int(declared)]

@@ -16,8 +16,8 @@ from trainables.rollouts.engine import Drawn, DrawRequest, build_engine
 class EngineActor:
     """Process that holds one engine. Made a Ray actor by whoever owns its resources."""
 
-    def __init__(self, model: str, config: EngineConfig, eos_token_ids: Sequence[int]) -> None:
-        self._engine = build_engine(model, config, eos_token_ids)
+    def __init__(self, model: str, config: EngineConfig) -> None:
+        self._engine = build_engine(model, config)
 
     def ready(self) -> bool:
         return True

@@ -3,18 +3,18 @@ of machines that cannot have vLLM. Slower; every batch waits for its longest res
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
+import numpy.typing as npt
 import torch
 from transformers import AutoModelForCausalLM, LogitsProcessor, LogitsProcessorList
 
 from trainables.config import EngineConfig
+from trainables.learner.tokens import Float32, Int32
 from trainables.learner.weights import Weights
-from trainables.rollouts.engine import Drawn, DrawRequest
+from trainables.rollouts.engine import Drawn, DrawRequest, eos_token_ids
 
 
-class _SeededSampler(LogitsProcessor):
+class _SeededSampler(LogitsProcessor):  # type: ignore[misc]  # untyped base
     """Turns greedy search into seeded sampling, one random stream a row.
 
     `generate` has one seed for a whole batch; a row's tokens would then depend on its neighbours. The
@@ -27,24 +27,23 @@ class _SeededSampler(LogitsProcessor):
         self.logprobs: list[torch.Tensor] = []
         """One (R, V) tensor a generated position: the processed distribution."""
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.Tensor:
         temperature = torch.from_numpy(np.where(self._temperature_R > 0, self._temperature_R, 1.0))
         processed = torch.log_softmax(scores.float() / temperature[:, None].to(scores.device).float(), dim=-1)
         self.logprobs.append(processed)
         noise = np.stack([rng.gumbel(size=scores.shape[1]) for rng in self._rng_R])
         noise[self._temperature_R == 0] = 0.0
-        noisy: torch.FloatTensor = processed + torch.from_numpy(noise).to(processed)
-        return noisy
+        return processed + torch.from_numpy(noise).to(processed)
 
 
 class TransformersEngine:
     """A causal language model sampled with `generate`."""
 
-    def __init__(self, model: str, config: EngineConfig, eos_token_ids: Sequence[int]) -> None:
+    def __init__(self, model: str, config: EngineConfig) -> None:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         dtype = torch.bfloat16 if self._device.type == "cuda" else torch.float32
         self._model = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).to(self._device).eval()
-        self._eos = list(eos_token_ids)
+        self._eos = eos_token_ids(model)
         self._rows = config.max_num_seqs
         self._version = -1
 
@@ -104,22 +103,18 @@ class TransformersEngine:
         del self._model
 
 
-def _gather(
-    logprobs: list[torch.Tensor], response_RT: np.ndarray[tuple[int, int], np.dtype[np.int32]]
-) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+def _gather(logprobs: list[torch.Tensor], response_RT: Int32) -> Float32:
     chosen = torch.from_numpy(response_RT.astype(np.int64))
-    columns = [
-        step.cpu().gather(1, chosen[:, t : t + 1]).squeeze(1) for t, step in enumerate(logprobs)
-    ]
-    result: np.ndarray[tuple[int, int], np.dtype[np.float32]] = torch.stack(columns, dim=1).numpy()
+    columns = [step.cpu().gather(1, chosen[:, t : t + 1]).squeeze(1) for t, step in enumerate(logprobs)]
+    result: Float32 = torch.stack(columns, dim=1).numpy()
     return result
 
 
 def _lengths(
-    response_RT: np.ndarray[tuple[int, int], np.dtype[np.int32]],
+    response_RT: Int32,
     eos: list[int],
-    max_tokens_R: np.ndarray[tuple[int], np.dtype[np.int64]],
-) -> tuple[np.ndarray[tuple[int], np.dtype[np.int32]], np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+    max_tokens_R: npt.NDArray[np.int64],
+) -> tuple[Int32, npt.NDArray[np.bool_]]:
     """Tokens up to and including the first end of sequence, at most `max_tokens_R`; and whether it ended."""
     is_eos = np.isin(response_RT, eos)
     first = np.where(is_eos.any(axis=1), is_eos.argmax(axis=1) + 1, response_RT.shape[1] + 1)

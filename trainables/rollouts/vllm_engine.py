@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-
 
 # Read by vLLM and torch when they are imported: keep the engine inside this process (it lives and dies with
 # its actor), let several engines share a CPU host instead of each binding to the first cores, and do not
@@ -23,15 +21,16 @@ from vllm.logprobs import FlatLogprobs
 from vllm.sampling_params import RequestOutputKind
 
 from trainables.config import EngineConfig
+from trainables.learner.tokens import Float32
 from trainables.learner.weights import Weights
-from trainables.rollouts.engine import Drawn, DrawRequest
+from trainables.rollouts.engine import Drawn, DrawRequest, eos_token_ids
 
 
 class VllmEngine:
     """A vLLM engine in this process."""
 
-    def __init__(self, model: str, config: EngineConfig, eos_token_ids: Sequence[int]) -> None:
-        self._stop = list(eos_token_ids)
+    def __init__(self, model: str, config: EngineConfig) -> None:
+        self._stop = eos_token_ids(model)
         self._version = -1
         on_gpu = torch.cuda.is_available()
         memory = (
@@ -92,7 +91,8 @@ class VllmEngine:
         self._llm.llm_engine.engine_core.shutdown()
 
 
-def _chosen(logprobs: FlatLogprobs) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+def _chosen(logprobs: FlatLogprobs) -> Float32:
     """Log-prob of the drawn token at each position: the first entry of the position."""
     flat = np.asarray(logprobs.logprobs, dtype=np.float32)
-    return flat[np.asarray(logprobs.start_indices)]
+    chosen: Float32 = flat[np.asarray(logprobs.start_indices)]
+    return chosen

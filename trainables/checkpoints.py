@@ -1,0 +1,86 @@
+"""Checkpoints of a run: DeepSpeed state, the model in Hugging Face format, and the loop's own state.
+
+Layout under a run's folder::
+
+    checkpoint-<step>/model/        Hugging Face format, tokenizer included
+    checkpoint-<step>/deepspeed/    optimizer and ZeRO state
+    checkpoint-<step>/loop.json     step, compute spent, prompt order, strategy state
+    checkpoint-<step>/arrays.npz    the arrays that loop.json refers to
+
+A checkpoint appears whole or not at all: it is written beside and renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_ARRAY = "__array__"
+
+
+def save(folder: Path, step: int, state: dict[str, Any], write_model: Callable[[Path], None]) -> Path:
+    """Write `checkpoint-<step>` and remove older ones. `write_model` fills the folder it is given."""
+    target = folder / f"checkpoint-{step}"
+    draft = folder / f".checkpoint-{step}.tmp"
+    for leftover in (draft, target):
+        if leftover.exists():
+            shutil.rmtree(leftover)
+    draft.mkdir(parents=True)
+    write_model(draft)
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    (draft / "loop.json").write_text(json.dumps(_pack(state, arrays)))
+    np.savez(draft / "arrays.npz", **arrays)  # type: ignore[arg-type]  # numpy's stub
+    draft.rename(target)
+    for other in _all(folder):
+        if other != target:
+            shutil.rmtree(other)
+    return target
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest whole checkpoint of a run, or None."""
+    found = _all(folder)
+    return found[-1] if found else None
+
+
+def load_state(checkpoint: Path) -> dict[str, Any]:
+    """The loop's state as it was given to `save`."""
+    with np.load(checkpoint / "arrays.npz", allow_pickle=False) as arrays:
+        state = _unpack(json.loads((checkpoint / "loop.json").read_text()), dict(arrays))
+    if not isinstance(state, dict):
+        raise TypeError(f"{checkpoint}/loop.json holds a {type(state).__name__}")
+    return state
+
+
+def _all(folder: Path) -> list[Path]:
+    return sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.removeprefix("checkpoint-")))
+
+
+def _pack(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+    """JSON with every array replaced by a reference; no pickle anywhere."""
+    if isinstance(value, np.ndarray):
+        name = f"a{len(arrays)}"
+        arrays[name] = value
+        return {_ARRAY: name}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {str(key): _pack(item, arrays) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_pack(item, arrays) for item in value]
+    return value
+
+
+def _unpack(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+    if isinstance(value, dict):
+        if set(value) == {_ARRAY}:
+            return arrays[value[_ARRAY]]
+        return {key: _unpack(item, arrays) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_unpack(item, arrays) for item in value]
+    return value

@@ -1,0 +1,293 @@
+"""Reinforcement learning with verifiable rewards: one run of one configuration, top to bottom.
+
+    while compute is left:
+        rollouts   <- select -> [ draw -> verify -> decide ]*     the strategy chooses within the step's room
+        log-probs  <- teacher-forced pass of the learner
+        advantages <- score                                       the strategy's baseline
+        policy     <- clipped update, then weight sync to the engines
+        strategy   <- observe                                     the only place where its state changes
+
+The loop is blind to the baseline: it knows `trainables.strategies.protocol` and nothing else of it. It owns
+no process: learner, engines and verifiers are lent (`Lease`), so a cold and a warm slot run the same code.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from trainables.config import TrialConfig
+from trainables.learner.tokens import Float32, TokenBatch, TrainBatch, ragged_index
+from trainables.learner.worker import UpdateStats
+from trainables.lease import Lease
+from trainables.meters import Stopwatch, accuracy_figures, mismatch, rollout_figures
+from trainables.prompts import rollout_seed
+from trainables.rollouts.engine import Drawn, DrawRequest
+from trainables.run import Run
+from trainables.step import StepBook, cut, one_row_each, with_logprobs
+from trainables.strategies.batch import (
+    Batch,
+    FloatArray,
+    IntArray,
+    Kind,
+    Requests,
+    Room,
+    Scores,
+    Stats,
+    Verdict,
+)
+from trainables.sync import sync_weights
+from trainables.tasks.base import Split
+from trimtab.errors import DivergedError, StrategyError, VerifierError
+
+ROUNDS = 16
+"""Most rounds of sampling in one step; a strategy that asks for more is told there is no room."""
+
+
+def run_trial(lease: Lease, config: TrialConfig, seed: int, output: Path) -> Literal["finished", "stopped"]:
+    """Train one configuration under one seed, from the newest checkpoint in `output` if there is one.
+
+    Spends `config.budget` rollouts; stops early when the lease's report says so. Raises DivergedError,
+    VerifierError, WeightSyncError, or RayActorError when a lent process has died.
+    """
+    lease.report("stage", stage="resetting")
+    run = Run.start(lease, config, seed, output)
+    with run.clock.part("sync"):
+        _sync(run)
+    lease.report("stage", stage="training")
+    go = evaluate_when_due(run)
+    while go and run.room() >= config.strategy.min_rollouts():
+        go = train_step(run) and evaluate_when_due(run)
+        if config.checkpoint_every and run.step % config.checkpoint_every == 0:
+            run.save()
+    if not go:
+        return "stopped"
+    evaluate_when_due(run, last=True)
+    lease.report("stage", stage="saving")
+    run.save()
+    return "finished"
+
+
+def train_step(run: Run) -> bool:
+    """One step of the algorithm. Returns False when the sweep asks the run to stop."""
+    config, clock = run.config, Stopwatch()
+    book = gather_rollouts(run, clock)
+    tokens = book.tokens()
+    with clock.part("logprobs"):
+        forward = run.lease.learner.forward(tokens)
+    drift = mismatch(tokens.sampler_logprob_M, forward.logprob_M)
+    _check_drift(drift, config, run.step)
+    batch = with_logprobs(book.batch(), tokens, forward.logprob_M, forward.entropy_M)
+    with clock.part("score"):
+        scores = run.strategy.score(batch)
+    with clock.part("update"):
+        updates = update_policy(run, batch, tokens, scores, forward.logprob_M)
+    run.version += 1
+    with clock.part("sync"):
+        synced = _sync(run)
+    with clock.part("observe"):
+        change = _logprob_change(run, tokens, forward.logprob_M)
+        run.strategy.observe(batch, Stats(step=run.step, logprob_change=change))
+    run.spend(book.rollouts, tokens, clock.total)
+    metrics = {
+        **rollout_figures(batch),
+        **drift,
+        **synced,
+        **_update_figures(updates),
+        "truncated": book.truncated(),
+        "entropy": float(forward.entropy_M.mean()),
+        "rollouts": float(book.rollouts),
+        **{f"strategy/{name}": value for name, value in scores.diagnostics.items()},
+        **{f"seconds/{name}": value for name, value in clock.seconds.items()},
+        "seconds/step": clock.total,
+    }
+    return run.report("step", metrics=metrics)
+
+
+def gather_rollouts(run: Run, clock: Stopwatch) -> StepBook:
+    """select -> [draw, verify, decide]*, never more than the step's room in rollouts and rounds."""
+    book = StepBook(run.stratum_of_prompt)
+    total = run.room()
+
+    def room() -> Room:
+        return Room(total - book.rollouts, ROUNDS - book.rounds, run.step, total)
+
+    with clock.part("select"):
+        requests = select_prompts(run, book, room(), None)
+    while requests.rollouts:
+        draw_and_verify(run, book, requests, clock)
+        with clock.part("decide"):
+            decision = run.strategy.decide(book.batch(), room())
+            book.drop(decision.drop_P)
+            left = room()
+            if decision.done or left.rollouts == 0 or left.rounds == 0:
+                break
+            requests = decision.more or Requests.samples([], [])
+            if decision.new_prompts:
+                less = Room(left.rollouts - requests.rollouts, left.rounds, left.step, left.total)
+                requests = _join(requests, select_prompts(run, book, less, decision.new_prompts))
+            requests = cut(requests, left.rollouts)
+    return book
+
+
+def select_prompts(run: Run, book: StepBook, room: Room, wanted: int | None) -> Requests:
+    """Ask the strategy for prompts that are not in this step yet."""
+    if room.rollouts <= 0:
+        return Requests.samples([], [])
+    pool = run.order.pool(run.step, exclude=book.prompt_ids)
+    requests = cut(run.strategy.select(pool, room, wanted), room.rollouts)
+    run.order.take(requests.prompt_R)
+    return requests
+
+
+def draw_and_verify(run: Run, book: StepBook, requests: Requests, clock: Stopwatch) -> None:
+    """One round of sampling into the book."""
+    config = run.config
+    rows = one_row_each(requests)
+    if (rows.kind_R == Kind.REFERENCE).any():
+        raise StrategyError(
+            "strategy: asked for rollouts of the reference policy, which no engine of a slot holds; use "
+            "sample or greedy rollouts"
+        )
+    seeds = [
+        rollout_seed(run.seed, run.step, prompt, kind, index)
+        for prompt, kind, index in zip(rows.prompt_R, rows.kind_R, book.index_of(rows), strict=True)
+    ]
+    prompts = [run.prompt_tokens[p] for p in rows.prompt_R]
+    request = DrawRequest(
+        prompts=prompts,
+        seed_R=np.array(seeds, dtype=np.int64),
+        temperature_R=np.where(rows.kind_R == Kind.GREEDY, 0.0, config.sampling.temperature),
+        max_tokens_R=np.full(len(prompts), config.sampling.max_tokens, dtype=np.int64),
+    )
+    with clock.part("generate"):
+        drawn = run.lease.engines.draw(request)
+    with clock.part("verify"):
+        verdict_N, correct_N = _verify(run, drawn, "train", rows.prompt_R)
+    failed = float((verdict_N != Verdict.OK).mean())
+    if failed > config.verifier.max_failure_rate:
+        raise VerifierError(
+            f"step {run.step}: the verifier failed on {failed:.0%} of {len(prompts)} answers, more than "
+            f"verifier.max_failure_rate={config.verifier.max_failure_rate:g}; raise verifier.timeout_s (now "
+            f"{config.verifier.timeout_s:g}) or mend the task's judge"
+        )
+    book.add(rows, prompts, drawn, verdict_N, correct_N, config.loss, config.sampling.max_tokens)
+
+
+def update_policy(
+    run: Run, batch: Batch, tokens: TokenBatch, scores: Scores, old_logprob_M: Float32
+) -> list[UpdateStats]:
+    """`learner.mini_batches` clipped updates. Prompts stay whole; a mini-batch without a trained rollout is
+    left out."""
+    advantage_M = np.repeat(scores.advantage_N, tokens.response_length_N)
+    if scores.advantage_tokens is not None:
+        advantage_M = np.concatenate(scores.advantage_tokens)
+    rng = np.random.default_rng([run.seed, run.step, 0xBA7C])
+    shuffled_P = rng.permutation(batch.prompts)
+    done = []
+    for prompts in np.array_split(shuffled_P, min(run.config.learner.mini_batches, batch.prompts)):
+        rows = np.flatnonzero(np.isin(batch.prompt_N, prompts) & (scores.weight_N != 0))
+        if not len(rows):
+            continue
+        index = ragged_index(tokens.response_length_N, rows)
+        mini_batch = TrainBatch(
+            tokens=tokens.take(rows),
+            old_logprob_M=old_logprob_M[index],
+            advantage_M=advantage_M[index].astype(np.float32),
+            weight_N=scores.weight_N[rows].astype(np.float32),
+            denominator=run.denominator(tokens.response_length_N[rows]),
+        )
+        done.append(run.lease.learner.update(mini_batch, run.config.loss))
+    return done
+
+
+def evaluate_when_due(run: Run, *, last: bool = False) -> bool:
+    """Validation accuracy, once for every `evaluation.every` steps' worth of rollouts, at 0 and at the end.
+
+    Returns False when the sweep asks the run to stop.
+    """
+    if not run.evaluation_due(last=last):
+        return True
+    run.lease.report("stage", stage="evaluating")
+    metrics = accuracy_figures(answer_split(run, "validation"))
+    run.evaluated_at = run.rollouts
+    go = run.report("evaluation", split="validation", metrics=metrics)
+    run.lease.report("stage", stage="training")
+    return go
+
+
+def answer_split(run: Run, split: Split) -> FloatArray:
+    """Correctness (P, K) of K sampled answers to each problem of a split.
+
+    The seeds do not depend on the step: successive evaluations differ by the policy, not by the draw. An
+    answer whose verification failed counts as wrong here: it has no group to be left out of.
+    """
+    settings = run.config.evaluation
+    prompts = run.tokens_of(split)
+    row_of = np.repeat(np.arange(len(prompts)), settings.samples)
+    seeds = [rollout_seed("evaluation", run.seed, split, n) for n in range(len(row_of))]
+    request = DrawRequest(
+        prompts=[prompts[p] for p in row_of],
+        seed_R=np.array(seeds, dtype=np.int64),
+        temperature_R=np.full(len(row_of), settings.temperature),
+        max_tokens_R=np.full(len(row_of), run.config.sampling.max_tokens, dtype=np.int64),
+    )
+    drawn = run.lease.engines.draw(request)
+    _, correct_N = _verify(run, drawn, split, row_of)
+    return correct_N.reshape(len(prompts), settings.samples)
+
+
+def _verify(run: Run, drawn: Drawn, split: Split, problem_N: IntArray) -> tuple[IntArray, FloatArray]:
+    texts = run.lease.tokenizer.batch_decode(drawn.responses(), skip_special_tokens=True)
+    answers = run.answers_of(split)
+    judgements = run.verifier.verify([(t, answers[p]) for t, p in zip(texts, problem_N, strict=True)])
+    verdict_N = np.array([int(j.verdict) for j in judgements], dtype=np.int64)
+    return verdict_N, np.array([j.correct for j in judgements], dtype=np.float64)
+
+
+def _sync(run: Run) -> dict[str, float]:
+    return sync_weights(
+        run.lease.learner,
+        run.lease.engines,
+        run.version,
+        run.prompt_tokens[0],
+        run.config.sampling.temperature,
+        run.parity_tolerance,
+    )
+
+
+def _logprob_change(run: Run, tokens: TokenBatch, old_logprob_M: Float32) -> float:
+    if not run.needs.logprob_change:
+        return 0.0
+    return float(np.abs(run.lease.learner.forward(tokens).logprob_M - old_logprob_M).mean())
+
+
+def _check_drift(drift: dict[str, float], config: TrialConfig, step: int) -> None:
+    limit = config.loss.max_mismatch_kl
+    if limit is not None and not drift["mismatch_kl"] <= limit:
+        raise DivergedError(
+            f"step {step}: KL between sampler and learner is {drift['mismatch_kl']:.3g} nats per token, more "
+            f"than loss.max_mismatch_kl={limit:g}; lower learner.lr (now {config.learner.lr:g})"
+        )
+
+
+def _update_figures(updates: list[UpdateStats]) -> dict[str, float]:
+    tokens = sum(u.tokens for u in updates)
+    figures = {"updates": float(len(updates)), "trained_tokens": float(tokens)}
+    if updates:
+        figures["gradient_norm"] = float(np.mean([u.gradient_norm for u in updates]))
+        figures["loss"] = float(np.mean([u.loss for u in updates]))
+        figures["clip_fraction"] = sum(u.clipped_tokens for u in updates) / tokens
+        figures["importance_capped"] = sum(u.capped_tokens for u in updates) / tokens
+    return figures
+
+
+def _join(first: Requests, second: Requests) -> Requests:
+    return Requests(
+        prompt_R=np.concatenate([first.prompt_R, second.prompt_R]),
+        count_R=np.concatenate([first.count_R, second.count_R]),
+        kind_R=np.concatenate([first.kind_R, second.kind_R]),
+        trainable_R=np.concatenate([first.trainable_R, second.trainable_R]),
+    )

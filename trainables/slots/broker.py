@@ -1,0 +1,209 @@
+"""The broker: one async actor that lends slots to trials and carries their events back. Pure asyncio.
+
+A trial submits a job and polls for its events; a slot asks for its next job and pushes events. The broker
+also writes the sweep's journal, so that it has one writer. It holds no GPU and computes nothing.
+
+Who may be gone, and how it shows: a trial that stops polling is dropped after `PATIENCE_S`; a slot whose
+worker died registers again under a new generation, and the job it had is lost. A stale slot always reads
+"stop".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from trimtab import records
+
+PATIENCE_S = 60.0
+"""A trial that has not polled for so long is taken for dead."""
+POLL_S = 1.0
+"""Longest wait of one poll. Tune reuses a trial's actor only if its function ends within two seconds."""
+
+Outcome = Literal["finished", "stopped", "failed", "lost"]
+
+
+@dataclass
+class _Job:
+    token: int
+    trial: str
+    payload: Mapping[str, Any]
+    events: list[dict[str, Any]] = field(default_factory=list)
+    read: int = 0
+    """Events the trial has acknowledged."""
+    seen: float = field(default_factory=time.monotonic)
+    cancelled: bool = False
+    outcome: Outcome | None = None
+    error: str | None = None
+    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+
+@dataclass
+class _Slot:
+    generation: int = 0
+    job: _Job | None = None
+    failure: str | None = None
+
+
+class Broker:
+    """See the module. Methods are called through Ray; every wait is bounded."""
+
+    def __init__(self, sweep_dir: str) -> None:
+        self._dir = Path(sweep_dir)
+        self._jobs: dict[int, _Job] = {}
+        self._queue: deque[_Job] = deque()
+        self._slots: dict[str, _Slot] = {}
+        self._work = asyncio.Condition()
+        self._closing = False
+        self._abandoned: str | None = None
+
+    # -- the trial's side ------------------------------------------------------------------------
+
+    async def submit(self, trial: str, payload: Mapping[str, Any]) -> int:
+        """Queue a job, first come first served. Returns its token."""
+        job = _Job(len(self._jobs), trial, payload)
+        self._jobs[job.token] = job
+        self._record(job, {"event": "stage", "stage": "waiting", "seed": None})
+        if self._abandoned:
+            await self._end(job, "failed", self._abandoned)
+            return job.token
+        async with self._work:
+            self._queue.append(job)
+            self._work.notify_all()
+        return job.token
+
+    async def poll(self, token: int, cursor: int) -> tuple[list[dict[str, Any]], Outcome | None, str | None]:
+        """Events from `cursor` on, the outcome once there is one, and its error.
+
+        Acknowledges what came before `cursor`, and is the trial's sign of life.
+        """
+        job = self._jobs[token]
+        job.seen = time.monotonic()
+        async with job.changed:
+            job.read = max(job.read, cursor)
+            job.changed.notify_all()
+            if len(job.events) <= cursor and job.outcome is None:
+                await _wait(job.changed, POLL_S)
+        return job.events[cursor:], job.outcome, job.error
+
+    async def cancel(self, token: int) -> None:
+        """The trial has ended before its job: the slot stops it at its next event."""
+        await self._cancel(self._jobs[token])
+
+    async def cancel_all(self) -> None:
+        for job in list(self._jobs.values()):
+            await self._cancel(job)
+
+    # -- the slot's side -------------------------------------------------------------------------
+
+    async def register(self, slot: str) -> int:
+        """A slot's worker has started. Whatever job the slot had is lost."""
+        state = self._slots.setdefault(slot, _Slot())
+        state.generation += 1
+        if state.job is not None and state.job.outcome is None:
+            await self._end(state.job, "lost", f"slot {slot}: its learner worker died and was restarted")
+        state.job = None
+        return state.generation
+
+    async def next(self, slot: str, generation: int) -> dict[str, Any] | Literal["wait", "quit"]:
+        """The slot's next job, or what to do instead."""
+        async with self._work:
+            await self._drop_dead()
+            if not self._queue and not self._closing:
+                await _wait(self._work, POLL_S)
+            if self._closing or generation != self._slots[slot].generation:
+                return "quit"
+            while self._queue:
+                job = self._queue.popleft()
+                if job.outcome is None:
+                    self._slots[slot].job = job
+                    return {"token": job.token, **job.payload}
+        return "wait"
+
+    async def push(self, token: int, event: dict[str, Any]) -> bool:
+        """Enter one event of a running job. Returns False when the run is to stop.
+
+        An evaluation waits until the trial has handed it to Tune and come back, so that a scheduler's verdict
+        takes effect before another step is paid for.
+        """
+        job = self._jobs[token]
+        self._record(job, event)
+        async with job.changed:
+            job.events.append(event)
+            position = len(job.events)
+            job.changed.notify_all()
+            while event["event"] == "evaluation" and job.read < position and not self._over(job):
+                await _wait(job.changed, POLL_S)
+        return not self._over(job)
+
+    async def finish(self, token: int, outcome: Outcome, error: str | None = None) -> None:
+        """The slot is done with a job."""
+        await self._end(self._jobs[token], outcome, error)
+
+    async def abandon(self, slot: str, error: str) -> None:
+        """A slot has failed for good. With the last one, nothing that waits can ever run."""
+        self._slots.setdefault(slot, _Slot()).failure = error
+        if all(state.failure for state in self._slots.values()):
+            self._abandoned = error
+            for job in list(self._jobs.values()):
+                await self._end(job, "failed", error)
+
+    # -- the driver's side -----------------------------------------------------------------------
+
+    async def expect(self, slots: list[str]) -> None:
+        """Name the slots before they start, so that `abandon` knows which is the last."""
+        for slot in slots:
+            self._slots.setdefault(slot, _Slot())
+
+    async def record(self, event: dict[str, Any]) -> None:
+        """Enter an event of the sweep's own into the journal."""
+        records.append(self._dir, {"time": time.time(), **event})
+
+    async def close(self) -> None:
+        """Stop every job and send every slot home."""
+        await self.cancel_all()
+        async with self._work:
+            self._closing = True
+            self._work.notify_all()
+
+    # -- internals -------------------------------------------------------------------------------
+
+    def _over(self, job: _Job) -> bool:
+        silent = time.monotonic() - job.seen > PATIENCE_S
+        return job.cancelled or silent or job.outcome is not None
+
+    async def _cancel(self, job: _Job) -> None:
+        running = any(state.job is job for state in self._slots.values())
+        async with job.changed:
+            job.cancelled = True
+            job.changed.notify_all()
+        if not running:
+            await self._end(job, "stopped", None)
+
+    async def _drop_dead(self) -> None:
+        for job in list(self._queue):
+            if self._over(job):
+                self._queue.remove(job)
+                await self._end(job, "stopped", None)
+
+    async def _end(self, job: _Job, outcome: Outcome, error: str | None) -> None:
+        async with job.changed:
+            if job.outcome is None:
+                job.outcome, job.error = outcome, error
+            job.changed.notify_all()
+
+    def _record(self, job: _Job, event: Mapping[str, Any]) -> None:
+        records.append(self._dir, {"time": time.time(), "trial": job.trial, **event})
+
+
+async def _wait(condition: asyncio.Condition, seconds: float) -> None:
+    """Wait for a notification, at most so long. The condition is held before and after."""
+    try:
+        await asyncio.wait_for(condition.wait(), seconds)
+    except TimeoutError:
+        return
