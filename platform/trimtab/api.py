@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,24 +31,21 @@ def sweep(
     *,
     name: str | None = None,
     overrides: Sequence[str] = (),
-    progress: bool = True,
 ) -> SweepResult:
-    """Run a sweep to its end and return what came out of it.
+    """Run a sweep to its end and return how it ended; what it found is in MLflow.
 
     `name`: of this sweep; default is the first free one of the spec's family. Errors as in `plan`; nothing
-    was started then. KeyboardInterrupt stops everything that the sweep started and is raised again.
+    was started then. Ctrl-C ends everything that the sweep started; the result's status is `killed`.
     """
     loaded = _loaded(spec, overrides)
-    if "RAY_ADDRESS" not in os.environ:
-        # On a cluster the sweep itself asks Ray what there is.
-        plan(loaded)
+    plan(loaded)
     home = loaded.home.expanduser().resolve()
     folder = create_sweep_dir(home, loaded.name, name)
     (folder / "spec.yaml").write_text(dump_spec(loaded), encoding="utf-8")
     from trimtab.sweep import run_sweep
 
     with driver.registered(folder):
-        return run_sweep(loaded, folder.name, home, progress=progress)
+        return run_sweep(loaded, folder.name, home)
 
 
 def _loaded(spec: SweepSpec | str | Path, overrides: Sequence[str]) -> SweepSpec:

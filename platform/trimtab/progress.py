@@ -72,8 +72,7 @@ class SweepProgress:
 
     def feed(self, events: Iterable[Event]) -> list[str]:
         """Take in events; returns one line for each that is worth a line of plain output."""
-        lines = [line for event in events if (line := self._event(event)) is not None]
-        return lines
+        return [line for event in events if (line := self._event(event)) is not None]
 
     def eta_s(self) -> float | None:
         """Seconds to the end at the rate so far; None before there is a rate."""
@@ -137,8 +136,8 @@ class SweepProgress:
         minus = self.minus_reference(trial)
         against = f" ({minus:+.3f} to {self.reference})" if minus is not None else ""
         return (
-            f"{trial.label} seed {seed} ({trial.position}/{len(trial.seeds)}): accuracy {accuracy:.3f}{against} "
-            f"after {event['rollouts']:,} of {self.run_budget:,} rollouts"
+            f"{trial.label} seed {seed} ({trial.position}/{len(trial.seeds)}): accuracy {accuracy:.3f}{against}"
+            f" after {event['rollouts']:,} of {self.run_budget:,} rollouts"
         )
 
 
@@ -222,8 +221,9 @@ def render(name: str, state: SweepProgress, elapsed_s: float) -> RenderableType:
         return Text(f"{name}: starting Ray, learners and engines · {clock(elapsed_s)}")
     eta = state.eta_s()
     summary = (
-        f"{name}: {state.ended} of {state.total_trials} configurations · {state.rollouts:,} of {state.total:,} "
-        f"rollouts · {clock(elapsed_s)}" + (f" · about {clock(eta)} left" if eta is not None else "")
+        f"{name}: {state.ended} of {state.total_trials} configurations · "
+        f"{state.rollouts:,} of {state.total:,} rollouts · {clock(elapsed_s)}"
+        + (f" · about {clock(eta)} left" if eta is not None else "")
     )
     return Group(table, Text(summary))
 

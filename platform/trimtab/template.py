@@ -18,7 +18,7 @@ name: {name}
 trial:
   model: tiny                     # built in; or a directory in Hugging Face format, or a hub id (org/name)
   task:
-    name: addition                # built in; or `math` with train/validation/test files, or package.module:Task
+    name: addition                # built in; or `math` with your files, or package.module:Task
     train_prompts: 512
     validation_prompts: 512
   steps: 60                       # compute budget of a run: steps x rollouts_per_step rollouts
@@ -41,8 +41,8 @@ reference:
   strategy: {{preset: dapo, group_size: 8}}
 
 # Strategies to search. With several, the strategy is chosen first, then only its own parameters.
-# A range is {{choice: [a, b]}}, {{float: [low, high], log: true}} or {{int: [low, high], step: 2}}; a bound may
-# name another parameter, so that no invalid pair is ever tried.
+# A range is {{choice: [a, b]}}, {{float: [low, high], log: true}} or {{int: [low, high], step: 2}}.
+# A bound may name another parameter, so that no invalid pair is ever tried.
 candidates:
   - strategy: {{preset: v05}}       # its own values run first, then the search begins
     search:

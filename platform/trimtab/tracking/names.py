@@ -25,6 +25,7 @@ RUN_NAME = "mlflow.runName"
 
 ROLLOUTS = "rollouts"
 TOKENS = "tokens"
+LEARNER_TOKENS = "learner_tokens"
 SECONDS = "seconds"
 """Cumulative compute of a run, by step."""
 BY_ROLLOUTS = "by_rollouts/"

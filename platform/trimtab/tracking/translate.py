@@ -223,6 +223,7 @@ class Translator:
         for name, value in (
             (names.ROLLOUTS, event.get("rollouts")),
             (names.TOKENS, event.get("tokens")),
+            (names.LEARNER_TOKENS, event.get("learner_tokens")),
             (names.SECONDS, event.get("seconds")),
         ):
             if value is not None:

@@ -1,0 +1,217 @@
+"""The `trimtab` command. Everything heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from trimtab import __version__
+from trimtab.errors import TrimtabError
+
+if TYPE_CHECKING:
+    from trimtab.spec import SweepSpec
+
+USER_ERROR = 2
+INTERRUPTED = 130
+HOME = click.option(
+    "--home",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(".trimtab"),
+    show_default=True,
+    help="Folder that holds the sweeps (the spec's `home`).",
+)
+SET = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a value of the spec, such as trial.learner.lr=1e-4; may be repeated.",
+)
+
+
+class _Group(click.Group):
+    """Errors made on purpose are a message and exit code 2; a traceback means a bug."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except TrimtabError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(USER_ERROR)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="trimtab")
+def main() -> None:
+    """Find the baseline that steers reinforcement learning best for each rollout spent."""
+
+
+@main.command()
+@click.argument("spec")
+@SET
+@click.option("--name", help="Name of this sweep; default: the spec's name, numbered if it is taken.")
+@click.pass_context
+def sweep(ctx: click.Context, spec: str, overrides: tuple[str, ...], name: str | None) -> None:
+    """Run the sweep in SPEC, a YAML file or a shipped space such as `quickstart`."""
+    from trimtab import api
+    from trimtab.spec import load_spec
+
+    loaded = load_spec(spec, overrides)
+    result = api.sweep(loaded, name=name)
+    for line in result.unsent:
+        click.echo(f"not tracked: {line}", err=True)
+    _print_comparison(loaded, result.name)
+    if result.status == "killed":
+        click.echo("stopped; what finished is in MLflow", err=True)
+        ctx.exit(INTERRUPTED)
+    if result.status == "failed":
+        click.echo("no configuration finished; trimtab ui shows their tracebacks", err=True)
+        ctx.exit(1)
+
+
+@main.command()
+@click.argument("spec")
+@SET
+@click.option("--cpus", type=float, help="CPU cores to plan for; default: this machine's.")
+@click.option("--gpus", type=float, help="GPUs to plan for; default: this machine's.")
+@click.option("--memory-gb", type=float, help="Memory to plan for, in GB; default: this machine's.")
+def plan(
+    spec: str, overrides: tuple[str, ...], cpus: float | None, gpus: float | None, memory_gb: float | None
+) -> None:
+    """Print what SPEC would run and what it takes; start nothing."""
+    from rich.console import Console
+
+    from trimtab.machine import this_machine
+    from trimtab.plan import GB, make_plan, render
+    from trimtab.spec import load_spec
+
+    loaded = load_spec(spec, overrides)
+    machine = this_machine()
+    planned = make_plan(
+        loaded,
+        machine.cpus if cpus is None else cpus,
+        machine.gpus if gpus is None else gpus,
+        machine.memory_bytes if memory_gb is None else int(memory_gb * GB),
+    )
+    Console().print(render(planned))
+
+
+@main.command()
+@click.argument("name")
+@HOME
+@click.option("--uri", help="MLflow tracking URI; default: the sweep's own.")
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
+def compare(name: str, home: Path, uri: str | None, as_json: bool) -> None:
+    """Compare the configurations of sweep NAME with its reference, from MLflow alone."""
+    from dataclasses import asdict
+
+    from trimtab.compare import comparison
+    from trimtab.home import sweep_dir, tracking_uri
+    from trimtab.spec import load_spec
+
+    file = sweep_dir(home, name) / "spec.yaml"
+    spec = load_spec(file) if file.is_file() else None
+    store = uri or tracking_uri(home, spec.tracking.uri if spec else None)
+    experiment = spec.tracking.experiment if spec else "trimtab"
+    found = comparison(store, name, experiment, _sweep_id(sweep_dir(home, name)))
+    if as_json:
+        click.echo(json.dumps(asdict(found), indent=2))
+    else:
+        _print(found)
+
+
+@main.command()
+@HOME
+@click.option("--uri", help="SQLite or database URI of the tracking store; default: the one under --home.")
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+@click.pass_context
+def ui(ctx: click.Context, home: Path, uri: str | None, port: int) -> None:
+    """Serve the MLflow UI of the tracking store on this machine's loopback; Ctrl-C ends it."""
+    from trimtab.home import tracking_uri
+    from trimtab.ui import serve
+
+    ctx.exit(serve(tracking_uri(home, uri), home, port))
+
+
+@main.command()
+@click.argument("name")
+@HOME
+def stop(name: str, home: Path) -> None:
+    """Stop the running sweep NAME, as Ctrl-C in its terminal would."""
+    from trimtab import driver
+    from trimtab.home import existing_sweep_dir
+
+    pid = driver.stop(existing_sweep_dir(home, name))
+    click.echo(f"asked process {pid} to stop sweep {name}; finished trials stay in MLflow")
+
+
+@main.command()
+@HOME
+@click.option("--uri", help="MLflow tracking URI to check; default: SQLite under --home.")
+@click.pass_context
+def doctor(ctx: click.Context, home: Path, uri: str | None) -> None:
+    """Check versions, GPUs, vLLM, Ray, MLflow, memory and disk; exit with 1 if something is red."""
+    from trimtab.doctor import diagnose
+    from trimtab.home import tracking_uri
+
+    colours = {"ok": "green", "warn": "yellow", "red": "red"}
+    checks = diagnose(home.expanduser().resolve(), tracking_uri(home, uri))
+    for check in checks:
+        state = click.style(f"{check.state:4}", fg=colours[check.state])
+        fix = f"  -> {check.fix}" if check.fix else ""
+        click.echo(f"{state}  {check.name:16}  {check.text}{fix}")
+    ctx.exit(1 if any(check.state == "red" for check in checks) else 0)
+
+
+@main.command()
+@click.argument("path", type=click.Path(path_type=Path, dir_okay=False))
+def init(path: Path) -> None:
+    """Write a commented spec to PATH that runs as it is."""
+    from trimtab.template import write_template
+
+    write_template(path)
+    click.echo(f"wrote {path}; next: trimtab plan {path}")
+
+
+def _print_comparison(spec: SweepSpec, name: str) -> None:
+    """The table at the end of a sweep. A store that is down must not look like a failed sweep."""
+    from trimtab.compare import comparison
+    from trimtab.errors import NotFoundError, TrackingError
+    from trimtab.home import sweep_dir, tracking_uri
+
+    home = spec.home.expanduser().resolve()
+    uri = tracking_uri(home, spec.tracking.uri)
+    try:
+        found = comparison(uri, name, spec.tracking.experiment, _sweep_id(sweep_dir(home, name)))
+    except (NotFoundError, TrackingError) as error:
+        click.echo(f"no comparison: {error}; later: trimtab compare {name}", err=True)
+        return
+    _print(found)
+    click.echo(f"curves of every run: make ui, or trimtab ui; this table again: trimtab compare {name}")
+
+
+def _print(found: Any) -> None:
+    from rich.console import Console
+
+    from trimtab.compare import render
+
+    console = Console()
+    # A pipe has no width of its own: do not fold the table into 80 columns there.
+    wide = console if console.is_terminal else Console(width=140)
+    wide.print(render(found))
+
+
+def _sweep_id(folder: Path) -> str | None:
+    file = folder / "tracking.json"
+    return str(json.loads(file.read_text(encoding="utf-8"))["sweep_id"]) if file.is_file() else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""The MLflow UI of a tracking store, on loopback."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from trimtab.errors import NotFoundError, SpecError
+from trimtab.tracking.store import sqlite_path
+
+HOST = "127.0.0.1"
+
+
+def command(uri: str, port: int) -> list[str]:
+    """The server's command line."""
+    server = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    path = sqlite_path(uri)
+    if path is not None:
+        server += ["--artifacts-destination", str(path.parent / "artifacts")]
+    return [*server, "--host", HOST, "--port", str(port), "--workers", "1"]
+
+
+def serve(uri: str, home: Path, port: int) -> int:
+    """Run the server until it is interrupted; returns its exit code.
+
+    A store that is itself a server needs none: its address is printed. NotFoundError: nothing was tracked
+    yet. SpecError: the port is taken.
+    """
+    if uri.startswith(("http://", "https://")):
+        print(f"the tracking store serves its own UI: {uri}")
+        return 0
+    path = sqlite_path(uri)
+    if path is not None and not path.is_file():
+        raise NotFoundError(f"no tracking store at {path}; run a sweep first, or name its folder with --home")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise SpecError(f"--port: {port} cannot be used ({error.strerror}); choose another") from None
+    print(f"MLflow UI: http://{HOST}:{port}  (Ctrl-C ends it)", flush=True)
+    environment = {
+        **os.environ,
+        "MLFLOW_DISABLE_TELEMETRY": os.environ.get("MLFLOW_DISABLE_TELEMETRY", "true"),
+        # Background jobs of MLflow's GenAI features; they start several more processes.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    server = subprocess.Popen(command(uri, port), env=environment, cwd=home)
+    try:
+        return server.wait()
+    except KeyboardInterrupt:
+        server.terminate()
+        server.wait()
+        return 0
