@@ -1,0 +1,86 @@
+"""A sweep's journal written by hand, and a real MLflow store to record it in."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trimtab import records
+from trimtab.spec import SweepSpec, load_spec
+from trimtab.tracking.store import connect
+
+START_S = 1_700_000_000.0
+
+
+class Journal:
+    """Writes what a broker would, for runs whose accuracies the test chooses."""
+
+    def __init__(self, folder: Path, spec: SweepSpec) -> None:
+        self.folder = folder
+        self.spec = spec
+        self._time = START_S
+
+    def event(self, trial: str, event: str, **fields: Any) -> None:
+        self._time += 1.0
+        records.append(self.folder, {"event": event, "trial": trial, "time": self._time, **fields})
+
+    def start(self, trial: str, number: int = 0, **searched: Any) -> None:
+        reference = number == 0
+        self.event(
+            trial,
+            "trial_started",
+            role="reference" if reference else "candidate",
+            number=number,
+            label="dapo" if reference else f"v05-{number}",
+            config=self.spec.reference_config().model_dump(mode="json"),
+            searched=searched,
+            seeds=list(self.spec.seeds),
+        )
+
+    def run(self, trial: str, seed: int, accuracies: Sequence[float], status: str | None = "finished") -> None:
+        """One evaluation at 0 rollouts and one after each ten steps; a step event before each."""
+        self.event(trial, "stage", seed=seed, stage="training")
+        for index, accuracy in enumerate(accuracies):
+            spent = {"step": 10 * index, "rollouts": 1280 * index, "tokens": 5000 * index, "seconds": 2.0 * index}
+            if index:
+                metrics = {"reward": accuracy, "strategy/prior": 0.5}
+                self.event(trial, "step", seed=seed, **spent, metrics=metrics)
+            metrics = {"accuracy": accuracy, "answers": 1024.0}
+            self.event(trial, "evaluation", seed=seed, split="validation", **spent, metrics=metrics)
+        if status is not None:
+            self.event(trial, "run_finished", seed=seed, status=status, error=None, checkpoint=None)
+
+    def finish(self, trial: str, status: str = "finished", error: str | None = None) -> None:
+        self.event(trial, "trial_finished", status=status, score=0.5, error=error)
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> SweepSpec:
+    return load_spec("quickstart", [f"home={tmp_path / 'home'}"])
+
+
+@pytest.fixture
+def journal(tmp_path: Path, spec: SweepSpec) -> Journal:
+    folder = tmp_path / "home" / "sweeps" / "quickstart"
+    folder.mkdir(parents=True)
+    return Journal(folder, spec)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database with its tables made: making them takes seconds, copying does not."""
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    connect(f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def store_uri(tmp_path: Path, empty_store: Path) -> str:
+    file = tmp_path / "home" / "mlflow.db"
+    file.parent.mkdir(exist_ok=True)
+    shutil.copy(empty_store, file)
+    return f"sqlite:///{file}"

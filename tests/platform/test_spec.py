@@ -1,0 +1,216 @@
+"""What a user writes is refused at load with one message: field, value, fix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trimtab.errors import ModelError, SpecError, TrimtabError
+from trimtab.spec import dump_spec, load_spec, parse_spec, shipped_spaces
+
+Raw = dict[str, Any]
+
+
+def put(raw: Raw, path: str, value: Any) -> Raw:
+    """`raw` with the value at a dotted path."""
+    here: Any = raw
+    *parents, last = path.split(".")
+    for part in parents:
+        here = here[int(part)] if isinstance(here, list) else here.setdefault(part, {})
+    here[last] = value
+    return raw
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("sedes", [1], ["sedes", "[1]", "'seeds'"]),
+        ("trial.learner.lrr", 1e-3, ["trial.learner.lrr", "0.001", "'lr'"]),
+        ("search.sampelr", "tpe", ["search.sampelr", "'tpe'", "'sampler'"]),
+        ("candidates.0.serach", {}, ["candidates.0.serach", "'search'"]),
+        ("candidates.0.search.aplha", {"float": [0.1, 0.2]}, ["search.aplha", "'alpha'"]),
+        ("candidates.0.search.alpha", {"flaot": [0.1, 0.2]}, ["search.alpha", "{float: [low, high]}"]),
+        (
+            "reference.strategy",
+            {"preset": "dapo", "group_size": 1},
+            ["reference.strategy.group_size", "1", "2"],
+        ),
+        ("reference.strategy", "dpao", ["reference.strategy", "'dpao'", "dapo"]),
+        ("reference.strategy.alpha", 0.1, ["reference.strategy.alpha", "group_size"]),
+        ("seeds", [], ["seeds", "at least 1"]),
+        ("seeds", [1, 1], ["seeds", "[1, 1]", "distinct"]),
+        ("trial.strategy", "dapo", ["trial.strategy", "reference.strategy"]),
+        (
+            "trial.rollouts_per_step",
+            4,
+            ["trial.rollouts_per_step", "4", "raise rollouts_per_step to at least 8"],
+        ),
+        ("trial.sampling", {"max_tokens": 64}, ["sampling.max_tokens", "64", "max_model_len"]),
+        ("name", "a/b", ["name", "'a/b'", "letters"]),
+        ("slots.learner_gpus", 1.5, ["slots.learner_gpus", "1.5", "whole"]),
+        ("search.early_stopping", {"type": "asha", "first_rung": 3000}, ["first_rung", "3000", "lower it"]),
+    ],
+)
+def test_refuses_what_cannot_run(raw: Raw, path: str, value: Any, expected: list[str]) -> None:
+    with pytest.raises(SpecError) as caught:
+        parse_spec(put(raw, path, value))
+    for part in expected:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "expected"),
+    [
+        ({"preset": "v05", "group_size": 8, "k_max": 4}, ["k_max", "4", "8"]),
+        ({"preset": "v05", "alpha": 0}, ["alpha", "0"]),
+        ({"preset": "v05", "alpha": 1}, ["alpha", "1"]),
+        ({"preset": "grpo", "group_size": 1}, ["group_size", "1", "2"]),
+        ({"fusion": "group_mean", "budget": {"type": "fixed", "group_size": 1}}, ["group_size", "1", "2"]),
+    ],
+)
+def test_refuses_a_strategy_that_cannot_run(raw: Raw, strategy: Raw, expected: list[str]) -> None:
+    raw["candidates"] = [{"strategy": strategy}]
+    with pytest.raises(SpecError, match=r"candidates\.0\.strategy") as caught:
+        parse_spec(raw)
+    for part in expected:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "range_", "expected"),
+    [
+        ("alpha", {"float": [0.0, 0.5]}, ["search.alpha", "alpha=0.0"]),
+        ("alpha", {"float": [0.5, 1.0]}, ["search.alpha", "alpha=1.0"]),
+        ("alpha", {"float": [0.5, 0.1]}, ["search.alpha", "0.5", "swap"]),
+        ("alpha", {"float": [0.0, 0.5], "log": True}, ["search.alpha", "logarithm"]),
+        ("k_max", {"int": [4, 16]}, ["search.k_max", "group_size=8", "k_max=4", "follow another parameter"]),
+        ("k_max", {"int": ["alpha", 16]}, ["search.k_max", "'alpha'", "first"]),
+        ("k_max", {"int": ["grp", 16]}, ["search.k_max", "'grp'", "not known"]),
+        ("k_max", {"int": ["group_size", 4]}, ["search.k_max", "8", "4", "raise the high bound"]),
+        ("group_size", {"choice": [2, 200]}, ["search.k_max", "200", "raise the high bound"]),
+    ],
+)
+def test_checks_every_range_at_load(raw: Raw, name: str, range_: Raw, expected: list[str]) -> None:
+    raw["candidates"][0]["search"][name] = range_
+    with pytest.raises(SpecError, match=r"candidates\.0") as caught:
+        parse_spec(raw)
+    for part in expected:
+        assert part in str(caught.value)
+
+
+def test_an_error_of_the_strategy_itself_does_not_blame_the_search(raw: Raw) -> None:
+    raw["candidates"][0]["strategy"]["group_sise"] = 4
+    with pytest.raises(SpecError) as caught:
+        parse_spec(raw)
+    assert str(caught.value).startswith("candidates.0.strategy.group_sise")
+
+
+def test_several_errors_come_in_one_message(raw: Raw) -> None:
+    raw["sedes"], raw["seeds"] = [1], []
+    with pytest.raises(SpecError) as caught:
+        parse_spec(raw)
+    assert "sedes" in str(caught.value)
+    assert "seeds: []" in str(caught.value)
+
+
+def test_refuses_a_model_that_is_not_there(raw: Raw, tmp_path: Path) -> None:
+    for missing in (str(tmp_path / "nothing"), "nothing"):
+        with pytest.raises(ModelError, match=r"trial\.model.*does not exist.*'tiny'"):
+            parse_spec(put(raw, "trial.model", missing))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match=r"config\.json"):
+        parse_spec(put(raw, "trial.model", str(tmp_path / "empty")))
+    (tmp_path / "empty" / "config.json").write_text("{}")
+    assert parse_spec(put(raw, "trial.model", str(tmp_path / "empty"))).trial["model"].endswith("empty")
+
+
+def test_two_candidates_of_one_preset_need_labels(raw: Raw) -> None:
+    raw["candidates"] = [{"strategy": "v05"}, {"strategy": {"preset": "v05", "keep": 0.5}}]
+    with pytest.raises(SpecError, match="label"):
+        parse_spec(raw)
+    raw["candidates"][1]["label"] = "slow"
+    assert len(parse_spec(raw).candidates) == 2
+
+
+def test_what_is_dumped_loads_to_the_same_spec(raw: Raw, tmp_path: Path) -> None:
+    spec = parse_spec(raw)
+    file = tmp_path / "again.yaml"
+    file.write_text(dump_spec(spec))
+    assert load_spec(file) == spec
+
+
+def test_overrides_reach_mappings_and_list_items(tmp_path: Path, raw: Raw) -> None:
+    file = tmp_path / "spec.yaml"
+    file.write_text(dump_spec(parse_spec(raw)))
+    spec = load_spec(
+        file,
+        ["trial.learner.lr=2e-4", "candidates.0.search.alpha.log=false", "seeds=[5, 6, 7]", "name=other"],
+    )
+    assert spec.reference_config().learner.lr == 2e-4
+    assert spec.candidates[0].search["alpha"].model_dump(by_alias=True)["log"] is False
+    assert (spec.seeds, spec.name) == ((5, 6, 7), "other")
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("nonsense", "no assignment"),
+        ("=3", "no assignment"),
+        ("name.x=3", "holds no keys"),
+        ("candidates.7.label=x", "no item"),
+        ("seeds=[1", "not YAML"),
+        ("trial.stepz=3", "'steps'"),
+    ],
+)
+def test_refuses_an_override_that_goes_nowhere(
+    tmp_path: Path, raw: Raw, override: str, expected: str
+) -> None:
+    file = tmp_path / "spec.yaml"
+    file.write_text(dump_spec(parse_spec(raw)))
+    with pytest.raises(SpecError, match=expected):
+        load_spec(file, [override])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("name: [1", "not YAML"),
+        ("- 1", "not a mapping"),
+        ("name: a\nname: b", "occurs twice"),
+        ("", "not a mapping"),
+    ],
+)
+def test_refuses_a_file_that_is_no_spec(tmp_path: Path, text: str, expected: str) -> None:
+    file = tmp_path / "spec.yaml"
+    file.write_text(text)
+    with pytest.raises(SpecError, match=expected):
+        load_spec(file)
+
+
+def test_an_unknown_space_lists_those_that_exist() -> None:
+    with pytest.raises(SpecError, match="quickstart"):
+        load_spec("quickstrat")
+
+
+@pytest.mark.parametrize("name", sorted(shipped_spaces()))
+def test_shipped_spaces_load(name: str) -> None:
+    assert load_spec(name).name == name
+
+
+def test_quickstart_is_as_long_as_it_says() -> None:
+    """5 configurations beside DAPO x 3 seeds, 60 steps x 128 rollouts, at least 1,000 evaluation answers."""
+    spec = load_spec("quickstart")
+    config = spec.reference_config()
+    assert spec.reference_label == "dapo"
+    assert (spec.search.trials, spec.seeds) == (5, (0, 1, 2))
+    assert (config.steps, config.rollouts_per_step, config.budget) == (60, 128, 7680)
+    assert config.task.validation_prompts * config.evaluation.samples >= 1000
+    assert (config.evaluation.every, config.learner.lr, config.sampling.temperature) == (10, 2e-4, 1.0)
+    assert set(spec.candidates[0].search) == {"group_size", "k_max", "alpha"}
+
+
+def test_errors_of_the_spec_are_trimtab_errors_of_one_kind() -> None:
+    assert issubclass(SpecError, TrimtabError)
+    assert issubclass(SpecError, ValueError)

@@ -1,0 +1,159 @@
+"""Comparison statistics: known answers, and what must hold for any curve."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trimtab.compare.statistics import (
+    WINDOW,
+    Crossing,
+    Curve,
+    area,
+    area_difference,
+    crossing_ratio,
+    final_accuracy,
+    first_crossing,
+    mean_crossing,
+    paired_interval,
+    smooth,
+)
+
+BUDGET = 7680.0
+accuracies = st.lists(st.floats(0, 1), min_size=WINDOW, max_size=20)
+
+
+def curve(accuracy: list[float] | np.ndarray) -> Curve:
+    values = np.asarray(accuracy, dtype=np.float64)
+    return Curve(np.linspace(0, BUDGET, len(values)), values)
+
+
+def test_smoothing_starts_at_the_third_evaluation() -> None:
+    smoothed = smooth(curve([0.0, 0.3, 0.6, 0.9]))
+    assert smoothed.compute_E == pytest.approx([2 * BUDGET / 3, BUDGET])
+    assert smoothed.accuracy_E == pytest.approx([0.3, 0.6])
+
+
+def test_fewer_evaluations_than_the_window_cannot_cross() -> None:
+    assert first_crossing(curve([1.0, 1.0]), 0.5) is None
+
+
+def test_crossing_lies_between_the_points_around_it() -> None:
+    # Smoothed: .2, .4, .6 at 2, 3 and 4 quarters of the budget; .5 lies half-way between the last two.
+    assert first_crossing(curve([0.0, 0.2, 0.4, 0.6, 0.8]), 0.5) == pytest.approx(BUDGET * 0.875)
+
+
+def test_a_peak_counts_even_if_the_curve_falls_again() -> None:
+    found = first_crossing(curve([0.0, 0.9, 0.9, 0.9, 0.0, 0.0, 0.0]), 0.8)
+    assert found is not None
+    assert found < BUDGET * 0.51
+
+
+@given(accuracies, st.floats(0, 1), st.floats(0, 1))
+def test_a_higher_level_is_never_reached_earlier(values: list[float], one: float, two: float) -> None:
+    low, high = sorted([one, two])
+    early, late = first_crossing(curve(values), low), first_crossing(curve(values), high)
+    if late is not None:
+        assert early is not None
+        assert early <= late + 1e-6
+
+
+@given(accuracies)
+def test_every_curve_reaches_its_own_final_accuracy(values: list[float]) -> None:
+    found = first_crossing(curve(values), final_accuracy(np.asarray(values)))
+    assert found is not None
+    assert 0 <= found <= BUDGET + 1e-6
+
+
+@given(accuracies, st.floats(1, 1e6))
+def test_crossing_scales_with_compute(values: list[float], factor: float) -> None:
+    own = curve(values)
+    scaled = Curve(own.compute_E * factor, own.accuracy_E)
+    level = final_accuracy(own.accuracy_E)
+    first, second = first_crossing(own, level), first_crossing(scaled, level)
+    assert first is not None
+    assert second == pytest.approx(first * factor, rel=1e-9)
+
+
+def test_runs_that_never_cross_count_as_the_budget_and_are_marked() -> None:
+    crossing = mean_crossing([curve([0.0, 0.5, 1.0, 1.0, 1.0]), curve([0.0] * 5)], 0.4, BUDGET)
+    assert crossing.censored == 1
+    assert crossing.runs == 2
+    assert crossing.compute > BUDGET / 2
+
+
+@pytest.mark.parametrize(
+    ("own", "reference", "bound"), [(0, 0, "="), (1, 0, ">"), (0, 1, "<"), (1, 1, "?")]
+)
+def test_ratio_says_which_side_is_known(own: int, reference: int, bound: str) -> None:
+    ratio = crossing_ratio(Crossing(3000, 3, own), Crossing(6000, 3, reference))
+    assert ratio.value == pytest.approx(0.5)
+    assert ratio.bound == bound
+
+
+def test_identical_methods_have_a_ratio_around_one() -> None:
+    """Crossing against crossing is fair; crossing against the whole budget would give about .6 to .8."""
+    rng = np.random.default_rng(0)
+    shape = 0.45 + 0.25 * (1 - np.exp(-np.linspace(0, 3, 13)))
+
+    def runs() -> list[Curve]:
+        return [curve(shape + rng.normal(0, 0.02) + rng.normal(0, 0.015, 13)) for _ in range(3)]
+
+    ratios, naive = [], []
+    for _ in range(300):
+        reference, other = runs(), runs()
+        level = float(np.mean([final_accuracy(run.accuracy_E) for run in reference]))
+        own = mean_crossing(other, level, BUDGET)
+        ratios.append(np.log(crossing_ratio(own, mean_crossing(reference, level, BUDGET)).value))
+        naive.append(own.compute / BUDGET)
+    assert abs(np.mean(ratios)) < 0.05
+    assert np.mean(naive) < 0.9
+
+
+@given(accuracies)
+def test_area_lies_between_the_extremes(values: list[float]) -> None:
+    height = area(curve(values), 0, BUDGET)
+    assert min(values) - 1e-9 <= height <= max(values) + 1e-9
+
+
+@given(accuracies, st.floats(-0.5, 0.5))
+def test_a_curve_that_is_higher_everywhere_is_higher_by_as_much(values: list[float], shift: float) -> None:
+    own = curve(values)
+    assert area_difference(curve(own.accuracy_E + shift), own) == pytest.approx(shift, abs=1e-9)
+
+
+def test_area_compares_only_the_compute_that_both_cover() -> None:
+    long = curve([0.0, 0.5, 1.0])
+    short = Curve(np.array([0.0, BUDGET / 2]), np.array([0.0, 0.5]))
+    assert area_difference(short, long) == pytest.approx(0.0)
+
+
+def test_interval_of_known_differences() -> None:
+    interval = paired_interval([0.01, 0.02, 0.03])
+    assert interval is not None
+    assert interval.mean == pytest.approx(0.02)
+    # t(.975, 2) = 4.302653; standard error = .01 / sqrt 3.
+    assert interval.high - interval.mean == pytest.approx(4.302653 * 0.01 / 3**0.5, rel=1e-6)
+
+
+def test_one_pair_has_no_interval() -> None:
+    assert paired_interval([0.1]) is None
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-1, 1), min_size=2, max_size=10))
+def test_the_interval_holds_its_mean_and_mirrors(differences: list[float]) -> None:
+    interval, mirrored = paired_interval(differences), paired_interval([-value for value in differences])
+    assert interval is not None
+    assert mirrored is not None
+    assert interval.low <= interval.mean <= interval.high
+    assert mirrored.low == pytest.approx(-interval.high)
+
+
+def test_the_interval_covers_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(1)
+    covered = 0
+    for _ in range(1000):
+        interval = paired_interval(rng.normal(0.1, 1.0, 5))
+        assert interval is not None
+        covered += interval.low <= 0.1 <= interval.high
+    assert 0.93 <= covered / 1000 <= 0.97
