@@ -40,6 +40,8 @@ def ensure_tiny(cache: Path, recipe: Recipe | None = None) -> Path:
 def _build(recipe: Recipe, target: Path) -> None:
     from trainables.models.warmup import write_model  # torch and transformers
 
+    for stale in target.parent.glob(f".{target.name}-*"):  # of a build that was killed: we hold the lock
+        shutil.rmtree(stale)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         write_model(recipe, scratch)

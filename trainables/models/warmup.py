@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional
 from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
@@ -33,15 +34,18 @@ def write_model(recipe: Recipe, directory: Path) -> None:
         torch.manual_seed(recipe.seed)
         model = Qwen3ForCausalLM(model_config(recipe))
         _train(model, recipe)
-    model.generation_config = GenerationConfig(
+    # Not through the model's save_pretrained: it imports DeepSpeed where that is installed, and talks.
+    save_file(model.state_dict(), directory / "model.safetensors", metadata={"format": "pt"})
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(directory)
+    GenerationConfig(
         do_sample=True,
         temperature=1.0,
         top_p=1.0,
         top_k=0,  # left out, transformers would sample from the 50 likeliest only
         eos_token_id=VOCABULARY[EOS],
         pad_token_id=VOCABULARY[PAD],
-    )
-    model.save_pretrained(directory)
+    ).save_pretrained(directory)
     character_tokenizer(recipe.max_position).save_pretrained(directory)
 
 

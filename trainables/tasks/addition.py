@@ -103,12 +103,10 @@ def _shares(total: int, capacities: Sequence[int]) -> list[int]:
     """
     shares = [0] * len(capacities)
     left = total
-    while left and (open_ := [i for i, cap in enumerate(capacities) if shares[i] < cap]):
-        each, extra = divmod(left, len(open_))
-        for rank, i in enumerate(open_):
-            more = min(each + (rank < extra), capacities[i] - shares[i])
-            shares[i] += more
-            left -= more
+    by_capacity = sorted(range(len(capacities)), key=lambda stratum: capacities[stratum])
+    for taken, stratum in enumerate(by_capacity):
+        shares[stratum] = min(capacities[stratum], left // (len(capacities) - taken))
+        left -= shares[stratum]
     return shares
 
 

@@ -105,8 +105,8 @@ def _read(field: str, source: str, split: str) -> dict[str, list[Any]]:
             loaded = datasets.load_dataset(hub_id, split=hub_split or split)
         except (OSError, ValueError) as error:
             raise SpecError(
-                f"{field}: {source!r} is neither a file here nor a data set that the hub gave ({error}); give "
-                "a .jsonl or .parquet path, or `hub/id` or `hub/id:split`"
+                f"{field}: {source!r} is neither a file here nor a data set that the hub gave ({error}); "
+                "give a .jsonl or .parquet path, or `hub/id` or `hub/id:split`"
             ) from error
     elif not path.is_file():
         raise SpecError(f"{field}: {source!r} does not exist; give the path of a .jsonl or .parquet file")

@@ -1,0 +1,93 @@
+# `make sweep` and `make test` are all it takes; both set up on first use. Stamps keep second runs instant.
+
+PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3 2>/dev/null))
+EXTRA  ?= cpu
+SPEC   ?= search_spaces/quickstart.yaml
+ARGS   ?=
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+HOME_  := .trimtab
+READY  := $(VENV)/.ready-$(EXTRA)
+DEV    := $(VENV)/.ready-dev-$(EXTRA)
+
+# uv ignores pip's configuration.
+ifdef PIP_FIND_LINKS
+export UV_FIND_LINKS := $(PIP_FIND_LINKS)
+else ifeq ($(EXTRA),cpu)
+TORCH_BACKEND := --torch-backend cpu
+endif
+ifdef PIP_INDEX_URL
+export UV_DEFAULT_INDEX := $(PIP_INDEX_URL)
+endif
+ifdef PIP_CERT
+export SSL_CERT_FILE ?= $(PIP_CERT)
+endif
+# DeepSpeed is built from source, against the torch that is installed: no isolation, none of its extensions.
+export DS_BUILD_OPS := 0
+INSTALL := $(BIN)/uv pip install --python $(BIN)/python --quiet $(TORCH_BACKEND) --constraint constraints.txt
+BUILD_NEEDS := torch numpy setuptools wheel ninja py-cpuinfo hatchling editables
+
+.PHONY: sweep plan ui stop doctor test test-slow lint format constraints install model clean
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+sweep: $(READY) model
+	$(BIN)/trimtab sweep $(SPEC) $(ARGS)
+
+plan: $(READY)
+	$(BIN)/trimtab plan $(SPEC) $(ARGS)
+
+ui stop doctor: $(READY)
+	$(BIN)/trimtab $@ $(ARGS)
+
+install: $(READY)
+
+# Trained on first use, a minute; afterwards this takes a tenth of a second.
+model: $(READY)
+	@$(BIN)/python -m trainables.models.tiny --cache $(HOME_)/models
+
+test: lint model
+	$(BIN)/pytest -m "not slow" $(ARGS)
+
+test-slow: $(DEV) model
+	$(BIN)/pytest -m slow $(ARGS)
+
+lint: $(DEV)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(DEV)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# Rewrites constraints.txt with the newest versions that pyproject.toml allows. Test before committing.
+constraints: $(BIN)/uv
+	$(BIN)/uv pip install --python $(BIN)/python --quiet $(TORCH_BACKEND) $(BUILD_NEEDS)
+	$(BIN)/uv pip compile --python $(BIN)/python pyproject.toml --extra cpu --extra dev --extra bench \
+	  --no-build-isolation $(TORCH_BACKEND) --upgrade --no-emit-index-url --no-annotate --no-header --quiet \
+	  --output-file $(VENV)/constraints.new
+	sed 's/+cpu//' $(VENV)/constraints.new > constraints.txt
+
+# Removes what was installed and cached; results and the tiny model in .trimtab/ stay.
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || \
+	  { echo "PYTHON=$(PYTHON) is not Python 3.11 or 3.12; install one or say make PYTHON=/path/to/python3.11"; exit 2; }
+	@$(PYTHON) -c 'import ensurepip' || \
+	  { echo "$(PYTHON) cannot make virtual environments; on Debian: apt-get install python3-venv"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+
+$(READY): pyproject.toml constraints.txt | $(BIN)/uv
+	@echo "Installing (about two minutes and 4 GB the first time)"
+	$(INSTALL) $(BUILD_NEEDS)
+	$(INSTALL) --no-build-isolation --editable '.[$(EXTRA)]'
+	touch $@
+
+$(DEV): $(READY)
+	$(INSTALL) --no-build-isolation --editable '.[$(EXTRA),dev,bench]'
+	touch $@
