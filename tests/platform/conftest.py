@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from trimtab import records
-from trimtab.spec import SweepSpec, load_spec
+from trimtab.spec import SweepSpec, dump_spec, load_spec
 from trimtab.tracking.store import connect
 
 START_S = 1_700_000_000.0
@@ -61,6 +62,13 @@ class Journal:
 @pytest.fixture
 def spec(tmp_path: Path) -> SweepSpec:
     return load_spec("quickstart", [f"home={tmp_path / 'home'}"])
+
+
+@pytest.fixture
+def raw(spec: SweepSpec) -> dict[str, Any]:
+    """The same spec as the mapping that a user's file holds, to be spoilt."""
+    mapping: dict[str, Any] = yaml.safe_load(dump_spec(spec))
+    return mapping
 
 
 @pytest.fixture

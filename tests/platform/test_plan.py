@@ -22,7 +22,7 @@ def test_two_slots_of_the_quickstart_fill_two_cores() -> None:
     assert (plan.trials, plan.runs, plan.rollouts) == (6, 18, 18 * 7680)
 
 
-@pytest.mark.parametrize(("cpus", "slots"), [(1.0, 1), (3.0, 3), (64.0, 4)])
+@pytest.mark.parametrize(("cpus", "slots"), [(1.0, 1), (3.0, 3), (64.0, 6)])
 def test_as_many_slots_as_fit_but_no_more_than_configurations(
     spec: SweepSpec, cpus: float, slots: int
 ) -> None:
