@@ -56,9 +56,7 @@ def _python() -> Check:
     cpus = f"{cpu_count():g} CPU cores"
     if version.startswith(("3.11.", "3.12.")):
         return Check("python", "ok", f"{version}, {cpus}")
-    return Check(
-        "python", "red", f"{version}, {cpus}", "use Python 3.11 or 3.12: remove .venv, then make setup"
-    )
+    return Check("python", "red", f"{version}, {cpus}", "use Python 3.11 or 3.12")
 
 
 def _versions() -> Iterator[Check]:
@@ -137,10 +135,7 @@ def _ray() -> Check:
         return Check(
             "ray", "red", f"{version} without its dashboard", "pip install 'ray[default,tune,train]'"
         )
-    address = os.environ.get("RAY_ADDRESS")
-    return Check(
-        "ray", "ok", f"{version}, {'cluster ' + address if address else 'a local one for each sweep'}"
-    )
+    return Check("ray", "ok", f"{version}, a local one for each sweep")
 
 
 def _mlflow(uri: str) -> Check:

@@ -135,10 +135,9 @@ class SweepProgress:
             self._reference.add(seed, event["rollouts"], accuracy)
         minus = self.minus_reference(trial)
         against = f" ({minus:+.3f} to {self.reference})" if minus is not None else ""
-        return (
-            f"{trial.label} seed {seed} ({trial.position}/{len(trial.seeds)}): accuracy {accuracy:.3f}{against}"
-            f" after {event['rollouts']:,} of {self.run_budget:,} rollouts"
-        )
+        where = f"{trial.label} seed {seed} ({trial.position}/{len(trial.seeds)})"
+        spent = f"{event['rollouts']:,} of {self.run_budget:,} rollouts"
+        return f"{where}: accuracy {accuracy:.3f}{against} after {spent}"
 
 
 class Progress:
@@ -220,10 +219,10 @@ def render(name: str, state: SweepProgress, elapsed_s: float) -> RenderableType:
     if not state.trials:
         return Text(f"{name}: starting Ray, learners and engines · {clock(elapsed_s)}")
     eta = state.eta_s()
+    left = f" · about {clock(eta)} left" if eta is not None else ""
     summary = (
         f"{name}: {state.ended} of {state.total_trials} configurations · "
-        f"{state.rollouts:,} of {state.total:,} rollouts · {clock(elapsed_s)}"
-        + (f" · about {clock(eta)} left" if eta is not None else "")
+        f"{state.rollouts:,} of {state.total:,} rollouts · {clock(elapsed_s)}{left}"
     )
     return Group(table, Text(summary))
 

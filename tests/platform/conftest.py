@@ -42,11 +42,18 @@ class Journal:
             seeds=list(self.spec.seeds),
         )
 
-    def run(self, trial: str, seed: int, accuracies: Sequence[float], status: str | None = "finished") -> None:
+    def run(
+        self, trial: str, seed: int, accuracies: Sequence[float], status: str | None = "finished"
+    ) -> None:
         """One evaluation at 0 rollouts and one after each ten steps; a step event before each."""
         self.event(trial, "stage", seed=seed, stage="training")
         for index, accuracy in enumerate(accuracies):
-            spent = {"step": 10 * index, "rollouts": 1280 * index, "tokens": 5000 * index, "seconds": 2.0 * index}
+            spent = {
+                "step": 10 * index,
+                "rollouts": 1280 * index,
+                "tokens": 5000 * index,
+                "seconds": 2.0 * index,
+            }
             if index:
                 metrics = {"reward": accuracy, "strategy/prior": 0.5}
                 self.event(trial, "step", seed=seed, **spent, metrics=metrics)

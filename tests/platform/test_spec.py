@@ -5,6 +5,7 @@ from pathlib import Path
 import optuna
 import pytest
 import yaml
+
 from trimtab.errors import ModelError, SpecError, TrimtabError
 from trimtab.space import enqueued, suggest
 from trimtab.spec import SweepSpec, dump_spec, load_spec, parse_spec, shipped_spaces
@@ -110,7 +111,11 @@ def test_log_needs_positive_bounds_and_bounds_need_order() -> None:
 
 @pytest.mark.parametrize(
     ("bounds", "part"),
-    [("[group_sie, 16]", "not known"), ("[alpha, 16]", "list 'alpha' first"), ("[group_size, 6]", "leave nothing")],
+    [
+        ("[group_sie, 16]", "not known"),
+        ("[alpha, 16]", "list 'alpha' first"),
+        ("[group_size, 6]", "leave nothing"),
+    ],
 )
 def test_bounds_that_follow_nothing_are_refused(bounds: str, part: str) -> None:
     message = refused(f"{SEARCH}.k_max.int={bounds}")
@@ -216,13 +221,25 @@ def test_the_papers_defaults_run_first() -> None:
     assert searched == pytest.approx(
         {"strategy": "v05", "v05.group_size": 4, "v05.k_max": 16, "v05.alpha": 0.3173105078629141}
     )
-    assert first.strategy.label() == parse_spec(
-        {**TWO, "reference": {"strategy": {"preset": "v05", "group_size": 4, "k_max": 16, "alpha": 0.3173105078629141}}}
-    ).reference_config().strategy.label()
+    assert (
+        first.strategy.label()
+        == parse_spec(
+            {
+                **TWO,
+                "reference": {
+                    "strategy": {"preset": "v05", "group_size": 4, "k_max": 16, "alpha": 0.3173105078629141}
+                },
+            }
+        )
+        .reference_config()
+        .strategy.label()
+    )
 
 
 def test_defaults_outside_the_ranges_are_not_enqueued() -> None:
-    spec = load_spec("quickstart", [f"{SEARCH}.k_max={{int: [group_size, 12]}}"])
+    spec = load_spec(
+        "quickstart", [f"{SEARCH}.k_max={{int: [group_size, 6]}}", f"{SEARCH}.group_size={{choice: [2, 4]}}"]
+    )
     assert enqueued(spec) == []
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from trimtab.compare.statistics import (
     WINDOW,
     Crossing,
@@ -81,9 +82,7 @@ def test_runs_that_never_cross_count_as_the_budget_and_are_marked() -> None:
     assert crossing.compute > BUDGET / 2
 
 
-@pytest.mark.parametrize(
-    ("own", "reference", "bound"), [(0, 0, "="), (1, 0, ">"), (0, 1, "<"), (1, 1, "?")]
-)
+@pytest.mark.parametrize(("own", "reference", "bound"), [(0, 0, "="), (1, 0, ">"), (0, 1, "<"), (1, 1, "?")])
 def test_ratio_says_which_side_is_known(own: int, reference: int, bound: str) -> None:
     ratio = crossing_ratio(Crossing(3000, 3, own), Crossing(6000, 3, reference))
     assert ratio.value == pytest.approx(0.5)

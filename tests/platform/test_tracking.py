@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from trimtab import records
 from trimtab.spec import SweepSpec
 from trimtab.tracking import Tracker
@@ -103,7 +104,9 @@ def test_difference_to_the_reference_at_equal_rollouts(journal, store_uri) -> No
 def test_a_failed_run_is_failed_with_its_traceback(journal, store_uri) -> None:
     journal.start("a")
     journal.run("a", 0, CURVE[:2], status=None)
-    journal.event("a", "run_finished", seed=0, status="failed", error="boom", traceback="Traceback: boom here")
+    journal.event(
+        "a", "run_finished", seed=0, status="failed", error="boom", traceback="Traceback: boom here"
+    )
     journal.finish("a", "failed", "boom")
     track(journal, store_uri)
     (run,) = children(store_uri)
@@ -155,7 +158,9 @@ def test_a_second_tracker_continues_the_runs_without_duplicates(journal, store_u
     found = {run.data.tags["trimtab.seed"]: run for run in children(store_uri)}
     assert len(children(store_uri)) == 2
     assert {run.info.status for run in found.values()} == {"FINISHED"}
-    assert history(store_uri, found["0"], "by_rollouts/accuracy") == [(1280 * i, a) for i, a in enumerate(CURVE)]
+    assert history(store_uri, found["0"], "by_rollouts/accuracy") == [
+        (1280 * i, a) for i, a in enumerate(CURVE)
+    ]
 
 
 def test_long_runs_are_sent_in_batches_within_the_limit(journal, spec: SweepSpec) -> None:

@@ -37,7 +37,7 @@ class Sender:
         self._experiment = ""
         self._runs: dict[Key, str] = {}
         self._complete: set[Key] = set()
-        """Runs that the store holds as finished: nothing is left to say about them."""
+        """Runs that the store holds as finished: neither opened nor closed again."""
         self.parent_run_id: str | None = None
 
     def connect(self) -> None:
@@ -69,16 +69,15 @@ class Sender:
         self._client = None
 
     def send(self, operation: Operation) -> None:
-        """Carry out one operation, unless the store holds the run as complete."""
-        if operation.key in self._complete:
-            return
+        """Carry out one operation. A run that the store holds as finished stays so; points may still come."""
         if isinstance(operation, OpenRun):
-            self._open(operation)
+            if operation.key not in self._complete:
+                self._open(operation)
         elif operation.key not in self._runs:
             return  # the store refused to open this run, which is reported once, there
         elif isinstance(operation, LogPoints):
             self._log(operation)
-        else:
+        elif operation.key not in self._complete:
             self._close(operation)
 
     def end(self, status: str) -> None:
