@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from trimtab.errors import PlanError
-from trimtab.plan import GB, make_plan, render
+from trimtab.machine import this_machine
+from trimtab.plan import GB, HEAD_BYTES, make_plan, render
 from trimtab.spec import SweepSpec, load_spec, parse_spec
 
 Raw = dict[str, Any]
@@ -69,3 +72,17 @@ def test_the_plan_says_what_would_run() -> None:
     text = console.export_text()
     for part in ("6 (1 reference + 5 searched)", "18 (6 configurations x 3 seeds)", "138,240", "2 (2 fit)"):
         assert part in text
+
+
+@given(st.floats(1, 64), st.floats(5, 256))
+def test_what_is_planned_always_fits(cpus: float, memory_gb: float) -> None:
+    planned = make_plan(load_spec("quickstart"), cpus, 0, int(memory_gb * GB))
+    assert 1 <= planned.slots <= planned.fits
+    assert planned.slots * planned.slot.cpus <= cpus + 1e-6
+    assert planned.slots * planned.slot.memory_bytes <= memory_gb * GB - HEAD_BYTES + 1
+
+
+def test_this_machine_has_something_to_offer() -> None:
+    machine = this_machine()
+    assert machine.cpus > 0
+    assert machine.memory_bytes > GB

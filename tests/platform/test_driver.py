@@ -1,0 +1,107 @@
+"""Names of sweeps, and who drives them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from trimtab import driver
+from trimtab.errors import NotFoundError, SpecError
+from trimtab.home import create_sweep_dir, existing_sweep_dir, tracking_uri
+
+
+def test_names_of_a_family_are_numbered(tmp_path: Path) -> None:
+    names = [create_sweep_dir(tmp_path, "quickstart").name for _ in range(3)]
+    assert names == ["quickstart", "quickstart-2", "quickstart-3"]
+
+
+def test_a_given_name_in_use_is_refused(tmp_path: Path) -> None:
+    create_sweep_dir(tmp_path, "quickstart", "mine")
+    with pytest.raises(SpecError, match="--name: 'mine' is in use"):
+        create_sweep_dir(tmp_path, "quickstart", "mine")
+
+
+@pytest.mark.parametrize("name", ["../up", "", "a/b", ".hidden", "a" * 65])
+def test_names_that_are_no_folder_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SpecError, match="name"):
+        create_sweep_dir(tmp_path, "quickstart", name)
+
+
+def test_an_unknown_sweep_names_the_known_ones(tmp_path: Path) -> None:
+    create_sweep_dir(tmp_path, "quickstart")
+    with pytest.raises(NotFoundError, match="sweeps there: quickstart"):
+        existing_sweep_dir(tmp_path, "other")
+
+
+def test_the_default_store_is_sqlite_in_the_home(tmp_path: Path) -> None:
+    assert tracking_uri(tmp_path, None) == f"sqlite:///{tmp_path}/mlflow.db"
+    assert tracking_uri(tmp_path, "http://host:5000") == "http://host:5000"
+
+
+def test_a_sweep_has_one_driver_at_a_time(tmp_path: Path) -> None:
+    with driver.registered(tmp_path):
+        assert driver.running(tmp_path) == os.getpid()
+        with pytest.raises(SpecError, match="driven by process"), driver.registered(tmp_path):
+            pass
+    assert driver.running(tmp_path) is None
+
+
+def test_nothing_to_stop(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="not running"):
+        driver.stop(tmp_path)
+
+
+def sleeper(folder: Path) -> subprocess.Popen[bytes]:
+    code = (
+        "import sys, time; from pathlib import Path; from trimtab import driver\n"
+        "with driver.registered(Path(sys.argv[1])): time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(folder)], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 20
+    while driver.running(folder) is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return process
+
+
+def test_stop_interrupts_the_driver(tmp_path: Path) -> None:
+    process = sleeper(tmp_path)
+    assert driver.stop(tmp_path) == process.pid
+    assert process.wait(timeout=20) == -signal.SIGINT
+    assert driver.running(tmp_path) is None
+
+
+def test_a_process_id_that_was_given_to_another_is_not_signalled(tmp_path: Path) -> None:
+    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        with driver.registered(tmp_path):
+            record = json.loads((tmp_path / driver.FILE).read_text())
+        (tmp_path / driver.FILE).write_text(json.dumps({**record, "pid": bystander.pid}))
+        with pytest.raises(NotFoundError, match="not running"):
+            driver.stop(tmp_path)
+        assert bystander.poll() is None
+    finally:
+        bystander.terminate()
+        bystander.wait()
+
+
+def test_a_driver_on_another_machine_is_named(tmp_path: Path) -> None:
+    with driver.registered(tmp_path):
+        record = json.loads((tmp_path / driver.FILE).read_text())
+    (tmp_path / driver.FILE).write_text(json.dumps({**record, "host": "elsewhere"}))
+    with pytest.raises(NotFoundError, match="runs on elsewhere"):
+        driver.stop(tmp_path)
+
+
+def test_a_driver_that_was_killed_no_longer_counts(tmp_path: Path) -> None:
+    process = sleeper(tmp_path)
+    process.kill()
+    process.wait()
+    assert (tmp_path / driver.FILE).is_file()
+    assert driver.running(tmp_path) is None
+    with driver.registered(tmp_path):
+        assert driver.running(tmp_path) == os.getpid()

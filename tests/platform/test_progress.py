@@ -1,0 +1,87 @@
+"""Live progress from the journal."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from trimtab.progress import Progress, SweepProgress, clock, render
+from trimtab.records import Tail
+
+CURVE = [0.5, 0.6, 0.7]
+
+
+def shown(state: SweepProgress) -> str:
+    console = Console(width=140, file=io.StringIO())
+    with console.capture() as text:
+        console.print(render("quickstart", state, 65.0))
+    return text.get()
+
+
+def test_rows_show_where_each_trial_is(journal, spec) -> None:
+    state = SweepProgress(spec, 6)
+    assert "starting" in shown(state)
+    journal.start("ref", 0)
+    for seed in (0, 1, 2):
+        journal.run("ref", seed, CURVE)
+    journal.finish("ref")
+    journal.start("new", 1)
+    journal.run("new", 0, CURVE)
+    journal.run("new", 1, [0.55, 0.7], status=None)
+    state.feed(Tail(journal.folder).read())
+    trial = state.trials["new"]
+    assert (trial.position, trial.accuracy, trial.rollouts) == (2, 0.7, 2560 + 1280)
+    assert state.minus_reference(trial) == pytest.approx(0.1)
+    assert state.rollouts == 3 * 2560 + 3840
+    assert state.ended == 1
+    text = shown(state)
+    for part in ("1 v05-1", "training", "2/3", "0.700", "+0.100", "3,840/23,040", "1 of 6", "1:05", "left"):
+        assert part in text
+
+
+def test_no_reference_yet_no_difference(journal, spec) -> None:
+    state = SweepProgress(spec, 6)
+    journal.start("new", 1)
+    journal.run("new", 0, CURVE)
+    state.feed(Tail(journal.folder).read())
+    assert state.minus_reference(state.trials["new"]) is None
+
+
+def test_the_rest_of_a_stopped_trial_is_not_waited_for(journal, spec) -> None:
+    state = SweepProgress(spec, 1)
+    journal.start("ref", 0)
+    journal.run("ref", 0, CURVE, status="stopped")
+    journal.finish("ref", "stopped")
+    state.feed(Tail(journal.folder).read())
+    assert state.eta_s() == 0
+
+
+def test_plain_lines_without_a_terminal(journal, spec) -> None:
+    out = io.StringIO()
+    progress = Progress(journal.folder, spec, 2, Console(file=out, width=60))
+    progress.start()
+    journal.start("ref", 0)
+    journal.run("ref", 0, CURVE)
+    journal.finish("ref", "failed", "boom\nmore")
+    progress.close()
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "quickstart: starting"
+    assert sum("accuracy" in line for line in lines) == len(CURVE)
+    assert "0 dapo seed 0 (1/3): accuracy 0.700 after 2,560 of 7,680 rollouts" in lines
+    assert lines[-1] == "0 dapo: failed: boom (1 of 2)"
+    assert len(lines) == len(CURVE) + 3
+
+
+def test_a_table_on_a_terminal(journal, spec) -> None:
+    out = io.StringIO()
+    progress = Progress(journal.folder, spec, 2, Console(file=out, width=120, force_terminal=True))
+    progress.start()
+    journal.start("ref", 0)
+    journal.run("ref", 0, CURVE, status=None)
+    progress.close()
+    assert "0 dapo" in out.getvalue()
+    assert "2,560/23,040" in out.getvalue()
+
+
+def test_clock() -> None:
+    assert [clock(value) for value in (5, 65, 3723)] == ["0:05", "1:05", "1:02:03"]
