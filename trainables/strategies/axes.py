@@ -77,9 +77,7 @@ class TrackerPrior(Axis):
     @model_validator(mode="after")
     def _ordered(self) -> TrackerPrior:
         if self.keep_min > self.keep_max:
-            raise ValueError(
-                f"keep_min: {self.keep_min} exceeds keep_max={self.keep_max}; lower keep_min or raise keep_max"
-            )
+            raise ValueError(f"keep_min: {self.keep_min} exceeds keep_max={self.keep_max}; lower keep_min")
         return self
 
 

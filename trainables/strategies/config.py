@@ -186,7 +186,7 @@ def _open_preset(name: object, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_name(config: StrategyConfig) -> None:
     """A name must not lie: the same preset with the same settings gives these axes."""
-    fields = {k: v for k, v in _open_preset(config.name, config.settings).items()}
+    fields = _open_preset(config.name, config.settings)
     for axis in COMMON:
         if axis not in fields:
             expected = StrategyConfig.model_fields[axis].default
@@ -203,7 +203,7 @@ def _coerce(axis: str, value: object) -> object:
     probe = {"warmup": WarmupConfig}.get(axis)
     if probe is not None:
         return None if value is None else probe.model_validate(value)
-    return getattr(_Axes(**{axis: value}), axis)
+    return getattr(_Axes.model_validate({axis: value}), axis)
 
 
 class _Axes(BaseModel):
@@ -248,20 +248,20 @@ def _check_prior(config: StrategyConfig) -> None:
     ):
         if needy and prior == "none":
             raise ValueError(
-                f"prior: none, but {axis} {member!r} mixes in a prior; set prior to strata, tracker, global or "
-                f"your own"
+                f"prior: none, but {axis} {member!r} mixes in a prior; set prior to strata, tracker, "
+                f"global or your own"
             )
     if budget in ("allocated", "weighted") and prior not in FORESIGHT:
         raise ValueError(
-            f"prior: {prior!r} speaks only after sampling, but budget {budget!r} chooses by it beforehand; set "
-            f"prior to one of {', '.join(FORESIGHT)}"
+            f"prior: {prior!r} speaks only after sampling, but budget {budget!r} chooses by it beforehand; "
+            f"set prior to one of {', '.join(FORESIGHT)}"
         )
     if fusion == "james_stein" and prior not in ("pool", "custom"):
         raise ValueError(f"prior: {prior!r} under fusion 'james_stein'; set prior to pool")
     if fusion == "ebpo" and prior not in ("global", "strata", "custom"):
         raise ValueError(
-            f"prior: {prior!r} under fusion 'ebpo', which needs the spread between and within prompts; set prior "
-            f"to global or strata"
+            f"prior: {prior!r} under fusion 'ebpo', which needs the spread between and within prompts; set "
+            f"prior to global or strata"
         )
 
 

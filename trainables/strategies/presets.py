@@ -14,8 +14,8 @@ from pydantic import Field
 
 from trainables.strategies.axes import (
     PAPER_ALPHA,
-    Alpha,
     Allocated,
+    Alpha,
     Axis,
     BatchStd,
     BetaCounts,
@@ -58,7 +58,7 @@ class Preset(Axis):
 
 
 class Grpo(Preset):
-    """GRPO (arXiv 2402.03300, eq. 3 and section 4.1.2): (r - mean) / (std + 1e-6), std with ddof 1 as in verl.
+    """GRPO (arXiv 2402.03300, section 4.1.2): (r - mean) / (std + 1e-6), std with ddof 1 as in verl.
 
     Departs: sequence or token mean is the shared loss setting; no KL term.
     """
@@ -173,7 +173,7 @@ class V05(Preset):
 
 
 class V05Loo(V05):
-    """V0.5 with mean, count and prior taken without the scored rollout: no self-coupling (not in the paper)."""
+    """V0.5 with mean, count and prior without the scored rollout: no self-coupling (not in the paper)."""
 
     def fusion(self) -> Tested:
         return Tested(alpha=self.alpha, leave_one_out=True)

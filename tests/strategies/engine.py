@@ -1,0 +1,103 @@
+"""One fake engine for all strategies: Bernoulli rewards, no model. It enforces the room like the loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from trainables.strategies.batch import Batch, Decision, Kind, Pool, Requests, Room, Stats, Verdict
+from trainables.strategies.protocol import Strategy
+
+
+@dataclass
+class FakeEngine:
+    """`rate_C` are the true pass rates of the prompts; prompt c is in stratum `stratum_C[c]`."""
+
+    rate_C: np.ndarray
+    stratum_C: np.ndarray
+    total: int = 128
+    rounds: int = 12
+    seed: int = 0
+    failure_rate: float = 0.0
+    shaping: float = 0.0
+    cursor: int = 0
+    drawn: int = 0
+    decisions: list[Decision] = field(default_factory=list)
+
+    def step(self, strategy: Strategy, step: int = 0, room: Room | None = None) -> Batch:
+        """One step up to scoring; `observe` is the caller's."""
+        rng = np.random.default_rng((self.seed, step))
+        room = room or Room(rollouts=self.total, rounds=self.rounds, step=step, total=self.total)
+        requests = strategy.select(self.pool(rng), room)
+        batch = None
+        while True:
+            requests = self._cut(requests, room.rollouts)
+            if requests.rollouts:
+                batch = self._draw(requests, batch, rng)
+                room = replace(room, rollouts=room.rollouts - requests.rollouts)
+            if batch is None:
+                raise RuntimeError("nothing was drawn")
+            if requests.rollouts:
+                room = replace(room, rounds=room.rounds - 1)
+            decision = strategy.decide(batch, room)
+            self.decisions.append(decision)
+            if decision.drop_P is not None:
+                batch = replace(batch, dropped_P=batch.dropped_P | decision.drop_P)
+            if decision.done or room.rollouts <= 0 or room.rounds <= 0 or not requests.rollouts:
+                return batch
+            parts = [decision.more] if decision.more is not None else []
+            if decision.new_prompts:
+                parts.append(strategy.select(self.pool(rng), room, decision.new_prompts))
+            requests = Requests(
+                *(
+                    np.concatenate([getattr(p, name) for p in parts])
+                    for name in ("prompt_R", "count_R", "kind_R", "trainable_R")
+                )
+            )
+
+    def pool(self, rng: np.random.Generator) -> Pool:
+        order = np.roll(np.arange(len(self.rate_C)), -self.cursor)
+        return Pool(order, self.stratum_C[order], rng)
+
+    def _cut(self, requests: Requests, room: int) -> Requests:
+        before = np.cumsum(requests.count_R) - requests.count_R
+        return replace(requests, count_R=np.clip(room - before, 0, requests.count_R))
+
+    def _draw(self, requests: Requests, batch: Batch | None, rng: np.random.Generator) -> Batch:
+        row = np.repeat(np.arange(len(requests.prompt_R)), requests.count_R)
+        known = np.zeros(0, np.int64) if batch is None else batch.prompt_id_P
+        fresh = [p for p in dict.fromkeys(requests.prompt_R[row].tolist()) if p not in set(known.tolist())]
+        self.cursor = (self.cursor + len(fresh)) % len(self.rate_C)
+        ids = np.concatenate([known, np.array(fresh, np.int64)])
+        place = {p: i for i, p in enumerate(ids.tolist())}
+        prompt = requests.prompt_R[row]
+        n = len(row)
+        self.drawn += n
+        verdict = np.where(rng.random(n) < self.failure_rate, int(Verdict.ERROR), int(Verdict.OK))
+        correct = (rng.random(n) < self.rate_C[prompt]).astype(float)
+        greedy = requests.kind_R[row] == Kind.GREEDY
+        correct = np.where(greedy, (self.rate_C[prompt] > 0.5) * 1.0, correct) * (verdict == Verdict.OK)
+        length = rng.integers(1, 9, n)
+        shaping = self.shaping * (length > 6) * (verdict == Verdict.OK)
+        new = {
+            "prompt_N": np.array([place[p] for p in prompt.tolist()], np.int64),
+            "round_N": np.full(n, 0 if batch is None else int(batch.round_N.max()) + 1),
+            "kind_N": requests.kind_R[row],
+            "trainable_N": requests.trainable_R[row],
+            "verdict_N": verdict,
+            "correct_N": correct,
+            "reward_N": correct - shaping,
+            "length_N": length,
+            "version_N": np.zeros(n, np.int64),
+        }
+        if batch is not None:
+            new = {k: np.concatenate([getattr(batch, k), v]) for k, v in new.items()}
+        dropped = np.zeros(len(ids), np.bool_)
+        if batch is not None:
+            dropped[: batch.prompts] = batch.dropped_P
+        return Batch(prompt_id_P=ids, stratum_P=self.stratum_C[ids], dropped_P=dropped, **new)
+
+
+def stats(step: int = 0, logprob_change: float = 0.01) -> Stats:
+    return Stats(step=step, logprob_change=logprob_change)

@@ -1,0 +1,68 @@
+"""What a prior says: a pass rate per prompt, per rollout or per token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trainables.strategies.batch import BoolArray, FloatArray
+from trainables.strategies.groups import Groups
+
+
+@dataclass(frozen=True)
+class Belief:
+    """Predicted mean `correct`, in reward units. Exactly one of the three levels is given."""
+
+    mean_P: FloatArray | None = None
+    """Per prompt. Must not depend on the prompt's own rewards of this step."""
+    mean_N: FloatArray | None = None
+    """Per rollout, read from that rollout's own trajectory (but never from its reward)."""
+    tokens: tuple[FloatArray, ...] | None = None
+    """Per token: the value of the state each response token is drawn from, N arrays of shape (T_n,)."""
+    sd_P: FloatArray | None = None
+    """Standard deviation of the prompt's true pass rate around the belief."""
+    within_P: FloatArray | None = None
+    """Variance of one reward around its prompt's pass rate, where the prior estimates it (EBPO)."""
+    excludes_own: bool = False
+    """For `mean_N`: True if entry i was read from the *other* rollouts already."""
+    known_P: BoolArray | None = None
+    """False: no belief about this prompt (its greedy rollout could not be judged); it is not trained, and
+    `mean_P` holds any number of the range there."""
+
+    def known(self, prompts: int) -> BoolArray:
+        """Prompts that have a belief, (P,)."""
+        return np.ones(prompts, np.bool_) if self.known_P is None else self.known_P
+
+    def for_prompts(self, groups: Groups) -> FloatArray:
+        """One belief per prompt, (P,): as given, or the mean over the group's used rollouts."""
+        if self.mean_P is not None:
+            return self.mean_P
+        return groups.with_values(self._rollouts(groups)).mean_P
+
+    def for_rollouts(
+        self, groups: Groups, leave_one_out: bool = False, per_round: bool = False
+    ) -> FloatArray:
+        """One belief per rollout, (N,).
+
+        With `leave_one_out`, a belief read from trajectories becomes the mean over the group's other
+        rollouts (with `per_round`: earlier rounds and the others of its own round). NaN where there is
+        no other rollout to read.
+        """
+        if self.mean_P is not None:
+            return self.mean_P[groups.prompt_N]
+        own_N = self._rollouts(groups)
+        if self.excludes_own:
+            return own_N
+        if not leave_one_out:
+            return own_N
+        count_N, sum_N = groups.with_values(own_N).others(per_round)
+        mean_N: FloatArray = np.divide(sum_N, count_N, out=np.full(len(own_N), np.nan), where=count_N > 0)
+        return mean_N
+
+    def _rollouts(self, groups: Groups) -> FloatArray:
+        if self.mean_N is not None:
+            return self.mean_N
+        if self.tokens is not None:
+            return np.array([v[0] if len(v) else np.nan for v in self.tokens], dtype=np.float64)
+        raise ValueError("a Belief gives mean_P, mean_N or tokens")

@@ -1,0 +1,76 @@
+"""Base of all budgets: how many rollouts each prompt gets, and when to stop."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from trainables.strategies.batch import Batch, Decision, FloatArray, IntArray, Kind, Pool, Requests, Room
+from trainables.strategies.belief import Belief
+from trainables.strategies.groups import Groups
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a budget may look at before sampling."""
+
+    pool: Pool
+    room: Room
+    wanted: int | None
+    """Fresh prompts an earlier decision asked for; None at the start of the step."""
+    overhead: int = 0
+    """Further rollouts of each prompt that the prior needs (ReMax: the greedy one)."""
+    belief: Belief | None = None
+    """Belief about the pool's prompts, (C,); only for budgets with `foresight`."""
+
+    def prompts(self, each: int, room: int | None = None) -> int:
+        """Prompts of `each` rollouts (and the overhead) that fit `room`, the pool and the wish."""
+        left = self.room.rollouts if room is None else min(room, self.room.rollouts)
+        fit = min(left // (each + self.overhead), len(self.pool.prompt_C))
+        return fit if self.wanted is None else min(fit, self.wanted)
+
+    def take(self, prompts: int, each: int) -> Requests:
+        """`each` samples of the first `prompts` prompts of the pool."""
+        return Requests.samples(self.pool.prompt_C[:prompts], each)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a budget may look at after a round."""
+
+    batch: Batch
+    groups: Groups
+    """`correct` of the valid rollouts."""
+    room: Room
+    prior_P: FloatArray | None = None
+    """Belief per prompt; only for budgets that read the prior."""
+    overhead: int = 0
+
+    @property
+    def drawn_P(self) -> IntArray:
+        """Samples paid for per prompt, whatever the verifier said: caps count these."""
+        sampled_N = self.batch.kind_N == Kind.SAMPLE
+        return np.bincount(self.batch.prompt_N[sampled_N], minlength=self.batch.prompts)
+
+
+class Budget(ABC):
+    """Subclass this for a budget of your own. Whatever `decide` asks for, the loop enforces the room."""
+
+    reads_prior: bool = False
+    """True: `decide` gets `prior_P`."""
+    foresight: bool = False
+    """True: `select` gets a belief about the pool."""
+
+    @abstractmethod
+    def select(self, outlook: Outlook) -> Requests:
+        """Which prompts to sample, and how often. Within `outlook.room.rollouts`."""
+
+    def decide(self, progress: Progress) -> Decision:
+        """After each round. The default is done."""
+        return Decision()
+
+    def shortfall(self, progress: Progress) -> float:
+        """Share of the step's prompts that wanted more rollouts than they got (diagnostic)."""
+        return 0.0

@@ -1,0 +1,159 @@
+"""A strategy made of a prior, a fusion, a budget, an estimator and a normaliser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from trainables.strategies.batch import (
+    Batch,
+    BoolArray,
+    Decision,
+    FloatArray,
+    Needs,
+    Pool,
+    Requests,
+    Room,
+    Scores,
+    Stats,
+)
+from trainables.strategies.belief import Belief
+from trainables.strategies.budget.base import Budget, Outlook, Progress
+from trainables.strategies.budget.fixed import Fixed
+from trainables.strategies.diagnostics import describe
+from trainables.strategies.estimators import Estimator, MonteCarlo
+from trainables.strategies.fusion.base import Fusion
+from trainables.strategies.fusion.group import GroupMean
+from trainables.strategies.groups import Groups
+from trainables.strategies.normalisers import NoNormaliser, Normaliser
+from trainables.strategies.priors.base import Prior
+from trainables.strategies.priors.none import NoPrior
+from trainables.strategies.scale import UNIT, Scale, check_batch, check_belief
+
+NO_ROOM = Room(rollouts=0, rounds=0, step=0, total=0)
+
+
+@dataclass
+class Composed:
+    """The `Strategy` of one point in prior x fusion x budget. Only the prior has state."""
+
+    prior: Prior = field(default_factory=NoPrior)
+    fusion: Fusion = field(default_factory=GroupMean)
+    budget: Budget = field(default_factory=Fixed)
+    estimator: Estimator = field(default_factory=MonteCarlo)
+    normaliser: Normaliser = field(default_factory=NoNormaliser)
+    weighting: Literal["rollout", "prompt"] = "rollout"
+    scale: Scale = UNIT
+
+    def needs(self) -> Needs:
+        needs = self.prior.needs()
+        return replace(needs, at_decide=True) if self.budget.reads_prior and _reads(needs) else needs
+
+    def select(self, pool: Pool, room: Room, wanted: int | None = None) -> Requests:
+        belief = None
+        if self.budget.foresight:
+            belief = self.prior.foresee(pool.prompt_C, pool.stratum_C)
+            if belief is not None and belief.mean_P is not None:
+                check_belief(belief.mean_P, pool.prompt_C, self.scale)
+        requests = self.budget.select(Outlook(pool, room, wanted, self._overhead, belief))
+        return requests if self.prior.extra is None else _with_extra(requests, int(self.prior.extra))
+
+    def decide(self, batch: Batch, room: Room) -> Decision:
+        check_batch(batch, self.scale)
+        groups = Groups.of(batch, self.scale)
+        belief = self._believe(batch, groups) if self.budget.reads_prior else None
+        return self.budget.decide(self._progress(batch, groups, belief, room))
+
+    def score(self, batch: Batch) -> Scores:
+        check_batch(batch, self.scale)
+        groups = Groups.of(batch, self.scale)
+        belief = self._believe(batch, groups)
+        baseline = self.fusion.fuse(groups, belief)
+        shaped = groups.with_values(batch.reward_N)
+        scored_N = baseline.scored_N
+        shaping_N = _shaping(batch, groups, self.fusion)
+        advantage_N = np.where(scored_N, groups.value_N - baseline.mean_N + shaping_N, 0.0)
+        normalised_N = self.normaliser.rollouts(advantage_N, shaped, scored_N)
+        weight_N = self._weights(groups, scored_N)
+        progress = self._progress(batch, groups, belief, NO_ROOM)
+        notes = describe(batch, groups, belief, baseline, advantage_N, self.budget.shortfall(progress))
+        if belief is None or belief.tokens is None or not _tokenwise(self.fusion):
+            return Scores(normalised_N, weight_N, diagnostics=notes)
+        reward_N = np.where(groups.mask_N, batch.reward_N, 0.0)
+        advantages, targets = self.estimator.tokens(reward_N, belief.tokens)
+        advantages = self.normaliser.tokens(advantages, shaped, scored_N)
+        return Scores(normalised_N, weight_N, advantages, targets, notes)
+
+    def observe(self, batch: Batch, stats: Stats) -> None:
+        check_batch(batch, self.scale)
+        self.prior.observe(batch, stats)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"prior": self.prior.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.prior.load_state_dict(state["prior"])
+
+    @property
+    def _overhead(self) -> int:
+        return 0 if self.prior.extra is None else 1
+
+    def _believe(self, batch: Batch, groups: Groups) -> Belief | None:
+        belief = self.prior.predict(batch)
+        if belief is not None:
+            mean_P = belief.for_prompts(groups)
+            speaks_P = groups.count_P > 0
+            check_belief(mean_P[speaks_P], batch.prompt_id_P[speaks_P], self.scale)
+        return belief
+
+    def _progress(self, batch: Batch, groups: Groups, belief: Belief | None, room: Room) -> Progress:
+        prior_P = belief.for_prompts(groups) if belief is not None and self.budget.reads_prior else None
+        return Progress(batch, groups, room, prior_P, self._overhead)
+
+    def _weights(self, groups: Groups, scored_N: BoolArray) -> FloatArray:
+        weight_N = scored_N.astype(np.float64)
+        if self.weighting == "prompt":
+            count_P = groups.total(weight_N)
+            mean = weight_N.sum() / max(1, int((count_P > 0).sum()))
+            weight_N *= mean / np.maximum(count_P, 1.0)[groups.prompt_N]
+        return weight_N
+
+
+def _reads(needs: Needs) -> bool:
+    return needs.features or needs.values
+
+
+def _tokenwise(fusion: Fusion) -> bool:
+    """Only a baseline that is the prior itself keeps the prior's per-token resolution."""
+    return bool(getattr(fusion, "keeps_tokens", False))
+
+
+def _with_extra(requests: Requests, kind: int) -> Requests:
+    """The requests and one untrained rollout of another kind for each of their prompts."""
+    prompt = np.unique(requests.prompt_R)
+    return Requests(
+        prompt_R=np.concatenate([requests.prompt_R, prompt]),
+        count_R=np.concatenate([requests.count_R, np.ones(len(prompt), np.int64)]),
+        kind_R=np.concatenate([requests.kind_R, np.full(len(prompt), kind, np.int64)]),
+        trainable_R=np.concatenate([requests.trainable_R, np.zeros(len(prompt), np.bool_)]),
+    )
+
+
+def _shaping(batch: Batch, groups: Groups, fusion: Fusion) -> FloatArray:
+    """The shaping part of each advantage: shaping minus its own baseline, (N,).
+
+    The prior speaks about correctness only, so shaping is centred by its group (without the rollout itself
+    where the fusion leaves it out); a group of one by the other rollouts of the batch.
+    """
+    shaping = groups.with_values(batch.reward_N - groups.value_N)
+    if not shaping.value_N.any():
+        return np.zeros(len(shaping.value_N))
+    count_N, sum_N = shaping.others(fusion.per_round)
+    if not fusion.leaves_out:
+        count_N, sum_N = count_N + 1.0, sum_N + shaping.value_N
+    alone_N = shaping.count_P[groups.prompt_N] < 2
+    used = max(1.0, float(groups.mask_N.sum()) - 1.0)
+    rest_N = (shaping.value_N.sum() - shaping.value_N) / used
+    return np.asarray(shaping.value_N - np.where(alone_N, rest_N, sum_N / np.maximum(count_N, 1.0)))

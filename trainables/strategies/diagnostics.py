@@ -1,0 +1,71 @@
+"""Scalars that `score` reports, under the same names for every strategy. Undefined ones are left out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trainables.strategies.batch import Batch, FloatArray
+from trainables.strategies.belief import Belief
+from trainables.strategies.fusion.base import Baseline
+from trainables.strategies.groups import Groups
+
+ACCEPTED = 1e-12
+"""A group weight up to this counts as an accepted prior."""
+
+
+def describe(
+    batch: Batch,
+    groups: Groups,
+    belief: Belief | None,
+    baseline: Baseline,
+    advantage_N: FloatArray,
+    shortfall: float,
+) -> dict[str, float]:
+    """Diagnostics of one scored batch.
+
+    prompts, rollouts_per_prompt (paid samples), uniform_groups, dropped_prompts, invalid_rollouts (shares),
+    scored_rollouts (share), shortfall, baseline_mean, adv_var_over_reward_var (before normalising); with a
+    prior also prior_mean, prior_rmse (against group means), prior_error (the same without their sampling
+    noise), prior_accept_rate, w_mean.
+    """
+    live_P = groups.count_P > 0
+    scored_N = baseline.scored_N
+    notes = {
+        "prompts": float(batch.prompts),
+        "rollouts_per_prompt": batch.rollouts / max(1, batch.prompts),
+        "scored_rollouts": _mean(scored_N),
+        "invalid_rollouts": _mean(batch.verdict_N != 0),
+        "dropped_prompts": _mean(batch.dropped_P),
+        "uniform_groups": _mean(groups.uniform_P[live_P]),
+        "shortfall": shortfall,
+    }
+    if scored_N.any():
+        notes["baseline_mean"] = float(baseline.mean_N[scored_N].mean())
+        notes["reward_mean"] = float(groups.value_N[scored_N].mean())
+        variance = float(batch.reward_N[scored_N].var())
+        if variance > 0:
+            notes["adv_var_over_reward_var"] = float(advantage_N[scored_N].var()) / variance
+    if baseline.w_P is not None and live_P.any():
+        notes["w_mean"] = float(baseline.w_P[live_P].mean())
+    if belief is not None and live_P.any():
+        notes |= _prior(groups, belief.for_prompts(groups))
+        if baseline.w_P is not None:
+            notes["prior_accept_rate"] = _mean(baseline.w_P[live_P] <= ACCEPTED)
+    return notes
+
+
+def _prior(groups: Groups, prior_P: FloatArray) -> dict[str, float]:
+    live_P, pair_P = groups.count_P > 0, groups.count_P >= 2
+    square_P = (groups.mean_P - prior_P) ** 2
+    notes = {
+        "prior_mean": float(prior_P[live_P].mean()),
+        "prior_rmse": float(np.sqrt(square_P[live_P].mean())),
+    }
+    if pair_P.any():
+        noise_P = groups.variance_P / np.maximum(groups.count_P, 1.0)
+        notes["prior_error"] = float(np.sqrt(max(0.0, (square_P - noise_P)[pair_P].mean())))
+    return notes
+
+
+def _mean(flags: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> float:
+    return float(flags.mean()) if flags.size else 0.0

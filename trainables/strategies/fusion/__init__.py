@@ -1,0 +1,1 @@
+"""How prior and observed rewards become one baseline."""

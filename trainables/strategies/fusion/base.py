@@ -1,0 +1,50 @@
+"""Base of all fusions: prior and observed rewards become one baseline per rollout. Pure functions."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from trainables.strategies.batch import BoolArray, FloatArray
+from trainables.strategies.belief import Belief
+from trainables.strategies.groups import Groups
+from trimtab.errors import StrategyError
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A baseline per rollout, in reward units."""
+
+    mean_N: FloatArray
+    """0 where `scored_N` is False."""
+    scored_N: BoolArray
+    """Rollouts that have a baseline; the others are not trained."""
+    w_P: FloatArray | None = None
+    """Mean weight of the group's own data in a prompt's baseline, in [0, 1]."""
+
+
+class Fusion(ABC):
+    """Subclass this for a fusion of your own."""
+
+    leaves_out: bool = False
+    """True: a rollout's baseline does not contain its own reward."""
+    per_round: bool = False
+    """True: it reads earlier rounds and its own round only."""
+
+    @abstractmethod
+    def fuse(self, groups: Groups, belief: Belief | None) -> Baseline:
+        """Baselines of (N,) rollouts. `belief` is None only where the strategy has no prior."""
+
+
+def required(belief: Belief | None, fusion: str) -> Belief:
+    """The belief, or a StrategyError if the strategy has none."""
+    if belief is None:
+        raise StrategyError(f"strategy.prior: none, but fusion {fusion!r} needs one; set strategy.prior")
+    return belief
+
+
+def masked(mean_N: FloatArray, scored_N: BoolArray, w_P: FloatArray | None = None) -> Baseline:
+    """A Baseline with 0 in the rows that have none."""
+    return Baseline(np.where(scored_N, mean_N, 0.0), scored_N, w_P)

@@ -1,0 +1,1 @@
+"""What we believe about a prompt before (or without) its own group."""

@@ -1,0 +1,42 @@
+"""Base of all priors: what we believe about a prompt before (or without) its own group."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from trainables.strategies.batch import Batch, IntArray, Kind, Needs, Stats
+from trainables.strategies.belief import Belief
+
+
+class Prior(ABC):
+    """Subclass this for a prior of your own: `predict` is enough if it keeps no state.
+
+    `predict` may read everything in the batch except the rewards of the prompt it speaks about. State
+    changes in `observe` only, so this step's rewards never enter this step's prior.
+    """
+
+    extra: Kind | None = None
+    """Kind of one additional, untrained rollout per prompt that the prior reads (ReMax: greedy)."""
+
+    def needs(self) -> Needs:
+        """What the loop must compute for `predict`."""
+        return Needs()
+
+    @abstractmethod
+    def predict(self, batch: Batch) -> Belief | None:
+        """Belief about this batch's prompts, rollouts or tokens; None: no opinion at all."""
+
+    def foresee(self, prompt_C: IntArray, stratum_C: IntArray) -> Belief | None:
+        """Belief about prompts that were not sampled yet, (C,); None where the prior needs trajectories."""
+        return None
+
+    def observe(self, batch: Batch, stats: Stats) -> None:
+        """After the update: learn from the step."""
+        return
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        return None
