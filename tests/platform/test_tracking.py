@@ -185,7 +185,7 @@ def test_names_that_mlflow_refuses_are_made_acceptable(journal, store_uri) -> No
     assert run.data.metrics["train/w_0 _share_"] == 0.25
 
 
-def test_a_server_that_is_down_costs_nothing_and_is_caught_up(journal, store_uri, tmp_path) -> None:
+def test_a_server_that_is_down_costs_nothing_and_is_caught_up(journal, store_uri, tmp_path, capsys) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -210,6 +210,7 @@ def test_a_server_that_is_down_costs_nothing_and_is_caught_up(journal, store_uri
     finally:
         server.terminate()
         server.wait(timeout=30)
+    assert capsys.readouterr().out == "", "the terminal belongs to the progress display"
     (run,) = children(store_uri)
     assert history(store_uri, run, "by_rollouts/accuracy") == [(1280 * i, a) for i, a in enumerate(CURVE)]
 
