@@ -24,6 +24,10 @@ class Belief:
     """Standard deviation of the prompt's true pass rate around the belief."""
     within_P: FloatArray | None = None
     """Variance of one reward around its prompt's pass rate, where the prior estimates it (EBPO)."""
+    fresh_P: BoolArray | None = None
+    """Prompts the prior has never met (its mean is then that of the others)."""
+    silent_P: BoolArray | None = None
+    """Prompts without an opinion: their mean is NaN and their rollouts are not trained under the prior."""
     excludes_own: bool = False
     """For `mean_N`: True if entry i was read from the *other* rollouts already."""
     known_P: BoolArray | None = None

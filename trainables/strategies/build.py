@@ -9,22 +9,31 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from trainables.strategies import axes
+from trainables.strategies.budget.allocated import Allocated
 from trainables.strategies.budget.base import Budget
 from trainables.strategies.budget.dynamic import Dynamic
 from trainables.strategies.budget.fixed import Fixed
 from trainables.strategies.budget.sequential import Sequential
+from trainables.strategies.budget.two_phase import TwoPhase
+from trainables.strategies.budget.weighted import Weighted
 from trainables.strategies.composed import Composed
 from trainables.strategies.config import StrategyConfig
 from trainables.strategies.estimators import Estimator, Gae, MonteCarlo
 from trainables.strategies.fusion.base import Fusion
-from trainables.strategies.fusion.group import GroupMean, LeaveOneOut
+from trainables.strategies.fusion.group import GroupMean, LeaveOneOut, LengthWeighted
+from trainables.strategies.fusion.prior_only import PriorOnly
+from trainables.strategies.fusion.shrinkage import BetaCounts, Ebpo, JamesStein
 from trainables.strategies.fusion.tested import Tested
 from trainables.strategies.normalisers import BatchStd, GroupStd, NoNormaliser, Normaliser
 from trainables.strategies.priors.base import Prior
+from trainables.strategies.priors.greedy import GreedyPrior
 from trainables.strategies.priors.none import NoPrior
+from trainables.strategies.priors.pool import PoolPrior
 from trainables.strategies.priors.strata import GlobalPrior, StrataPrior
+from trainables.strategies.priors.tracker import TrackerPrior
 from trainables.strategies.protocol import Strategy
 from trainables.strategies.scale import Scale
+from trainables.strategies.warmup import Warmup
 from trimtab.errors import StrategyError
 
 T = TypeVar("T")
@@ -33,16 +42,27 @@ PRIORS: dict[str, type[Prior]] = {
     "none": NoPrior,
     "strata": StrataPrior,
     "global": GlobalPrior,
+    "tracker": TrackerPrior,
+    "pool": PoolPrior,
+    "greedy": GreedyPrior,
 }
 FUSIONS: dict[str, type[Fusion]] = {
     "group_mean": GroupMean,
     "leave_one_out": LeaveOneOut,
+    "prior_only": PriorOnly,
     "tested": Tested,
+    "beta": BetaCounts,
+    "james_stein": JamesStein,
+    "ebpo": Ebpo,
+    "length_weighted": LengthWeighted,
 }
 BUDGETS: dict[str, type[Budget]] = {
     "fixed": Fixed,
     "sequential": Sequential,
     "dynamic": Dynamic,
+    "allocated": Allocated,
+    "two_phase": TwoPhase,
+    "weighted": Weighted,
 }
 ESTIMATORS: dict[str, type[Estimator]] = {"monte_carlo": MonteCarlo, "gae": Gae}
 NORMALISERS: dict[str, type[Normaliser]] = {
@@ -69,7 +89,7 @@ def build_strategy(config: StrategyConfig, prior: Prior | None = None) -> Strate
         own: Strategy = _imported("custom", config.custom, config.params, Strategy)
         return own
     scale = Scale(*config.reward_range)
-    return Composed(
+    main = Composed(
         prior=prior if prior is not None else build_prior(config.prior, scale),
         fusion=_member("fusion", FUSIONS, config.fusion, Fusion),
         budget=_member("budget", BUDGETS, config.budget, Budget, _rule(config)),
@@ -78,6 +98,9 @@ def build_strategy(config: StrategyConfig, prior: Prior | None = None) -> Strate
         weighting=config.weighting,
         scale=scale,
     )
+    if config.warmup is None:
+        return main
+    return Warmup(build_strategy(config.warmup.strategy), main, config.warmup.updates)
 
 
 def build_prior(config: axes.Prior, scale: Scale) -> Prior:

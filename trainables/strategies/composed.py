@@ -57,7 +57,7 @@ class Composed:
             belief = self.prior.foresee(pool.prompt_C, pool.stratum_C)
             if belief is not None and belief.mean_P is not None:
                 check_belief(belief.mean_P, pool.prompt_C, self.scale)
-        requests = self.budget.select(Outlook(pool, room, wanted, self._overhead, belief))
+        requests = self.budget.select(Outlook(pool, room, wanted, self._overhead, belief, self.scale))
         return requests if self.prior.extra is None else _with_extra(requests, int(self.prior.extra))
 
     def decide(self, batch: Batch, room: Room) -> Decision:
@@ -105,6 +105,8 @@ class Composed:
         if belief is not None:
             mean_P = belief.for_prompts(groups)
             speaks_P = groups.count_P > 0
+            if belief.silent_P is not None:
+                speaks_P &= ~belief.silent_P
             check_belief(mean_P[speaks_P], batch.prompt_id_P[speaks_P], self.scale)
         return belief
 

@@ -109,7 +109,8 @@ class StrategyConfig(BaseModel):
         """Rollouts that a single prompt needs at least, greedy ones included."""
         if self.custom is not None:
             return 1
-        own = smallest_group(self.budget) + (1 if self.prior.type == "greedy" else 0)
+        first = max(smallest_group(self.budget), getattr(self.budget, "bootstrap", 0))
+        own = first + (1 if self.prior.type == "greedy" else 0)
         return max(own, self.warmup.strategy.min_rollouts() if self.warmup else 0)
 
     def label(self) -> str:

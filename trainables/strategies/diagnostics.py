@@ -55,7 +55,10 @@ def describe(
 
 
 def _prior(groups: Groups, prior_P: FloatArray) -> dict[str, float]:
-    live_P, pair_P = groups.count_P > 0, groups.count_P >= 2
+    speaks_P = np.isfinite(prior_P)
+    live_P, pair_P = (groups.count_P > 0) & speaks_P, (groups.count_P >= 2) & speaks_P
+    if not live_P.any():
+        return {}
     square_P = (groups.mean_P - prior_P) ** 2
     notes = {
         "prior_mean": float(prior_P[live_P].mean()),

@@ -10,6 +10,8 @@ import numpy as np
 from trainables.strategies.batch import Batch, Decision, FloatArray, IntArray, Kind, Pool, Requests, Room
 from trainables.strategies.belief import Belief
 from trainables.strategies.groups import Groups
+from trainables.strategies.scale import UNIT, Scale
+from trimtab.errors import StrategyError
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,17 @@ class Outlook:
     """Further rollouts of each prompt that the prior needs (ReMax: the greedy one)."""
     belief: Belief | None = None
     """Belief about the pool's prompts, (C,); only for budgets with `foresight`."""
+    scale: Scale = UNIT
+
+    @property
+    def rate_C(self) -> FloatArray:
+        """Predicted pass rates of the pool's prompts, in [0, 1]."""
+        if self.belief is None or self.belief.mean_P is None:
+            raise StrategyError(
+                "strategy.prior: cannot speak about prompts before they are sampled, as this budget needs; "
+                "set prior to strata, tracker or global"
+            )
+        return self.scale.unit(self.belief.mean_P)
 
     def prompts(self, each: int, room: int | None = None) -> int:
         """Prompts of `each` rollouts (and the overhead) that fit `room`, the pool and the wish."""

@@ -46,5 +46,6 @@ def required(belief: Belief | None, fusion: str) -> Belief:
 
 
 def masked(mean_N: FloatArray, scored_N: BoolArray, w_P: FloatArray | None = None) -> Baseline:
-    """A Baseline with 0 in the rows that have none."""
+    """A Baseline with 0 in the rows that have none; NaN (a prior without an opinion) is none."""
+    scored_N = scored_N & np.isfinite(mean_N)
     return Baseline(np.where(scored_N, mean_N, 0.0), scored_N, w_P)

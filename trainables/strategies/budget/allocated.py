@@ -1,0 +1,121 @@
+"""Rollouts allocated by predicted pass rate before sampling (V0, arXiv 2602.03584, section 4.3).
+
+Maximise sum_i U(B_i, p_i), U(B, p) = B (1 - p) (1 - (1 - p)^(B - 1)), sum B_i <= total, low <= B_i <= high.
+U is convex in B for small p, so spending one rollout at a time starves hard prompts; the exact dynamic
+programme is the oracle, the Lagrangian a cheap near-optimum.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from trainables.strategies.batch import FloatArray, IntArray, Requests
+from trainables.strategies.budget.base import Budget, Outlook
+from trimtab.errors import StrategyError
+
+
+def utility(count: FloatArray | IntArray, rate: FloatArray) -> FloatArray:
+    """U(B, p); broadcasts. Expected wrong answers of a group that also holds a right one among the others."""
+    return np.asarray(count * (1.0 - rate) * (1.0 - (1.0 - rate) ** (count - 1.0)))
+
+
+def allocate(rate_P: FloatArray, total: int, low: int, high: int, method: str) -> IntArray:
+    """Rollouts per prompt, (P,), at most `total` in all. Raises StrategyError if `low` each do not fit."""
+    if low > high:
+        raise StrategyError(f"budget.low: {low} exceeds high={high}; lower low or raise high")
+    if low * len(rate_P) > total:
+        raise StrategyError(
+            f"budget.low: {low} rollouts of {len(rate_P)} prompts exceed the step's {total}; raise "
+            f"rollouts_per_step or group_size"
+        )
+    if not len(rate_P):
+        return np.zeros(0, np.int64)
+    table_PB = utility(np.arange(low, high + 1)[None, :], rate_P[:, None])
+    return low + METHODS[method](table_PB, total - low * len(rate_P))
+
+
+def _greedy(table_PB: FloatArray, spare: int, start_P: IntArray | None = None) -> IntArray:
+    """One rollout at a time to the largest marginal gain (the paper's rule)."""
+    prompts, choices = table_PB.shape
+    extra = np.zeros(prompts, np.int64) if start_P is None else start_P.copy()
+    step_PB = np.diff(table_PB, axis=1)
+    heap = [(-float(step_PB[i, extra[i]]), i) for i in range(prompts) if extra[i] < choices - 1]
+    heapq.heapify(heap)
+    for _ in range(spare - int(extra.sum())):
+        if not heap:
+            break
+        _, i = heapq.heappop(heap)
+        extra[i] += 1
+        if extra[i] < choices - 1:
+            heapq.heappush(heap, (-float(step_PB[i, extra[i]]), i))
+    return extra
+
+
+def _lagrangian(table_PB: FloatArray, spare: int) -> IntArray:
+    """Each prompt maximises U - price * B; the price is bisected to fit, leftovers go greedily."""
+    cost_B = np.arange(table_PB.shape[1])
+    cheap, dear = 0.0, float(np.abs(table_PB).max()) + 1.0
+    extra_P = np.zeros(len(table_PB), np.int64)
+    for _ in range(60):
+        price = (cheap + dear) / 2.0
+        wish_P = (table_PB - price * cost_B).argmax(axis=1)
+        if wish_P.sum() > spare:
+            cheap = price
+        else:
+            dear, extra_P = price, wish_P
+    return _greedy(table_PB, spare, extra_P)
+
+
+def _exact(table_PB: FloatArray, spare: int) -> IntArray:
+    """Knapsack by dynamic programming: best value of the first prompts for every number of spare rollouts."""
+    prompts, choices = table_PB.shape
+    spare = min(spare, prompts * (choices - 1))
+    best_S = np.zeros(spare + 1)
+    choice_PS = np.zeros((prompts, spare + 1), np.int64)
+    for i in range(prompts):
+        value_S = np.full(spare + 1, -np.inf)
+        for extra in range(min(choices - 1, spare) + 1):
+            offer_S = best_S[: spare + 1 - extra] + table_PB[i, extra]
+            better_S = offer_S > value_S[extra:]
+            value_S[extra:][better_S] = offer_S[better_S]
+            choice_PS[i, extra:][better_S] = extra
+        best_S = value_S
+    extra_P = np.zeros(prompts, np.int64)
+    left = int(best_S.argmax())
+    for i in range(prompts - 1, -1, -1):
+        extra_P[i] = choice_PS[i, left]
+        left -= int(extra_P[i])
+    return extra_P
+
+
+METHODS: dict[str, Callable[[FloatArray, int], IntArray]] = {
+    "greedy": _greedy,
+    "lagrangian": _lagrangian,
+    "exact": _exact,
+}
+
+
+@dataclass(frozen=True)
+class Allocated(Budget):
+    """`rollouts_per_step // group_size` prompts share the step by their predicted pass rates."""
+
+    group_size: int = 16
+    low: int = 2
+    high: int = 128
+    method: Literal["greedy", "lagrangian", "exact"] = "greedy"
+
+    foresight = True
+
+    def select(self, outlook: Outlook) -> Requests:
+        prompts = outlook.prompts(self.group_size)
+        if prompts == 0:
+            return outlook.take(0, 0)
+        cap = outlook.room.rollouts if outlook.wanted is None else prompts * self.group_size
+        cap -= prompts * outlook.overhead
+        count_P = allocate(outlook.rate_C[:prompts], cap, self.low, self.high, self.method)
+        return Requests.samples(outlook.pool.prompt_C[:prompts], count_P)

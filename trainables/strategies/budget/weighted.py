@@ -1,0 +1,44 @@
+"""Prompts sampled by how undecided the prior is (SPO, arXiv 2509.13232, section 3.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trainables.strategies.batch import Kind, Requests
+from trainables.strategies.budget.base import Budget, Outlook
+
+
+@dataclass(frozen=True)
+class Weighted(Budget):
+    """Draw prompts without replacement with weight sqrt(v (1 - v)) + floor, v the predicted pass rate.
+
+    With `bootstrap`, a prompt that the prior never met gets that many untrained rollouts instead, which
+    start its tracker. They are paid for, and train nothing in this step.
+    """
+
+    group_size: int = 1
+    floor: float = 0.05
+    bootstrap: int = 0
+
+    foresight = True
+
+    def select(self, outlook: Outlook) -> Requests:
+        rate_C = outlook.rate_C
+        weight_C = np.sqrt(rate_C * (1.0 - rate_C)) + self.floor
+        # Smallest of Exp(1) / weight: sampling without replacement in one pass (Efraimidis-Spirakis).
+        order = np.argsort(outlook.pool.rng.exponential(size=len(weight_C)) / weight_C, kind="stable")
+        fresh_C = outlook.belief.fresh_P if outlook.belief is not None else None
+        starts_C = np.zeros(len(order), np.bool_) if fresh_C is None or not self.bootstrap else fresh_C[order]
+        count_C = np.where(starts_C, self.bootstrap, self.group_size)
+        fits_C = np.cumsum(count_C + outlook.overhead) <= outlook.room.rollouts
+        if outlook.wanted is not None:
+            fits_C &= np.arange(len(order)) < outlook.wanted
+        taken = int(fits_C.sum())
+        return Requests(
+            prompt_R=outlook.pool.prompt_C[order[:taken]],
+            count_R=count_C[:taken].astype(np.int64),
+            kind_R=np.full(taken, int(Kind.SAMPLE), np.int64),
+            trainable_R=np.asarray(~starts_C[:taken]),
+        )

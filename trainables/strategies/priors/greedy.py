@@ -1,0 +1,30 @@
+"""Reward of one greedy rollout per prompt (ReMax, arXiv 2310.10505, algorithm 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trainables.strategies.batch import Batch, Kind, Verdict
+from trainables.strategies.belief import Belief
+from trainables.strategies.groups import Groups
+from trainables.strategies.priors.base import Prior
+from trainables.strategies.scale import UNIT, Scale
+
+
+@dataclass
+class GreedyPrior(Prior):
+    """The greedy answer's `correct`: drawn beside the samples, paid for, never trained.
+
+    Silent where the greedy answer is missing or could not be verified.
+    """
+
+    scale: Scale = UNIT
+    extra = Kind.GREEDY
+
+    def predict(self, batch: Batch) -> Belief:
+        used_N = (batch.kind_N == Kind.GREEDY) & (batch.verdict_N == Verdict.OK)
+        groups = Groups(batch.prompt_N, np.where(used_N, batch.correct_N, 0.0), batch.prompts, used_N)
+        silent_P = groups.count_P == 0
+        return Belief(mean_P=np.where(silent_P, np.nan, groups.mean_P), silent_P=np.asarray(silent_P))

@@ -1,0 +1,104 @@
+"""Per-prompt Beta counts with forgetting (SPO, arXiv 2509.13232, section 3.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from trainables.strategies.batch import Batch, FloatArray, IntArray, Needs, Stats
+from trainables.strategies.belief import Belief
+from trainables.strategies.groups import Groups, first_round_N
+from trainables.strategies.priors.base import Prior
+from trainables.strategies.priors.strata import MASS
+from trainables.strategies.scale import UNIT, Scale, verified_N
+
+
+@dataclass
+class TrackerPrior(Prior):
+    """v = a / (a + b), read before the update. At a visit with s successes in k rollouts:
+
+        a <- rho a + s;  b <- rho b + k - s;  rho = 2^(-D / half_change), kept within [keep_min, keep_max]
+
+    D is the policy's change since the prompt's last visit: the sum of the updates' mean absolute log-prob
+    changes (SPO measures it on the prompt itself). A first visit sets `mass` pseudo-counts at the Jeffreys
+    mean (s + 1/2) / (k + 1). A prompt never met is believed to be the mean of those that were.
+    State is in [0, 1] units, one column per prompt met.
+    """
+
+    mass: float = 8.0
+    half_change: float = 0.06
+    keep_min: float = 0.875
+    keep_max: float = 0.96
+    start: float = 0.5
+    scale: Scale = UNIT
+    prompt_M: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Prompts met, ascending."""
+    counts_3M: FloatArray = field(default_factory=lambda: np.zeros((3, 0)))
+    """a, b, and the value of `clock` at the last visit."""
+    clock: float = 0.0
+    """Summed change of the policy, nats."""
+
+    def needs(self) -> Needs:
+        return Needs(logprob_change=True)
+
+    def predict(self, batch: Batch) -> Belief:
+        return self.foresee(batch.prompt_id_P, batch.stratum_P)
+
+    def foresee(self, prompt_C: IntArray, stratum_C: IntArray) -> Belief:
+        a_M, b_M, _ = self.counts_3M
+        pool = (a_M.sum() + MASS * self.start) / (a_M.sum() + b_M.sum() + MASS)
+        row_C, known_C = self._find(prompt_C)
+        a_C, b_C = np.full(len(prompt_C), pool), np.full(len(prompt_C), 1.0 - pool)
+        a_C[known_C], b_C[known_C] = a_M[row_C[known_C]], b_M[row_C[known_C]]
+        mean_C = a_C / (a_C + b_C)
+        sd_C = np.sqrt(mean_C * (1.0 - mean_C) / (a_C + b_C + 1.0))
+        return Belief(
+            mean_P=self.scale.reward(mean_C), sd_P=self.scale.width * sd_C, fresh_P=np.asarray(~known_C)
+        )
+
+    def observe(self, batch: Batch, stats: Stats) -> None:
+        used_N = first_round_N(batch, verified_N(batch))
+        unit_N = np.where(used_N, self.scale.unit(batch.correct_N), 0.0)
+        groups = Groups(batch.prompt_N, unit_N, batch.prompts, used_N)
+        visited = np.flatnonzero(groups.count_P > 0)
+        prompt_V, count_V, sum_V = batch.prompt_id_P[visited], groups.count_P[visited], groups.sum_P[visited]
+        known_V = self._find(prompt_V)[1]
+        self._insert(prompt_V[~known_V])
+        row_V = np.searchsorted(self.prompt_M, prompt_V)
+        a_V, b_V, last_V = self.counts_3M[:, row_V]
+        rho_V = np.clip(2.0 ** (-(self.clock - last_V) / self.half_change), self.keep_min, self.keep_max)
+        first_V = self.mass * (sum_V + 0.5) / (count_V + 1.0)
+        self.counts_3M[0, row_V] = np.where(known_V, rho_V * a_V + sum_V, first_V)
+        self.counts_3M[1, row_V] = np.where(known_V, rho_V * b_V + count_V - sum_V, self.mass - first_V)
+        self.counts_3M[2, row_V] = self.clock
+        self.clock += stats.logprob_change
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "prompt_M": self.prompt_M.copy(),
+            "counts_3M": self.counts_3M.copy(),
+            "clock": float(self.clock),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.prompt_M = np.asarray(state["prompt_M"], np.int64).copy()
+        self.counts_3M = np.asarray(state["counts_3M"], np.float64).reshape(3, -1).copy()
+        self.clock = float(state["clock"])
+
+    def _find(self, prompt_C: IntArray) -> tuple[IntArray, Any]:
+        """Column of each prompt, and whether it was met."""
+        row_C = np.searchsorted(self.prompt_M, prompt_C)
+        known_C = np.zeros(len(prompt_C), np.bool_)
+        inside = row_C < len(self.prompt_M)
+        known_C[inside] = self.prompt_M[row_C[inside]] == prompt_C[inside]
+        return row_C, known_C
+
+    def _insert(self, prompt_V: IntArray) -> None:
+        if not len(prompt_V):
+            return
+        merged = np.union1d(self.prompt_M, prompt_V)
+        counts = np.zeros((3, len(merged)))
+        counts[:, np.searchsorted(merged, self.prompt_M)] = self.counts_3M
+        self.prompt_M, self.counts_3M = merged, counts

@@ -1,0 +1,56 @@
+"""Train with one strategy first, while another one's prior gathers evidence (POISE's cold start)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from trainables.strategies.batch import Batch, Decision, Needs, Pool, Requests, Room, Scores, Stats
+from trainables.strategies.protocol import Strategy
+
+
+@dataclass
+class Warmup:
+    """`first` for `updates` updates, then `main`. Both observe every step."""
+
+    first: Strategy
+    main: Strategy
+    updates: int
+    seen: int = 0
+
+    @property
+    def active(self) -> Strategy:
+        return self.first if self.seen < self.updates else self.main
+
+    def needs(self) -> Needs:
+        """The union: what `main` learns from must be there from the first step."""
+        a, b = self.first.needs(), self.main.needs()
+        return Needs(
+            features=a.features or b.features,
+            values=a.values or b.values,
+            at_decide=a.at_decide or b.at_decide,
+            layers=tuple(sorted({*a.layers, *b.layers})),
+            logprob_change=a.logprob_change or b.logprob_change,
+        )
+
+    def select(self, pool: Pool, room: Room, wanted: int | None = None) -> Requests:
+        return self.active.select(pool, room, wanted)
+
+    def decide(self, batch: Batch, room: Room) -> Decision:
+        return self.active.decide(batch, room)
+
+    def score(self, batch: Batch) -> Scores:
+        return self.active.score(batch)
+
+    def observe(self, batch: Batch, stats: Stats) -> None:
+        self.first.observe(batch, stats)
+        self.main.observe(batch, stats)
+        self.seen += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"first": self.first.state_dict(), "main": self.main.state_dict(), "seen": self.seen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.first.load_state_dict(state["first"])
+        self.main.load_state_dict(state["main"])
+        self.seen = int(state["seen"])
