@@ -1,9 +1,12 @@
 """The command line: exit codes, messages, and what it must not import."""
 
 import json
+import os
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from importlib import metadata
 from pathlib import Path
 
@@ -139,6 +142,35 @@ def test_ui_needs_a_store_and_serves_on_loopback_only(tmp_path: Path) -> None:
     assert line[line.index("--artifacts-destination") + 1] == "/data/artifacts"
 
 
+@pytest.mark.slow
+def test_ui_answers_and_leaves_nothing_behind(store_uri, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    line = [sys.executable, "-m", "trimtab.cli", "ui", "--home", str(tmp_path / "home"), "--port", str(port)]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(f"MLflow UI: http://127.0.0.1:{port}")
+        assert answers(port, within_s=120)
+    finally:
+        process.terminate()
+        assert process.wait(timeout=30) == 0
+    assert not answers(port, within_s=0)
+
+
+def answers(port: int, within_s: float) -> bool:
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as reply:
+                return bool(reply.status == 200)
+        except OSError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.3)
+
+
 def test_doctor_has_one_line_a_check(tmp_path: Path) -> None:
     done = trimtab("doctor", "--home", str(tmp_path))
     names = ["python", "packages", "tested set", "gpus", "vllm", "ray", "mlflow", "memory", "disk"]
@@ -148,8 +180,6 @@ def test_doctor_has_one_line_a_check(tmp_path: Path) -> None:
 
 
 def test_doctor_finds_a_stale_build_lock(tmp_path: Path) -> None:
-    import os
-
     lock = tmp_path / "torch_extensions" / "deepspeed_shm_comm" / "lock"
     lock.parent.mkdir(parents=True)
     lock.touch()

@@ -205,7 +205,7 @@ def test_a_server_that_is_down_costs_nothing_and_is_caught_up(journal, store_uri
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path,
     )  # fmt: skip
     try:
-        left = tracker.close("finished", timeout_s=90)
+        left = tracker.close("finished", timeout_s=150)
         assert left == []
     finally:
         server.terminate()

@@ -119,6 +119,8 @@ class Tracker:
         runs = len({op.key for op in self._outbox})
         what = f"{metrics} metric values and {kinds['run updates']} run updates of {runs} runs"
         why = self._problem or f"the store did not take them within {timeout_s:g} s"
+        if self._problem is None and not self._thread.is_alive():
+            why = "the tracker broke: its traceback is in the output above"
         return f"{what} are not in {self._uri} ({why}); the sweep's records/ folder holds them"
 
 
