@@ -8,8 +8,9 @@ response lengths (given, or left to the model in `short`), exact-match rewards, 
 
 Not equal: TRL generates with transformers' `generate` in the training process, so it syncs no weights,
 and every row waits for the longest. Rewards are computed in-process and not in killable processes. The
-optimizer is plain torch and not DeepSpeed. There is no separate teacher-forced pass before the update (with one update
-per batch TRL takes the update's own log-probs as the old ones), hence no importance correction or parity probe.
+optimizer is plain torch and not DeepSpeed. There is no separate teacher-forced pass before the update
+(with one update per batch TRL takes the update's own log-probs as the old ones), hence no importance
+correction or parity probe.
 """
 
 from __future__ import annotations
