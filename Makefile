@@ -62,10 +62,12 @@ format: $(DEV)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-# Rewrites constraints.txt with the newest versions that pyproject.toml allows. Test before committing.
+# Rewrites constraints.txt with the newest versions that pyproject.toml allows, one set for CPU and GPU. Test
+# before committing.
 constraints: $(BIN)/uv
 	$(BIN)/uv pip install --python $(BIN)/python --quiet $(TORCH_BACKEND) $(BUILD_NEEDS)
-	$(BIN)/uv pip compile --python $(BIN)/python pyproject.toml --extra cpu --extra dev --extra bench \
+	$(BIN)/uv pip compile --python $(BIN)/python pyproject.toml \
+	  --extra cpu --extra gpu --extra dev --extra bench \
 	  --no-build-isolation $(TORCH_BACKEND) --upgrade --no-emit-index-url --no-annotate --no-header --quiet \
 	  --output-file $(VENV)/constraints.new
 	sed 's/+cpu//' $(VENV)/constraints.new > constraints.txt
