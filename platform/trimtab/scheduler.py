@@ -11,7 +11,7 @@ from trimtab.search import TIME
 from trimtab.spec import SweepSpec
 
 
-class ReferenceSafeASHA(AsyncHyperBandScheduler):  # type: ignore[misc]  # untyped base
+class ReferenceSafeASHA(AsyncHyperBandScheduler):
     """ASHA over the candidates. The reference is never stopped and never fills a rung: everything is compared
     with its whole curve."""
 

@@ -59,7 +59,7 @@ def _sampler(spec: SweepSpec) -> optuna.samplers.BaseSampler:
     )
 
 
-class StudySearcher(Searcher):  # type: ignore[misc]  # untyped base
+class StudySearcher(Searcher):
     """Asks the study for configurations and tells it what became of them.
 
     The reference comes first. It is a trial of the study too (without searched parameters), so that the study

@@ -116,7 +116,7 @@ def _run_trials(spec: SweepSpec, name: str, folder: Path, plan: Plan, model: str
                 run_config=tune.RunConfig(name="tune", storage_path=str(folder), verbose=0),
             )
             results = tuner.fit()
-            return results.num_errors == plan.trials
+            return bool(results.num_errors == plan.trials)
         finally:
             slots.close(CLOSE_S)
 

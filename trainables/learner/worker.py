@@ -22,6 +22,7 @@ import torch.distributed as dist
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from trainables.config import LearnerConfig, LossConfig
+from trainables.learner.extensions import skip_shm_extension
 from trainables.learner.losses import LossInput, policy_loss
 from trainables.learner.tokens import (
     Float32,
@@ -74,6 +75,7 @@ class Learner:
     def reset(self, model: str, config: LearnerConfig, temperature: float, seed: int) -> None:
         """Load the base weights afresh and build a new DeepSpeed engine around them."""
         self.close()
+        skip_shm_extension()
         torch.manual_seed(seed)
         self._config, self._temperature, self._updates = config, temperature, 0
         dtype = self.dtype()

@@ -14,7 +14,7 @@ from trainables.learner.weights import Weights
 from trainables.rollouts.engine import Drawn, DrawRequest, eos_token_ids
 
 
-class _SeededSampler(LogitsProcessor):  # type: ignore[misc]  # untyped base
+class _SeededSampler(LogitsProcessor):
     """Turns greedy search into seeded sampling, one random stream a row.
 
     `generate` has one seed for a whole batch; a row's tokens would then depend on its neighbours. The

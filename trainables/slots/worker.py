@@ -5,11 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ray
+
+from trainables import checkpoints
 from trainables.config import TrialConfig, VerifierConfig
+from trainables.lease import Lease, Report
 
 if TYPE_CHECKING:
     from trainables.learner.group import LearnerGroup
@@ -35,7 +41,6 @@ class SlotSetup:
 
 def serve(loop_config: dict[str, Any]) -> None:
     """The Ray Train loop: rank 0 runs leases, the other ranks follow its commands."""
-    import ray.train
     import ray.train.torch
     import torch
     import torch.distributed as dist
@@ -62,7 +67,6 @@ def serve(loop_config: dict[str, Any]) -> None:
 
 
 def _serve_leases(setup: SlotSetup, group: LearnerGroup) -> None:
-    import ray
     from transformers import AutoTokenizer
 
     from trainables.rollouts.pool import EnginePool
@@ -79,18 +83,13 @@ def _serve_leases(setup: SlotSetup, group: LearnerGroup) -> None:
             if job == "wait":
                 group.idle()
                 continue
-            _serve_one(setup, job, group, engines, tokenizer, verifiers)
+            _serve_one(setup, job, partial(Lease, setup.model, tokenizer, group, engines, verifiers.get))
     finally:
         verifiers.close()
 
 
-def _serve_one(
-    setup: SlotSetup, job: dict[str, Any], group: LearnerGroup, engines: Any, tokenizer: Any, verifiers: Any
-) -> None:
+def _serve_one(setup: SlotSetup, job: dict[str, Any], lend: Callable[[Report], Lease]) -> None:
     """One lease: the seeds of one configuration, one after another."""
-    import ray
-
-    from trainables.lease import Lease
     from trainables.rlvr import run_trial
 
     token = job["token"]
@@ -98,10 +97,9 @@ def _serve_one(
     outcome, error = "finished", None
     for seed in job["seeds"]:
         report = _Reporter(setup.broker, token, seed)
-        lease = Lease(setup.model, tokenizer, group, engines, verifiers.get, report)
         output = Path(job["output"]) / f"seed-{seed}"
         try:
-            outcome = run_trial(lease, config, seed, output)
+            outcome = run_trial(lend(report), config, seed, output)
         except ray.exceptions.RayActorError as lost:
             # An engine died: this slot must be rebuilt before it can serve anyone.
             report("run_finished", status="failed", error=str(lost), traceback=traceback.format_exc())
@@ -121,8 +119,6 @@ def _serve_one(
 
 
 def _newest(output: Path) -> str | None:
-    from trainables import checkpoints
-
     found = checkpoints.latest(output)
     return str(found) if found else None
 
@@ -134,8 +130,6 @@ class _Reporter:
         self._broker, self._token, self._seed = broker, token, seed
 
     def __call__(self, event: str, **fields: Any) -> bool:
-        import ray
-
         pending = self._broker.push.remote(self._token, {"event": event, "seed": self._seed, **fields})
         return True if event == "stage" else bool(ray.get(pending))
 
