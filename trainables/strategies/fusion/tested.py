@@ -21,7 +21,7 @@ from trainables.strategies.batch import BoolArray, FloatArray
 from trainables.strategies.belief import Belief
 from trainables.strategies.fusion.base import Baseline, Fusion, masked, required
 from trainables.strategies.fusion.exact import accepts, check_binary
-from trainables.strategies.groups import Groups
+from trainables.strategies.groups import Groups, Totals
 
 SLICE = 1 << 15
 """Rollouts per pass of the leave-one-out kernel: its temporaries stay in the cache."""
@@ -88,8 +88,9 @@ class Tested(Fusion):
         prior_P = belief.mean_P
         # Only a prior read from trajectories is per rollout: per prompt, gathering slice by slice is faster.
         prior_N = np.zeros(0) if prior_P is not None else belief.for_rollouts(groups, True, self.per_round)
+        accepted_N = np.zeros(0, np.bool_)
         if self.test == "exact":
-            check_binary(groups)
+            accepted_N = self._accepted(groups, totals, prior_P, prior_N)
         for start in range(0, len(w_N), SLICE):
             part = slice(start, start + SLICE)
             cell = totals.cell_N[part]
@@ -99,7 +100,7 @@ class Tested(Fusion):
             d = np.where(others > 0, total / np.maximum(others, 1.0) - prior, 0.0)
             w = shrink_weight(d, v_C[cell], self.c if self.test == "chi2" else 1.0)
             if self.test == "exact":
-                w = np.where(self._accepted(groups, part, others, total, prior), 0.0, w)
+                w = np.where(accepted_N[part], 0.0, w)
             w_N[part] = w
             baseline_N[part] = prior + w * d
         scored_N = groups.mask_N & np.isfinite(baseline_N)
@@ -107,11 +108,24 @@ class Tested(Fusion):
         return masked(baseline_N, scored_N, w_P)
 
     def _accepted(
-        self, groups: Groups, part: slice, others: FloatArray, total: FloatArray, prior: FloatArray
+        self, groups: Groups, totals: Totals, prior_P: FloatArray | None, prior_N: FloatArray
     ) -> BoolArray:
-        """The exact test without the scored rollout. Rollouts of a group repeat few cases."""
-        known = np.isfinite(prior) & groups.mask_N[part]
-        case_M, back = np.unique(
-            np.stack([np.where(known, a, 0.0) for a in (others, total, prior)]), axis=1, return_inverse=True
-        )
-        return accepts(np.maximum(case_M[0], 0.0), case_M[1], case_M[2], self.alpha, groups)[back]
+        """The exact test without the scored rollout, (N,)."""
+        check_binary(groups)
+        low, high = groups.scale.low, groups.scale.high
+        if prior_P is None:
+            count_N, sum_N = groups.others(self.per_round)
+            prior_N = np.where(np.isfinite(prior_N), prior_N, low)
+            return accepts(count_N, sum_N, prior_N, self.alpha, groups)
+        # A cell's rollouts are two cases: the scored one was right, or it was wrong.
+        others_C = np.maximum(totals.count_C - 1.0, 0.0)
+        cells = len(others_C) // max(1, groups.prompts)
+        prior_C = np.repeat(prior_P, cells)
+        right_N = groups.value_N == high
+        accepted_N = np.empty(len(right_N), np.bool_)
+        for value, rows in ((low, np.flatnonzero(~right_N)), (high, np.flatnonzero(right_N))):
+            # A cell without such a rollout has no such case: limited to a possible sum, never asked for.
+            sum_C = np.clip(totals.sum_C - value, others_C * low, others_C * high)
+            accepted_C = accepts(others_C, sum_C, prior_C, self.alpha, groups)
+            accepted_N[rows] = accepted_C[totals.cell_N[rows]]
+        return accepted_N
