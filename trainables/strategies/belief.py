@@ -30,13 +30,6 @@ class Belief:
     """Prompts without an opinion: their mean is NaN and their rollouts are not trained under the prior."""
     excludes_own: bool = False
     """For `mean_N`: True if entry i was read from the *other* rollouts already."""
-    known_P: BoolArray | None = None
-    """False: no belief about this prompt (its greedy rollout could not be judged); it is not trained, and
-    `mean_P` holds any number of the range there."""
-
-    def known(self, prompts: int) -> BoolArray:
-        """Prompts that have a belief, (P,)."""
-        return np.ones(prompts, np.bool_) if self.known_P is None else self.known_P
 
     def for_prompts(self, groups: Groups) -> FloatArray:
         """One belief per prompt, (P,): as given, or the mean over the group's used rollouts."""

@@ -108,6 +108,10 @@ class Composed:
             if belief.silent_P is not None:
                 speaks_P &= ~belief.silent_P
             check_belief(mean_P[speaks_P], batch.prompt_id_P[speaks_P], self.scale)
+            if belief.mean_N is not None:
+                used_N = groups.mask_N
+                id_N = batch.prompt_id_P[batch.prompt_N]
+                check_belief(belief.mean_N[used_N], id_N[used_N], self.scale)
         return belief
 
     def _progress(self, batch: Batch, groups: Groups, belief: Belief | None, room: Room) -> Progress:

@@ -8,6 +8,7 @@ from trainables.strategies.batch import Batch, FloatArray
 from trainables.strategies.belief import Belief
 from trainables.strategies.fusion.base import Baseline
 from trainables.strategies.groups import Groups
+from trainables.strategies.scale import verified_N
 
 ACCEPTED = 1e-12
 """A group weight up to this counts as an accepted prior."""
@@ -29,6 +30,8 @@ def describe(
     noise), prior_accept_rate, w_mean.
     """
     live_P = groups.count_P > 0
+    # Dropped prompts included: they are exactly the uniform ones under dynamic sampling.
+    judged = Groups(batch.prompt_N, batch.correct_N, batch.prompts, verified_N(batch) & batch.trainable_N)
     scored_N = baseline.scored_N
     notes = {
         "prompts": float(batch.prompts),
@@ -36,7 +39,7 @@ def describe(
         "scored_rollouts": _mean(scored_N),
         "invalid_rollouts": _mean(batch.verdict_N != 0),
         "dropped_prompts": _mean(batch.dropped_P),
-        "uniform_groups": _mean(groups.uniform_P[live_P]),
+        "uniform_groups": _mean(judged.uniform_P[judged.count_P > 0]),
         "shortfall": shortfall,
     }
     if scored_N.any():
