@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from trainables.strategies.protocol import Strategy
 
 
 class Drawn(NamedTuple):
-    """Outcome of rollouts: `correct_N`, response `length_N`, and whatever the world wants back (the action)."""
+    """Outcome of rollouts: `correct_N`, response `length_N`, and the answer chosen."""
 
     correct_N: FloatArray
     length_N: IntArray
@@ -62,7 +62,7 @@ def wrong_prior(rate_C: FloatArray, sd: float, bias: float, rng: np.random.Gener
 
 
 def coin(rate_C: FloatArray) -> Draw:
-    """Rollouts that are right with the prompt's pass rate; the greedy one is right where that is above 1/2."""
+    """Rollouts that are right with the prompt's pass rate; a greedy one where that is above 1/2."""
 
     def draw(prompt_N: IntArray, kind_N: IntArray, rng: np.random.Generator) -> Drawn:
         rate_N = rate_C[prompt_N]
@@ -126,7 +126,7 @@ def _extend(
     place = np.full(int(ids.max()) + 1, -1)
     place[ids] = np.arange(len(ids))
     n = len(prompt)
-    new = {
+    new: dict[str, Any] = {
         "prompt_N": place[prompt],
         "round_N": np.full(n, 0 if batch is None else int(batch.round_N.max()) + 1),
         "kind_N": kind,
