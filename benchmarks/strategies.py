@@ -318,8 +318,8 @@ A softmax bandit: {types} types of prompts with pass rates from .08 to .92, {act
 them right. Its gradient is known in closed form. {samples:,} rollouts per row, {total:,} a step, each preset
 at its defaults. Given priors are off by a normal error of sd .1; the stub probe and critic give half of their
 own rollout's reward away. `scale` is the estimated over the true gradient along the true one; by type it
-shows whether prompts are reweighted; `off direction` is the rest, relative (sampling noise keeps it above 0). The
-gradient of a type is the sum over trained rollouts divided by the sum of their weights.
+shows whether prompts are reweighted; `off direction` is the rest, relative (sampling noise keeps it above 0).
+The gradient of a type is the sum over trained rollouts divided by the sum of their weights.
 
 {bias}
 
@@ -340,8 +340,8 @@ Mean squared error of the baseline over trained rollouts:
 {mse}
 
 Gradient noise per rollout spent, E[(r - b)^2] / scale^2 / E[p (1 - p)] x spent / trained; the oracle has 1
-and lower is better. `scale` = Cov(r - b, r) / Var r puts self-coupled baselines on the same footing: without it a
-group mean at k = 4 would look better than the oracle.
+and lower is better. `scale` = Cov(r - b, r) / Var r puts self-coupled baselines on the same footing: without it
+a group mean at k = 4 would look better than the oracle.
 
 {noise}
 

@@ -94,7 +94,7 @@ def test_parameters_of_a_preset_carry_type_default_and_bounds() -> None:
         ({"prior": "strata", "fusion": {"type": "tested", "per_round": True}}, r"needs leave_one_out: true"),
         (
             {**parse_strategy("rloo").model_dump(), "name": "grpo"},
-            r"differs from what preset 'grpo' stands for",
+            r"differs from what preset 'grpo'",
         ),
     ],
 )

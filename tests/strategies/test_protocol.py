@@ -250,7 +250,7 @@ def test_v05_keeps_uniform_groups_and_the_prior_gives_them_signal() -> None:
 
 
 def test_v0_gives_more_rollouts_where_the_utility_says_so() -> None:
-    strategy, batch = played("v0")
+    _, batch = played("v0")
     assert batch.rollouts == 128
     assert batch.prompts == 8
     assert np.bincount(batch.prompt_N).min() >= 2
@@ -398,7 +398,7 @@ def test_strata_are_believed_at_the_mean_of_all_until_they_are_seen() -> None:
     strategy.observe(batch, stats())
     unseen = prior.foresee(np.array([0]), np.array([99])).mean_P[0]
     assert unseen == pytest.approx((batch.correct_N[batch.round_N == 0].sum() + 1.0) / (96 + 2.0))
-    easy, hard = prior.foresee(np.zeros(2, np.int64), np.array([3, 0])).mean_P
+    easy, hard = prior.foresee(np.zeros(2, np.int64), np.array([batch.stratum_P.max(), 0])).mean_P
     assert easy > unseen > hard
 
 
