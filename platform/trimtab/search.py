@@ -71,6 +71,8 @@ class StudySearcher(Searcher):
         self._spec = spec
         self._study = study
         self._asked: dict[str, optuna.Trial] = {}
+        self._reported: dict[str, int] = {}
+        """Compute at each trial's last report; a study takes one value a step."""
         # Asked before anything is queued, or it would take the first queued configuration.
         self._reference: optuna.Trial | None = study.ask()
         for parameters in enqueued(spec):
@@ -100,8 +102,11 @@ class StudySearcher(Searcher):
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """Keep intermediate scores by compute, for pruned trials and for plots."""
-        if math.isfinite(result[SCORE]):
-            self._asked[trial_id].report(result[SCORE], step=int(result[TIME]))
+        step = int(result[TIME])
+        # A seed's first evaluation adds no compute: the score after the last seed stands.
+        if math.isfinite(result[SCORE]) and step > self._reported.get(trial_id, -1):
+            self._reported[trial_id] = step
+            self._asked[trial_id].report(result[SCORE], step=step)
 
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
