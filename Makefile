@@ -3,6 +3,7 @@
 PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3 2>/dev/null))
 EXTRA  ?= cpu
 SPEC   ?= search_spaces/quickstart.yaml
+BENCH  ?= trl_step
 ARGS   ?=
 
 VENV   := .venv
@@ -28,7 +29,7 @@ export DS_BUILD_OPS := 0
 INSTALL := $(BIN)/uv pip install --python $(BIN)/python --quiet $(TORCH_BACKEND) --constraint constraints.txt
 BUILD_NEEDS := torch numpy setuptools wheel ninja py-cpuinfo hatchling editables
 
-.PHONY: sweep plan ui stop doctor test test-slow lint format constraints install model clean
+.PHONY: sweep plan ui stop doctor test test-slow bench lint format constraints install model clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -43,7 +44,7 @@ ui stop doctor: $(READY)
 
 install: $(READY)
 
-# Trained on first use, a minute; afterwards this takes a tenth of a second.
+# Trained on first use, a minute and a half; afterwards this takes a tenth of a second.
 model: $(READY)
 	@$(BIN)/python -m trainables.models.tiny --cache $(HOME_)/models
 
@@ -52,6 +53,10 @@ test: lint model
 
 test-slow: $(DEV) model
 	$(BIN)/pytest -m slow $(ARGS)
+
+# One module of benchmarks/, two threads at most: `make bench BENCH=trl_step ARGS="--workload short"`.
+bench: $(DEV) model
+	OMP_NUM_THREADS=2 $(BIN)/python -m benchmarks.$(BENCH) $(ARGS)
 
 lint: $(DEV)
 	$(BIN)/ruff check

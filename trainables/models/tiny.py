@@ -1,7 +1,7 @@
 """The embedded default model, made on the spot: `python -m trainables.models.tiny --cache .trimtab/models`.
 
 `ensure_tiny` returns `<cache>/tiny-<hash of the recipe>`, a Hugging Face model directory that vLLM and
-`AutoModelForCausalLM` load offline. The first call trains it (about a minute on two CPU cores); one process
+`AutoModelForCausalLM` load offline. The first call trains it (a minute and a half on one CPU core); one process
 builds while others wait for it.
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ def write_model(recipe: Recipe, directory: Path) -> None:
 
     Raises ModelError where the target accuracy is not reached within the recipe's steps.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _one_thread():
         torch.manual_seed(recipe.seed)
         model = Qwen3ForCausalLM(model_config(recipe))
         _train(model, recipe)
@@ -47,6 +48,19 @@ def write_model(recipe: Recipe, directory: Path) -> None:
         pad_token_id=VOCABULARY[PAD],
     ).save_pretrained(directory)
     character_tokenizer(recipe.max_position).save_pretrained(directory)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Use a single thread: two halve the time on idle cores, but on busy ones they spin at each other's
+    barriers, and a step was seen to take twenty times as long.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def model_config(recipe: Recipe) -> Qwen3Config:
