@@ -340,8 +340,8 @@ Mean squared error of the baseline over trained rollouts:
 {mse}
 
 Gradient noise per rollout spent, E[(r - b)^2] / scale^2 / E[p (1 - p)] x spent / trained; the oracle has 1
-and lower is better. `scale` = Cov(r - b, r) / Var r puts self-coupled baselines on the same footing: without it
-a group mean at k = 4 would look better than the oracle.
+and lower is better. `scale` = Cov(r - b, r) / Var r puts self-coupled baselines on the same footing: without
+it a group mean at k = 4 would look better than the oracle.
 
 {noise}
 
