@@ -9,7 +9,7 @@ from benchmarks.strategies_sim import A, B, KnownPrior, coin, play, wrong_prior
 from trainables.strategies.belief import Belief
 from trainables.strategies.budget.sequential import Sequential
 from trainables.strategies.composed import Composed
-from trainables.strategies.fusion.tested import Tested as TestedFusion
+from trainables.strategies.fusion import tested
 from trainables.strategies.groups import Groups
 
 PROMPTS = 200_000
@@ -35,7 +35,7 @@ def test_error_of_the_prior_alone(sd: float, bias: float, expected: float) -> No
     assert found == pytest.approx(expected, abs=0.0015)
 
 
-def scales(fusion: TestedFusion) -> tuple[float, float]:
+def scales(fusion: tested.Tested) -> tuple[float, float]:
     """Gradient scale under sequential stopping, prior of sd .1: (prompts averaged, rollouts summed).
 
     The score function of a coin flip is proportional to r - mu.
@@ -56,8 +56,8 @@ def scales(fusion: TestedFusion) -> tuple[float, float]:
 
 
 def test_sequential_stopping_stretches_the_gradient_as_derived_and_per_round_fusion_repairs_it() -> None:
-    averaged, summed = scales(TestedFusion(leave_one_out=True))
+    averaged, summed = scales(tested.Tested(leave_one_out=True))
     assert averaged == pytest.approx(1.023, abs=0.004)
     assert summed == pytest.approx(1.034, abs=0.004)
-    _, repaired = scales(TestedFusion(leave_one_out=True, per_round=True))
+    _, repaired = scales(tested.Tested(leave_one_out=True, per_round=True))
     assert repaired == pytest.approx(1.0, abs=0.003)
