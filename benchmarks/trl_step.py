@@ -79,7 +79,7 @@ def trl_step(
 
 def _train(model: Path, workload: Workload, steps: int, warmup: int, lr: float, output: str) -> StepSeconds:
     from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
     from trl import GRPOConfig, GRPOTrainer
 
     tokens: list[int] = []
@@ -112,6 +112,7 @@ def _train(model: Path, workload: Workload, steps: int, warmup: int, lr: float, 
             disable_tqdm=True,
         ),
     )
+    trainer.remove_callback(PrinterCallback)  # standard output holds results only
     if workload.shortest is not None:
         _control_lengths(trainer, workload)
     timings = _timed_steps(trainer)
