@@ -96,7 +96,10 @@ def main() -> int:
         seconds = best(set_up(), repeats)
         missed += seconds > target
         verdict = "ok" if seconds <= target else "MISSED"
-        print(f"{name:55s} {seconds * 1e3:9.1f} ms   target {target * 1e3:6.0f} ms   {verdict}", flush=True)
+        print(
+            f"{name:55s} {seconds:8.4f} s = {seconds / target:5.2f} of {target:5.2f} s   {verdict}",
+            flush=True,
+        )
     return 1 if missed else 0
 
 

@@ -73,3 +73,14 @@ def test_own_strategy_doubles_the_advantage() -> None:
     own = build_strategy(parse_strategy(SPECS[-1])).score(batch)
     plain = build_strategy(parse_strategy("dr_grpo")).score(batch)
     np.testing.assert_allclose(own.advantage_N, 2.0 * plain.advantage_N)
+
+
+def test_a_config_says_what_it_waits_for_before_anything_is_built() -> None:
+    assert parse_strategy("v05").missing() is None
+    for name, word in (("v0", "context"), ("poise", "probe"), ("ppo", "critic")):
+        reason = parse_strategy(name).missing()
+        assert reason is not None
+        assert word in reason
+    assert (
+        parse_strategy({"preset": "v05", "warmup": {"updates": 2, "strategy": "ppo"}}).missing() is not None
+    )

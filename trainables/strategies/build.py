@@ -71,13 +71,6 @@ NORMALISERS: dict[str, type[Normaliser]] = {
     "batch_std": BatchStd,
 }
 
-LEARNED = {
-    "context": "an in-context value model (V0)",
-    "probe": "a probe on the policy's hidden states (POISE)",
-    "critic": "a token critic (PPO)",
-}
-"""Priors whose learner is not built yet."""
-
 
 def build_strategy(config: StrategyConfig, prior: Prior | None = None) -> Strategy:
     """Make a strategy run.
@@ -88,6 +81,9 @@ def build_strategy(config: StrategyConfig, prior: Prior | None = None) -> Strate
     if config.custom is not None:
         own: Strategy = _imported("custom", config.custom, config.params, Strategy)
         return own
+    missing = config.missing()
+    if prior is None and missing is not None:
+        raise StrategyError(missing)
     scale = Scale(*config.reward_range)
     main = Composed(
         prior=prior if prior is not None else build_prior(config.prior, scale),
@@ -104,12 +100,7 @@ def build_strategy(config: StrategyConfig, prior: Prior | None = None) -> Strate
 
 
 def build_prior(config: axes.Prior, scale: Scale) -> Prior:
-    """The configured prior; StrategyError if it must be learned and its learner does not exist yet."""
-    if config.type in LEARNED:
-        raise StrategyError(
-            f"strategy.prior: {config.type!r} needs {LEARNED[config.type]}, which is not available yet; use "
-            f"prior strata, tracker or global, or pass your own as 'package.module:Class'"
-        )
+    """The configured prior; a custom one brings its own scale."""
     extra = {} if isinstance(config, axes.Custom) else {"scale": scale}
     return _member("prior", PRIORS, config, Prior, extra)
 

@@ -28,6 +28,12 @@ COMMON = ("prior", "fusion", "budget", "estimator", "normaliser", "weighting", "
 
 NEEDS_PRIOR = ("prior_only", "tested", "beta", "ebpo", "james_stein")
 """Fusions that mix in a prior."""
+LEARNED = {
+    "context": "an in-context value model (V0)",
+    "probe": "a probe on the policy's hidden states (POISE)",
+    "critic": "a token critic (PPO)",
+}
+"""Priors whose learner is not built yet: they parse, and are refused when they are to run."""
 FORESIGHT = ("strata", "global", "tracker", "context", "custom")
 """Priors that speak before anything is sampled; `allocated` and `weighted` budgets choose by them."""
 
@@ -112,6 +118,17 @@ class StrategyConfig(BaseModel):
         first = max(smallest_group(self.budget), getattr(self.budget, "bootstrap", 0))
         own = first + (1 if self.prior.type == "greedy" else 0)
         return max(own, self.warmup.strategy.min_rollouts() if self.warmup else 0)
+
+    def missing(self) -> str | None:
+        """Why this strategy cannot run yet (its prior's learner does not exist), or None."""
+        if self.custom is not None:
+            return None
+        if self.prior.type in LEARNED:
+            return (
+                f"strategy.prior: {self.prior.type!r} needs {LEARNED[self.prior.type]}, which is not available "
+                f"yet; use prior strata, tracker or global, or pass your own as 'package.module:Class'"
+            )
+        return self.warmup.strategy.missing() if self.warmup is not None else None
 
     def label(self) -> str:
         """Short human name, such as `v05(k=4,alpha=0.1)` or `strata+tested(alpha=0.1)+sequential(4-16)`."""
