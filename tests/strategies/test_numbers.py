@@ -24,15 +24,15 @@ PROMPTS = 100_000
 SIGNED = 4.0
 """Squared rewards of +-1 over squared rewards of 0/1: the table is in +-1 units."""
 
-# sd, bias: prior alone, fused k=4, fused + sequential, mean k, share k > 4
+# sd, bias: fused k=4, fused + sequential, mean k, share k > 4
 TABLE = [
-    (0.00, 0.0, 0.000, 0.043, 0.006, 4.5, 0.17),
-    (0.05, 0.0, 0.010, 0.050, 0.014, 4.6, 0.18),
-    (0.10, 0.0, 0.037, 0.068, 0.035, 4.8, 0.20),
-    (0.20, 0.0, 0.129, 0.110, 0.084, 5.6, 0.28),
-    (0.30, 0.0, 0.251, 0.144, 0.118, 6.5, 0.34),
-    (0.10, 0.2, 0.192, 0.139, 0.124, 6.3, 0.37),
-    (0.10, 0.4, 0.606, 0.241, 0.224, 9.8, 0.63),
+    (0.00, 0.0, 0.043, 0.006, 4.5, 0.17),
+    (0.05, 0.0, 0.050, 0.014, 4.6, 0.18),
+    (0.10, 0.0, 0.068, 0.035, 4.8, 0.20),
+    (0.20, 0.0, 0.110, 0.084, 5.6, 0.28),
+    (0.30, 0.0, 0.144, 0.118, 6.5, 0.34),
+    (0.10, 0.2, 0.139, 0.124, 6.3, 0.37),
+    (0.10, 0.4, 0.241, 0.224, 9.8, 0.63),
 ]
 
 
@@ -59,17 +59,13 @@ def mse(
     return SIGNED * float((error**2).mean()), np.bincount(batch.prompt_N)
 
 
-@pytest.mark.parametrize(("sd", "bias", "alone", "fused", "sequential", "mean_k", "share"), TABLE)
+@pytest.mark.parametrize(("sd", "bias", "fused", "sequential", "mean_k", "share"), TABLE)
 def test_monte_carlo_table(
-    sd: float, bias: float, alone: float, fused: float, sequential: float, mean_k: float, share: float
+    sd: float, bias: float, fused: float, sequential: float, mean_k: float, share: float
 ) -> None:
     rng = np.random.default_rng(1)
     rate_C = rng.beta(A, B, PROMPTS)
     prior_C = wrong_prior(rate_C, sd, bias, rng)
-    # The table's prior-alone column of the last row is 0.606; its own sampling error is about .001.
-    assert SIGNED * ((prior_C - rate_C) ** 2).mean() == pytest.approx(
-        alone, abs=0.003 if bias == 0.4 else 0.0015
-    )
     fixed = strategy({"type": "fixed", "group_size": 4}, "tested", prior_C)
     assert mse(fixed, rate_C, 4 * PROMPTS, rng)[0] == pytest.approx(fused, abs=0.0015)
     extra = strategy({"type": "sequential", "reserve": 0.75}, "tested", prior_C)

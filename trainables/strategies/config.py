@@ -123,10 +123,11 @@ class StrategyConfig(BaseModel):
         """Why this strategy cannot run yet (its prior's learner does not exist), or None."""
         if self.custom is not None:
             return None
-        if self.prior.type in LEARNED:
+        kind = self.prior.type
+        if kind in LEARNED:
             return (
-                f"strategy.prior: {self.prior.type!r} needs {LEARNED[self.prior.type]}, which is not available "
-                f"yet; use prior strata, tracker or global, or pass your own as 'package.module:Class'"
+                f"strategy.prior: {kind!r} needs {LEARNED[kind]}, which is not available yet; use prior "
+                f"strata, tracker or global, or pass your own as 'package.module:Class'"
             )
         return self.warmup.strategy.missing() if self.warmup is not None else None
 
