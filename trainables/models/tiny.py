@@ -1,8 +1,8 @@
 """The embedded default model, made on the spot: `python -m trainables.models.tiny --cache .trimtab/models`.
 
 `ensure_tiny` returns `<cache>/tiny-<hash of the recipe>`, a Hugging Face model directory that vLLM and
-`AutoModelForCausalLM` load offline. The first call trains it (a minute and a half on one CPU core); one process
-builds while others wait for it.
+`AutoModelForCausalLM` load offline. The first call trains it (a minute and a half on one CPU core); one
+process builds while others wait for it.
 """
 
 from __future__ import annotations
