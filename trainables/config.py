@@ -154,6 +154,9 @@ class TrialConfig(Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> TrialConfig:
+        missing = self.strategy.missing()
+        if missing:
+            raise ValueError(f"strategy: {missing}")
         least = self.strategy.min_rollouts()
         if least > self.rollouts_per_step:
             raise ValueError(

@@ -74,6 +74,8 @@ def train_step(run: Run) -> bool:
     """One step of the algorithm. Returns False when the sweep asks the run to stop."""
     config, clock = run.config, Stopwatch()
     book = gather_rollouts(run, clock)
+    if not book.rollouts:
+        return _nothing_asked_for(run)
     tokens = book.tokens()
     with clock.part("logprobs"):
         forward = run.lease.learner.forward(tokens)
@@ -245,6 +247,17 @@ def _verify(run: Run, drawn: Drawn, split: Split, problem_N: IntArray) -> tuple[
     judgements = run.verifier.verify([(t, answers[p]) for t, p in zip(texts, problem_N, strict=True)])
     verdict_N = np.array([int(j.verdict) for j in judgements], dtype=np.int64)
     return verdict_N, np.array([j.correct for j in judgements], dtype=np.float64)
+
+
+def _nothing_asked_for(run: Run) -> bool:
+    """The last step's room may be too small for a strategy's first round; a full step's never is."""
+    if run.room() == run.config.rollouts_per_step:
+        raise StrategyError(
+            f"step {run.step}: strategy {run.config.strategy.label()} asked for no rollouts although there is "
+            f"room for {run.room()}; raise rollouts_per_step or mend its `select`"
+        )
+    run.exhausted = True
+    return True
 
 
 def _sync(run: Run) -> dict[str, float]:

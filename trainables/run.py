@@ -51,6 +51,8 @@ class Run:
     """Wall seconds in training steps; evaluation and start-up are not counted."""
     evaluated_at: int | None = None
     """Rollouts spent at the last evaluation."""
+    exhausted: bool = False
+    """True: what is left of the budget is too little for this strategy."""
     clock: Stopwatch = field(default_factory=Stopwatch)
 
     @staticmethod
@@ -63,6 +65,7 @@ class Run:
         train = task.split("train")
         strata = np.array([p.stratum for p in train], dtype=np.int64)
         lease.learner.reset(lease.model, config.learner, config.sampling.temperature, seed)
+        lease.engines.reset()
         verifier = lease.verifier(task.judge, config.verifier)
         verifier.check_golden(train, max_failure_rate=config.verifier.max_failure_rate)
         order = PromptOrder(strata, seed)
@@ -79,7 +82,7 @@ class Run:
         update on so few rollouts would be noisier than all others."""
         left = self.config.budget - self.rollouts
         per_step = self.config.rollouts_per_step
-        return min(left, per_step) if 2 * left > per_step else 0
+        return min(left, per_step) if 2 * left > per_step and not self.exhausted else 0
 
     def spend(self, rollouts: int, tokens: TokenBatch, seconds: float) -> None:
         self.step += 1

@@ -4,6 +4,7 @@ what these tests cost. Tests that need other processes start their own."""
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,7 +81,10 @@ def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for key, value in SETTINGS.items():
             patch.setenv(key, value)
-        patch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path_factory.mktemp("ray") / "token"))
+        # A token of our own: the user's belongs to other clusters.
+        token = tmp_path_factory.mktemp("ray") / "token"
+        token.write_text(secrets.token_hex(32))
+        patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
         ray.init(
             address="local", num_cpus=2, dashboard_host="127.0.0.1", log_to_driver=False, logging_level="ERROR"
         )

@@ -82,6 +82,10 @@ class Engine(Protocol):
         """Sample every rollout of the request."""
         ...
 
+    def reset(self) -> None:
+        """Forget whatever the last lease left in caches, NaN included."""
+        ...
+
     def load(self, weights: Weights, version: int) -> None:
         """Take new weights. Whatever was cached under the old ones is forgotten before this returns."""
         ...

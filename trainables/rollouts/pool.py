@@ -25,6 +25,9 @@ class EngineActor:
     def draw(self, request: DrawRequest) -> Drawn:
         return self._engine.draw(request)
 
+    def reset(self) -> None:
+        self._engine.reset()
+
     def load(self, weights: Weights, version: int) -> None:
         self._engine.load(weights, version)
 
@@ -58,6 +61,10 @@ class EnginePool:
         """The same request on every engine: what the parity probe compares."""
         drawn: list[Drawn] = ray.get([actor.draw.remote(request) for actor in self._actors])
         return drawn
+
+    def reset(self) -> None:
+        """Clear the caches of every engine; every lease begins with it."""
+        ray.get([actor.reset.remote() for actor in self._actors])
 
     def load(self, weights: Weights, version: int) -> None:
         """Send weights to every engine and wait until all have them. Sent once, however many engines."""

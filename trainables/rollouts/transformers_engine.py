@@ -21,7 +21,9 @@ class _SeededSampler(LogitsProcessor):
     arg-max of logits / T plus Gumbel noise is an exact sample of softmax(logits / T).
     """
 
-    def __init__(self, request: DrawRequest) -> None:
+    def __init__(self, request: DrawRequest, eos: list[int]) -> None:
+        self._eos = eos
+        self._min_tokens_R = request.min_tokens_R
         self._rng_R = [np.random.default_rng(int(seed) & (2**63 - 1)) for seed in request.seed_R]
         self._temperature_R = request.temperature_R
         self.logprobs: list[torch.Tensor] = []
@@ -30,6 +32,11 @@ class _SeededSampler(LogitsProcessor):
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.Tensor:
         temperature = torch.from_numpy(np.where(self._temperature_R > 0, self._temperature_R, 1.0))
         processed = torch.log_softmax(scores.float() / temperature[:, None].to(scores.device).float(), dim=-1)
+        if self._min_tokens_R is not None:
+            early_R = torch.from_numpy(self._min_tokens_R > len(self.logprobs))
+            closed = torch.zeros_like(processed, dtype=torch.bool)
+            closed[:, self._eos] = early_R[:, None].to(processed.device)
+            processed = torch.log_softmax(processed.masked_fill(closed, float("-inf")), dim=-1)
         self.logprobs.append(processed)
         noise = np.stack([rng.gumbel(size=scores.shape[1]) for rng in self._rng_R])
         noise[self._temperature_R == 0] = 0.0
@@ -61,7 +68,7 @@ class TransformersEngine:
         for row, prompt in enumerate(request.prompts):
             token_RS[row, longest - len(prompt) :] = prompt
             mask_RS[row, longest - len(prompt) :] = 1
-        sampler = _SeededSampler(request)
+        sampler = _SeededSampler(request, self._eos)
         output = self._model.generate(
             input_ids=torch.from_numpy(token_RS).to(self._device),
             attention_mask=torch.from_numpy(mask_RS).to(self._device),
@@ -87,6 +94,9 @@ class TransformersEngine:
             finished_R=finished_R,
             version=self._version,
         )
+
+    def reset(self) -> None:
+        """Nothing to forget: `generate` keeps no cache between calls."""
 
     def load(self, weights: Weights, version: int) -> None:
         state = dict(weights.tensors())

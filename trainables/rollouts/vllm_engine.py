@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 # Read by vLLM and torch when they are imported: keep the engine inside this process (it lives and dies with
 # its actor), let several engines share a CPU host instead of each binding to the first cores, and do not
@@ -81,6 +82,12 @@ class VllmEngine:
             version=self._version,
         )
 
+    def reset(self) -> None:
+        # A trial that diverged leaves NaN in the KV cache, and masked attention over a reused block is 0 x NaN:
+        # without this every later trial on the slot would read NaN.
+        self._llm.collective_rpc(_zero_kv_cache)
+        self._llm.reset_prefix_cache()
+
     def load(self, weights: Weights, version: int) -> None:
         self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": list(weights.tensors())})
         # vLLM keeps cached prefixes across a reload: they would be silently stale.
@@ -89,6 +96,11 @@ class VllmEngine:
 
     def close(self) -> None:
         self._llm.llm_engine.engine_core.shutdown()
+
+
+def _zero_kv_cache(worker: Any) -> None:
+    for cache in worker.model_runner.kv_caches:
+        cache.zero_()
 
 
 def _chosen(logprobs: FlatLogprobs) -> Float32:

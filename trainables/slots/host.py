@@ -71,6 +71,11 @@ class Slots:
         self._hosts: list[Any] = []
         self._running: list[Any] = []
 
+    @property
+    def engines(self) -> list[Any]:
+        """Handles of all engine actors, slot by slot."""
+        return list(self._engines)
+
     def start(self) -> None:
         """Start all slots; returns before they are ready. Trials may queue at once."""
         ray.get(self._broker.expect.remote(self._names))
