@@ -146,6 +146,13 @@ def test_a_worker_killed_while_idle_costs_nothing(judge: str) -> None:
         assert verdicts(pool, ["right"] * 10) == [Verdict.OK] * 10
 
 
+def test_a_worker_killed_while_starting_costs_nothing(judge: str) -> None:
+    with VerifierPool(judge, processes=2) as pool:
+        for pid in pool.pids():
+            os.kill(pid, signal.SIGKILL)
+        assert verdicts(pool, ["right"] * 10) == [Verdict.OK] * 10
+
+
 def test_a_judge_that_prints_does_not_disturb(judge: str) -> None:
     with VerifierPool(judge) as pool:
         assert verdicts(pool, ["print", "right"]) == [Verdict.OK, Verdict.OK]
@@ -232,7 +239,7 @@ def test_workers_die_with_a_parent_that_is_killed(judge: str, busy_with: str) ->
         ("broken_judge:judge", r"'broken_judge:judge' cannot be imported \(RuntimeError: not today\)"),
         ("no_such_module:judge", "cannot be imported .ModuleNotFoundError"),
         ("obedient_judge:no_such_function", "cannot be imported .AttributeError"),
-        ("dying_judge:judge", "a worker ended with code 7 before it was ready"),
+        ("dying_judge:judge", "3 workers in a row ended before they were ready, the last with code 7"),
     ],
 )
 def test_a_judge_that_cannot_be_imported(judge: str, path: str, message: str) -> None:

@@ -27,6 +27,8 @@ LARGEST_CHUNK = 64
 """Answers sent to a worker at once: amortises the round trip, and keeps several workers evenly busy."""
 START_TIMEOUT_S = 120.0
 """A worker that has not imported its judge by then never will."""
+START_ATTEMPTS = 3
+"""Starts that may fail in a row: one may be bad luck (out of memory), three are a broken judge."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class VerifierPool:
         self._timeout_s = timeout_s
         self._selector = selectors.DefaultSelector()
         self._workers = [self._start() for _ in range(processes)]
+        self._failed_starts = 0
         self._closed = False
 
     def verify(self, pairs: Sequence[tuple[str, str]]) -> list[Judgement]:
@@ -153,7 +156,12 @@ class VerifierPool:
         self._note(handle, self._stop(handle), call)
         code = handle.process.returncode
         if not handle.ready:
-            raise VerifierError(f"verifier: a worker ended with code {code} before it was ready; see its log")
+            self._failed_starts += 1
+            if self._failed_starts >= START_ATTEMPTS:
+                raise VerifierError(
+                    f"verifier: {START_ATTEMPTS} workers in a row ended before they were ready, the last "
+                    f"with code {code}; see its log"
+                )
         call.abandon(handle, Verdict.ERROR, f"the judge ended its process with code {code}")
         self._workers.append(self._start())
 
@@ -161,6 +169,7 @@ class VerifierPool:
         for status, correct, detail in records:
             if status == worker.READY:
                 handle.ready = True
+                self._failed_starts = 0
             elif status == worker.BROKEN:
                 raise VerifierError(f"task: the judge {self._judge!r} cannot be imported ({detail})")
             else:
