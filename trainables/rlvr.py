@@ -253,8 +253,8 @@ def _nothing_asked_for(run: Run) -> bool:
     """The last step's room may be too small for a strategy's first round; a full step's never is."""
     if run.room() == run.config.rollouts_per_step:
         raise StrategyError(
-            f"step {run.step}: strategy {run.config.strategy.label()} asked for no rollouts although there is "
-            f"room for {run.room()}; raise rollouts_per_step or mend its `select`"
+            f"step {run.step}: strategy {run.config.strategy.label()} asked for no rollouts although there "
+            f"is room for {run.room()}; raise rollouts_per_step or mend its `select`"
         )
     run.exhausted = True
     return True

@@ -5,6 +5,7 @@ Imports Ray, Tune and Optuna: the CLI loads this module only when a sweep runs.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -79,6 +80,8 @@ def _run_trials(spec: SweepSpec, name: str, folder: Path, plan: Plan, model: str
     from trimtab.scheduler import make_scheduler
     from trimtab.search import StudySearcher, create_study
 
+    # A failed trial is told by the journal, the display and MLflow; Tune would print its traceback as well.
+    logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
     config = spec.reference_config()
     searcher = StudySearcher(spec, create_study(spec, name, folder))
     with _local_ray(plan):

@@ -207,7 +207,7 @@ def test_quickstart_is_as_long_as_it_says() -> None:
     assert (spec.search.trials, spec.seeds) == (5, (0, 1, 2))
     assert (config.steps, config.rollouts_per_step, config.budget) == (60, 128, 7680)
     assert config.task.validation_prompts * config.evaluation.samples >= 1000
-    assert (config.evaluation.every, config.learner.lr, config.sampling.temperature) == (10, 2e-4, 1.0)
+    assert (config.evaluation.every, config.learner.lr, config.sampling.temperature) == (10, 5e-5, 1.0)
     assert set(spec.candidates[0].search) == {"group_size", "k_max", "alpha"}
 
 

@@ -83,7 +83,7 @@ def test_only_searched_parameters_are_params_and_the_config_is_an_artifact(journ
     file = Path(connect(store_uri).download_artifacts(run.info.run_id, "config.json"))
     config = json.loads(file.read_text())
     assert config["seed"] == 0
-    assert config["learner"]["lr"] == 2e-4
+    assert config["learner"]["lr"] == 5e-5
     assert file.is_relative_to(journal.folder.parents[1]) or file.exists()
 
 

@@ -86,7 +86,11 @@ def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         token.write_text(secrets.token_hex(32))
         patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
         ray.init(
-            address="local", num_cpus=2, dashboard_host="127.0.0.1", log_to_driver=False, logging_level="ERROR"
+            address="local",
+            num_cpus=2,
+            dashboard_host="127.0.0.1",
+            log_to_driver=False,
+            logging_level="ERROR",
         )
         yield
         ray.shutdown()
@@ -106,9 +110,7 @@ def start_bench(tmp: Path, model: str, learner: LearnerConfig, engine: EngineCon
 
 
 @pytest.fixture(scope="session")
-def bench(
-    local_ray: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Bench]:
+def bench(local_ray: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """The session's slot: one learner worker, one vLLM engine."""
     found = start_bench(
         tmp_path_factory.mktemp("slot"),

@@ -27,11 +27,15 @@ def drawn(lengths: list[int], version: int = 0) -> Drawn:
     )
 
 
-def add(book: StepBook, prompt_ids: list[int], correct: list[float], verdict: list[int] | None = None) -> None:
+def add(
+    book: StepBook, prompt_ids: list[int], correct: list[float], verdict: list[int] | None = None
+) -> None:
     rows = Requests.samples(prompt_ids, 1)
     verdicts = np.array(verdict or [0] * len(prompt_ids), dtype=np.int64)
     lengths = [2] * len(prompt_ids)
-    book.add(rows, [[7, 8, 9]] * len(prompt_ids), drawn(lengths), verdicts, np.array(correct), LossConfig(), 8)
+    book.add(
+        rows, [[7, 8, 9]] * len(prompt_ids), drawn(lengths), verdicts, np.array(correct), LossConfig(), 8
+    )
 
 
 def test_rounds_of_the_same_prompt_are_one_group():
@@ -120,7 +124,11 @@ def test_a_prompts_later_rollouts_get_other_seeds():
 
 
 def test_checkpoints_round_trip_without_pickle(tmp_path):
-    state = {"step": 3, "order": {"used": np.array([True, False])}, "deep": [{"a": np.arange(3.0)}, None, "x"]}
+    state = {
+        "step": 3,
+        "order": {"used": np.array([True, False])},
+        "deep": [{"a": np.arange(3.0)}, None, "x"],
+    }
     checkpoints.save(tmp_path, 3, state, lambda folder: (folder / "model").mkdir())
     path = checkpoints.save(tmp_path, 12, state, lambda folder: (folder / "model").mkdir())
     assert checkpoints.latest(tmp_path) == path

@@ -102,7 +102,7 @@ def test_a_run_resumed_from_a_checkpoint_equals_one_that_never_stopped(bench, tm
             ray.get(bench.broker.cancel.remote(token))
     assert (tmp_path / "cut" / "seed-0" / "checkpoint-3").is_dir()
     resumed = bench.run(whole, [0], tmp_path / "cut")
-    assert [e["step"] for e in steps(resumed)][0] == 4
+    assert steps(resumed)[0]["step"] == 4
     expected = [e for e in timeless(straight) if e["step"] > 3]
     assert [e for e in timeless(resumed) if e["step"] > 3] == expected
 

@@ -83,8 +83,8 @@ class VllmEngine:
         )
 
     def reset(self) -> None:
-        # A trial that diverged leaves NaN in the KV cache, and masked attention over a reused block is 0 x NaN:
-        # without this every later trial on the slot would read NaN.
+        # A trial that diverged leaves NaN in the KV cache, and masked attention over a reused block is
+        # 0 x NaN: without this every later trial on the slot would read NaN.
         self._llm.collective_rpc(_zero_kv_cache)
         self._llm.reset_prefix_cache()
 
