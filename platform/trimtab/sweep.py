@@ -191,9 +191,13 @@ def _prepare_environment(home: Path) -> None:
     defaults = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_raylet_start_wait_time_s": "180",
+        # A slot is a dozen processes, most of them idle; the default warns beyond a few a core.
+        "RAY_worker_maximum_startup_concurrency": "16",
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
+        # Tune's new console output announces itself whatever the verbosity.
+        "RAY_AIR_NEW_OUTPUT": "0",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TORCH_EXTENSIONS_DIR": str((home / "torch_extensions").resolve()),
         "HF_HUB_DISABLE_TELEMETRY": "1",

@@ -1,0 +1,80 @@
+"""Several learner workers and engines; models that tie their embeddings. Each needs processes of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from slot_bench import start_bench
+
+from trainables.config import EngineConfig, LearnerConfig
+
+pytestmark = pytest.mark.slow
+
+
+def losses(events: list[dict[str, Any]]) -> list[float]:
+    assert events[-1]["outcome"] == "finished", events[-1]["error"]
+    return [e["metrics"]["loss"] for e in events if e["event"] == "step"]
+
+
+@pytest.mark.parametrize(("workers", "engines"), [(1, 2), (2, 1), (2, 2)])
+def test_worlds_train_as_one_worker_and_one_engine_do(bench, tmp_path, workers, engines):
+    """The same rollouts (seeds are per rollout) and the same updates, to rounding, however many processes."""
+    expected = losses(bench.run(bench.config(steps=3), [0]))
+    learner = LearnerConfig(lr=1e-4, workers=workers, zero_stage=2)
+    world = start_bench(tmp_path, bench.model, learner, EngineConfig(max_model_len=320, count=engines))
+    try:
+        found = losses(world.run(world.config(steps=3), [0]))
+        diverged = world.run(world.config(steps=2, learner={**learner.model_dump(), "lr": 1e30}), [0])
+        again = losses(world.run(world.config(steps=3), [0]))
+    finally:
+        world.slots.close(60)
+    assert found == pytest.approx(expected, abs=2e-3)
+    assert diverged[-1]["outcome"] == "failed"
+    assert again == found, "ranks are in step again after a failed trial"
+
+
+def test_zero_3_on_two_workers_saves_a_whole_model(bench, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    learner = LearnerConfig(lr=1e-4, workers=2, zero_stage=3)
+    world = start_bench(tmp_path, bench.model, learner, EngineConfig(max_model_len=320))
+    try:
+        events = world.run(world.config(steps=2), [0])
+    finally:
+        world.slots.close(60)
+    losses(events)
+    (checkpoint,) = [e["checkpoint"] for e in events if e["event"] == "run_finished"]
+    model = AutoModelForCausalLM.from_pretrained(Path(checkpoint) / "model")
+    assert sum(p.numel() for p in model.parameters()) > 500_000
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_tied_embeddings_are_refused_by_the_parity_probe_and_not_silently_wrong(bench, tmp_path, tiny_model):
+    """vLLM on CPUs cannot reload them (stack.md); the transformers engine trains them."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    torch.manual_seed(0)
+    config = AutoConfig.from_pretrained(tiny_model)
+    config.tie_word_embeddings = True
+    tied = tmp_path / "tied"
+    AutoModelForCausalLM.from_config(config).save_pretrained(tied)
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tied)
+
+    for kind in ("vllm", "transformers"):
+        engine = EngineConfig(kind=kind, max_model_len=64)
+        world = start_bench(tmp_path / kind, str(tied), LearnerConfig(lr=1e-3), engine)
+        try:
+            events = world.run(world.config(steps=3), [0])
+        finally:
+            world.slots.close(60)
+        steps = [e for e in events if e["event"] == "step"]
+        if events[-1]["outcome"] == "failed":
+            assert kind == "vllm"
+            assert "WeightSyncError" in events[-1]["error"]
+            assert "tie" in events[-1]["error"]
+        else:
+            assert all(e["metrics"]["parity"] < 1e-3 for e in steps)
+            assert len(steps) == 3
