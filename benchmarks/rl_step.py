@@ -28,6 +28,9 @@ from trainables.strategies.batch import Batch, Decision, Needs, Pool, Requests, 
 
 PARTS = ("generate", "verify", "logprobs", "update", "sync", "other")
 
+RANK = {"DS_ACCELERATOR": "cpu", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+"""What Ray Train sets for its workers; TRL's process must not see it."""
+
 
 class EveryRollout:
     """The first prompts, a group of each, every rollout trained with advantage +1 or -1."""
@@ -166,6 +169,7 @@ def trl_step(workload: str, steps: int, cache: Path) -> dict[str, float]:
             *(sys.executable, "-m", "benchmarks.trl_step", "--workload", workload),
             *("--steps", str(steps), "--cache", str(cache)),
         ],
+        env={key: value for key, value in os.environ.items() if key not in RANK},
         check=True,
         stdout=subprocess.PIPE,
         text=True,
@@ -201,7 +205,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--cache", type=Path, default=Path(".trimtab/models"))
     args = parser.parse_args()
-    os.environ.update(DS_ACCELERATOR="cpu", RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
+    os.environ.update(RANK)
     import ray
     import torch.distributed as dist
 
@@ -215,6 +219,7 @@ def main() -> None:
         )
         ours = our_step(model, WORKLOADS[name], args.steps)
         ray.shutdown()
+        print(json.dumps({"workload": name, "trimtab": ours}), flush=True)
         show(WORKLOADS[name], ours, trl_step(name, args.steps, args.cache))
 
 
