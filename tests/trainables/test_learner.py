@@ -168,6 +168,12 @@ def test_a_reset_leaves_nothing_of_the_last_trial(group, tiny_model, tokens):
 
 
 @pytest.mark.parametrize("stage", [0, 1, 3])
+def test_advantages_of_zero_are_a_zero_gradient_and_no_divergence(group, tiny_model, tokens, stage):
+    reset(group, tiny_model, zero_stage=stage)
+    assert train(group, tokens, scale=0.0) == [0.0]
+
+
+@pytest.mark.parametrize("stage", [0, 1, 3])
 def test_a_gradient_that_is_not_finite_diverges(group, tiny_model, tokens, stage):
     reset(group, tiny_model, zero_stage=stage)
     with pytest.raises(DivergedError, match=r"learner\.lr"):

@@ -136,9 +136,9 @@ class Learner:
             clipped += sums.clipped
             capped += sums.importance_capped
         self._set_lr()
-        norm = self._stage0_norm() if self._config.zero_stage == 0 else math.nan
+        before = self._stage0_norm() if self._config.zero_stage == 0 else None
         engine.step()
-        norm = float(engine.get_global_grad_norm() or norm)
+        norm = float(before if before is not None else engine.get_global_grad_norm())
         # The norm is global, so every rank raises or none does.
         if not math.isfinite(norm):
             raise DivergedError(
