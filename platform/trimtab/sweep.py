@@ -29,6 +29,10 @@ CLOSE_S = 60.0
 """Longest wait for slots to end by themselves, and for the tracker to catch up."""
 
 
+INTERRUPTED_S = 10.0
+"""The same when the user is waiting at the prompt after Ctrl-C."""
+
+
 @dataclass(frozen=True)
 class SweepResult:
     """How a sweep ended. What it found is in MLflow."""
@@ -100,6 +104,7 @@ def _run_trials(spec: SweepSpec, name: str, folder: Path, plan: Plan, model: str
             plan.slots,
             broker,
         )
+        grace = CLOSE_S
         try:
             slots.start()
             tuner = tune.Tuner(
@@ -120,8 +125,12 @@ def _run_trials(spec: SweepSpec, name: str, folder: Path, plan: Plan, model: str
             )
             results = tuner.fit()
             return bool(results.num_errors == plan.trials)
+        except KeyboardInterrupt:
+            # Enough for running trials to end at their next step; slots still starting are not waited for.
+            grace = INTERRUPTED_S
+            raise
         finally:
-            slots.close(CLOSE_S)
+            slots.close(grace)
 
 
 @contextmanager

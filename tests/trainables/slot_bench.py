@@ -9,6 +9,8 @@ from typing import Any
 
 from trainables.config import EngineConfig, LearnerConfig, TrialConfig
 
+Events = list[dict[str, Any]]
+
 
 @dataclass
 class Bench:
@@ -74,3 +76,27 @@ def start_bench(tmp: Path, model: str, learner: LearnerConfig, engine: EngineCon
     slots = Slots(spec, 1, broker)
     slots.start()
     return Bench(broker, slots, model, tmp, learner, engine)
+
+
+def steps(events: Events, seed: int = 0) -> Events:
+    return [e for e in events if e["event"] == "step" and e["seed"] == seed]
+
+
+def curve(events: Events, seed: int = 0) -> list[tuple[int, float]]:
+    return [
+        (e["rollouts"], e["metrics"]["accuracy"])
+        for e in events
+        if e["event"] == "evaluation" and e["seed"] == seed
+    ]
+
+
+def timeless(events: Events) -> Events:
+    """Everything of the steps but how long they took."""
+    return [
+        {
+            **{k: v for k, v in e.items() if k not in ("seconds", "time")},
+            "metrics": {k: v for k, v in e["metrics"].items() if not k.startswith("seconds/")},
+        }
+        for e in events
+        if e["event"] in ("step", "evaluation")
+    ]

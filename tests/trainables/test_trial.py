@@ -7,34 +7,9 @@ from typing import Any
 
 import pytest
 import ray
+from slot_bench import Events, curve, steps, timeless
 
 from trimtab.records import Tail
-
-Events = list[dict[str, Any]]
-
-
-def steps(events: Events, seed: int = 0) -> Events:
-    return [e for e in events if e["event"] == "step" and e["seed"] == seed]
-
-
-def curve(events: Events, seed: int = 0) -> list[tuple[int, float]]:
-    return [
-        (e["rollouts"], e["metrics"]["accuracy"])
-        for e in events
-        if e["event"] == "evaluation" and e["seed"] == seed
-    ]
-
-
-def timeless(events: Events) -> Events:
-    """Everything of the steps but how long they took."""
-    return [
-        {
-            **{k: v for k, v in e.items() if k not in ("seconds", "time")},
-            "metrics": {k: v for k, v in e["metrics"].items() if not k.startswith("seconds/")},
-        }
-        for e in events
-        if e["event"] in ("step", "evaluation")
-    ]
 
 
 @pytest.fixture(scope="module")

@@ -116,12 +116,13 @@ class Broker:
             await self._drop_dead()
             if not self._queue and not self._closing:
                 await _wait(self._work, POLL_S)
-            if self._closing or generation != self._slots[slot].generation:
+            state = self._slots[slot]
+            if self._closing or state.failure or generation != state.generation:
                 return "quit"
             while self._queue:
                 job = self._queue.popleft()
                 if job.outcome is None:
-                    self._slots[slot].job = job
+                    state.job = job
                     return {"token": job.token, **job.payload}
         return "wait"
 
