@@ -8,6 +8,7 @@ score is FAILED.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ def create_study(spec: SweepSpec, name: str, sweep_dir: Path) -> optuna.Study:
 
     Raises optuna.exceptions.DuplicatedStudyError where the storage holds one of that name.
     """
+    # The journal and the display say what a trial does; Optuna would say it again on stderr.
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna.create_study(
         study_name=name,
         storage=open_storage(spec.storage, sweep_dir),
@@ -50,13 +53,15 @@ def _sampler(spec: SweepSpec) -> optuna.samplers.BaseSampler:
         return optuna.samplers.RandomSampler(seed=spec.search.seed)
     # `group`: conditional spaces, one joint distribution per branch. `constant_liar`: parallel trials do not
     # all try the same point. Start-up trials beyond half the sweep would leave nothing to search with.
-    return optuna.samplers.TPESampler(
-        seed=spec.search.seed,
-        multivariate=True,
-        group=True,
-        constant_liar=True,
-        n_startup_trials=max(2, min(10, spec.search.trials // 2)),
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(
+            seed=spec.search.seed,
+            multivariate=True,
+            group=True,
+            constant_liar=True,
+            n_startup_trials=max(2, min(10, spec.search.trials // 2)),
+        )
 
 
 class StudySearcher(Searcher):

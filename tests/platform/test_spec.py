@@ -248,3 +248,19 @@ def test_candidates_share_everything_but_the_strategy(raw: Raw) -> None:
     reference = spec.reference_config()
     config = spec.candidate_config(spec.candidates[0], {"group_size": 2})
     assert config.model_copy(update={"strategy": reference.strategy}) == reference
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "field"),
+    [
+        ("candidates.0.strategy", "no_such_package.mine:Baseline", "candidates.0.strategy"),
+        ("reference.strategy", {"prior": "no_such_package:P", "fusion": "tested"}, "reference.strategy"),
+        ("trial.task.name", "no_such_package:Task", "trial.task.name"),
+    ],
+)
+def test_refuses_an_import_path_that_leads_nowhere(raw: Raw, path: str, value: Any, field: str) -> None:
+    changed = put(raw, path, value)
+    changed["candidates"][0]["search"] = {}
+    with pytest.raises(SpecError, match=r"no_such_package.*PYTHONPATH") as caught:
+        parse_spec(changed)
+    assert str(caught.value).startswith(field)

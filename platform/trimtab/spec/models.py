@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from trainables.config import Strict, TrialConfig
 from trimtab.errors import ModelError, SpecError
 from trimtab.home import check_name
+from trimtab.spec.imports import check_imports
 from trimtab.spec.messages import spec_error
 from trimtab.spec.ranges import Known, Range, Value
 from trimtab.spec.strategy import check_parameter, default_label, merge, parameters
@@ -224,9 +225,11 @@ def check_model(model: str) -> None:
 def _trial_config(trial: Mapping[str, Any], strategy: RawStrategy, where: str) -> TrialConfig:
     raw = {**trial, "strategy": strategy}
     try:
-        return TrialConfig.model_validate(raw)
+        config = TrialConfig.model_validate(raw)
     except ValidationError as error:
         raise spec_error(error, TrialConfig, raw, prefix="trial", renamed={"strategy": where}) from None
+    check_imports(config, where)
+    return config
 
 
 def _check_labels(labels: list[str]) -> None:
