@@ -124,6 +124,8 @@ class StudySearcher(Searcher):
         elif result is not None and result.get("finished"):
             self._study.tell(trial, score)
         else:
+            # Tune hands the result at which a scheduler stopped a trial to this method alone.
+            self.on_trial_result(trial_id, result or {})
             self._study.tell(trial, state=TrialState.PRUNED)
 
     def save(self, checkpoint_path: str) -> None:

@@ -11,11 +11,13 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Literal
+
+import psutil
 
 from trimtab.home import sweep_dir, tracking_uri
 from trimtab.machine import this_machine
@@ -150,7 +152,28 @@ def _local_ray(plan: Plan) -> Iterator[None]:
     try:
         yield
     finally:
+        started = _processes_of(ray.get_runtime_context().get_session_name())
         ray.shutdown()
+        _outlive(started)
+
+
+def _processes_of(session: str) -> list[psutil.Process]:
+    """The processes of a Ray session that this process started, workers included."""
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if any(session in argument for argument in child.cmdline()):
+                found += [child, *child.children(recursive=True)]
+    return found
+
+
+def _outlive(processes: list[psutil.Process]) -> None:
+    """Return when all of these have ended; kill what takes too long. psutil never mistakes a recycled pid."""
+    _, alive = psutil.wait_procs(processes, timeout=INTERRUPTED_S)
+    for process in alive:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=INTERRUPTED_S)
 
 
 @contextmanager

@@ -58,7 +58,9 @@ def test_nothing_to_stop(tmp_path: Path) -> None:
 
 def sleeper(folder: Path) -> subprocess.Popen[bytes]:
     code = (
-        "import sys, time; from pathlib import Path; from trimtab import driver\n"
+        "import signal, sys, time; from pathlib import Path; from trimtab import driver\n"
+        # A shell's background jobs, CI's among them, are born ignoring SIGINT; a sweep's driver never does.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "with driver.registered(Path(sys.argv[1])): time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(folder)], stderr=subprocess.DEVNULL)

@@ -37,7 +37,7 @@ def test_ends_are_told_for_what_they_are(searcher):
         searcher.suggest(f"t{n}")
     searcher.on_trial_result("t1", {"score": 0.4, "rollouts": 100.0})
     searcher.on_trial_complete("t0", {"score": 0.5, "rollouts": 200.0, "finished": True})
-    searcher.on_trial_complete("t1", {"score": 0.4, "rollouts": 100.0, "finished": False})
+    searcher.on_trial_complete("t1", {"score": 0.3, "rollouts": 200.0, "finished": False})
     searcher.on_trial_complete("t2", {"score": float("nan"), "rollouts": 100.0, "finished": True})
     searcher.on_trial_complete("t3", None, error=True)
     searcher.on_trial_complete("t4", None)
@@ -48,7 +48,7 @@ def test_ends_are_told_for_what_they_are(searcher):
         TrialState.FAIL,
         TrialState.FAIL,
     ]
-    assert searcher._study.trials[1].intermediate_values == {100: 0.4}
+    assert searcher._study.trials[1].intermediate_values == {100: 0.4, 200: 0.3}
 
 
 def test_a_second_study_of_the_same_name_is_refused(searcher, tmp_path):

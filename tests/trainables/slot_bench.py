@@ -22,6 +22,8 @@ class Bench:
     folder: Path
     learner: LearnerConfig
     engine: EngineConfig
+    names: dict[int, str] = field(default_factory=dict)
+    """Name of each submitted trial, by token: its journal's name."""
     _names: Iterator[int] = field(default_factory=lambda: iter(range(10**6)))
 
     def config(self, **changes: Any) -> TrialConfig:
@@ -48,6 +50,7 @@ class Bench:
             "output": str(output or self.folder / name),
         }
         token: int = ray.get(self.broker.submit.remote(name, payload))
+        self.names[token] = name
         return token
 
     def follow(self, token: int) -> Iterator[dict[str, Any]]:
