@@ -19,7 +19,9 @@ class EngineActor:
     def __init__(self, model: str, config: EngineConfig) -> None:
         self._engine = build_engine(model, config)
 
+    @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]  # untyped in Ray
     def ready(self) -> bool:
+        """Answers once the engine is up, after a restart too: unlike the others this call waits for it."""
         return True
 
     def draw(self, request: DrawRequest) -> Drawn:
@@ -40,6 +42,10 @@ class EnginePool:
 
     def __init__(self, actors: Sequence[Any]) -> None:
         self._actors = list(actors)
+
+    def wait(self) -> None:
+        """Return when every engine is up. Raises RayActorError for one that is gone for good."""
+        ray.get([actor.ready.remote() for actor in self._actors])
 
     def __len__(self) -> int:
         return len(self._actors)

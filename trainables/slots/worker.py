@@ -73,6 +73,8 @@ def _serve_leases(setup: SlotSetup, group: LearnerGroup) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(setup.model)
     engines = EnginePool(setup.engines)
+    # A learner restarts faster than an engine: a lease taken before its engine is back would be lost at once.
+    engines.wait()
     verifiers = _Verifiers()
     generation = ray.get(setup.broker.register.remote(setup.name))
     try:
