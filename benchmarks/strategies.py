@@ -215,7 +215,7 @@ def _verdict(name: str, found: Bias) -> str:
 
 # ---- table 2: efficiency ------------------------------------------------------------------------------
 
-PRIORS = ((0.0, 0.0), (0.05, 0.0), (0.1, 0.0), (0.2, 0.0), (0.3, 0.0), (0.1, 0.2), (0.1, 0.4))
+PRIORS = tuple((sd, bias) for bias in (0.0, 0.2, 0.4) for sd in (0.0, 0.05, 0.1, 0.2, 0.3))
 """Prior error: (sd, bias) in pass-rate units, clipped to [0, 1]."""
 
 FIXED4 = {"type": "fixed", "group_size": 4}
