@@ -19,6 +19,7 @@ def stop(home, process) -> None:
     assert home.run("stop", "small", "--home", str(home.path)).returncode == 0
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("end", [interrupt, pytest.param(stop, marks=pytest.mark.slow)])
 def test_an_interrupted_sweep_keeps_what_finished_and_leaves_no_process(home, end: Callable) -> None:
     spec = home.write(trial={**home.spec["trial"], "steps": 40}, slots={"count": 1})
@@ -30,7 +31,7 @@ def test_an_interrupted_sweep_keeps_what_finished_and_leaves_no_process(home, en
         if "seed 1" in line and "accuracy" in line:  # seed 0 of DAPO has finished, seed 1 is under way
             break
     end(home, process)
-    rest, _ = process.communicate(timeout=180)
+    rest, _ = process.communicate(timeout=240)
     said = "".join(output) + rest
     assert process.returncode == 130, said
     assert "Traceback" not in said

@@ -10,7 +10,7 @@ from slot_bench import start_bench
 
 from trainables.config import EngineConfig, LearnerConfig
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def losses(events: list[dict[str, Any]]) -> list[float]:
