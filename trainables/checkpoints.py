@@ -27,9 +27,11 @@ def save(folder: Path, step: int, state: dict[str, Any], write_model: Callable[[
     """Write `checkpoint-<step>` and remove older ones. `write_model` fills the folder it is given."""
     target = folder / f"checkpoint-{step}"
     draft = folder / f".checkpoint-{step}.tmp"
-    for leftover in (draft, target):
-        if leftover.exists():
-            shutil.rmtree(leftover)
+    if target.exists():
+        # The same step of the same run: nothing has changed, and replacing it could lose the only checkpoint.
+        return target
+    if draft.exists():
+        shutil.rmtree(draft)
     draft.mkdir(parents=True)
     write_model(draft)
     arrays: dict[str, np.ndarray[Any, Any]] = {}

@@ -168,14 +168,8 @@ def draw_and_verify(run: Run, book: StepBook, requests: Requests, clock: Stopwat
         drawn = run.lease.engines.draw(request)
     with clock.part("verify"):
         verdict_N, correct_N = _verify(run, drawn, "train", rows.prompt_R)
-    failed = float((verdict_N != Verdict.OK).mean())
-    if failed > config.verifier.max_failure_rate:
-        raise VerifierError(
-            f"step {run.step}: the verifier failed on {failed:.0%} of {len(prompts)} answers, more than "
-            f"verifier.max_failure_rate={config.verifier.max_failure_rate:g}; raise verifier.timeout_s (now "
-            f"{config.verifier.timeout_s:g}) or mend the task's judge"
-        )
     book.add(rows, prompts, drawn, verdict_N, correct_N, config.loss, config.sampling.max_tokens)
+    _check_verifier(book.batch().verdict_N, config, f"step {run.step}")
 
 
 def update_policy(
@@ -224,7 +218,7 @@ def answer_split(run: Run, split: Split) -> FloatArray:
     """Correctness (P, K) of K sampled answers to each problem of a split.
 
     The seeds do not depend on the step: successive evaluations differ by the policy, not by the draw. An
-    answer whose verification failed counts as wrong here: it has no group to be left out of.
+    answer whose verification failed counts as wrong here, so more than a few of them raise VerifierError.
     """
     settings = run.config.evaluation
     prompts = run.tokens_of(split)
@@ -237,7 +231,8 @@ def answer_split(run: Run, split: Split) -> FloatArray:
         max_tokens_R=np.full(len(row_of), run.config.sampling.max_tokens, dtype=np.int64),
     )
     drawn = run.lease.engines.draw(request)
-    _, correct_N = _verify(run, drawn, split, row_of)
+    verdict_N, correct_N = _verify(run, drawn, split, row_of)
+    _check_verifier(verdict_N, run.config, f"evaluation on {split}")
     return correct_N.reshape(len(prompts), settings.samples)
 
 
@@ -275,6 +270,16 @@ def _logprob_change(run: Run, tokens: TokenBatch, old_logprob_M: Float32) -> flo
     if not run.needs.logprob_change:
         return 0.0
     return float(np.abs(run.lease.learner.forward(tokens).logprob_M - old_logprob_M).mean())
+
+
+def _check_verifier(verdict_N: IntArray, config: TrialConfig, where: str) -> None:
+    failed = float((verdict_N != Verdict.OK).mean())
+    if failed > config.verifier.max_failure_rate:
+        raise VerifierError(
+            f"{where}: the verifier failed on {failed:.0%} of {len(verdict_N)} answers, more than "
+            f"verifier.max_failure_rate={config.verifier.max_failure_rate:g}; raise verifier.timeout_s (now "
+            f"{config.verifier.timeout_s:g}) or mend the task's judge"
+        )
 
 
 def _check_drift(drift: dict[str, float], config: TrialConfig, step: int) -> None:

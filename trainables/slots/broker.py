@@ -148,11 +148,15 @@ class Broker:
 
     async def abandon(self, slot: str, error: str) -> None:
         """A slot has failed for good. With the last one, nothing that waits can ever run."""
-        self._slots.setdefault(slot, _Slot()).failure = error
+        state = self._slots.setdefault(slot, _Slot())
+        state.failure = error
         if all(state.failure for state in self._slots.values()):
             self._abandoned = error
             for job in list(self._jobs.values()):
                 await self._end(job, "failed", error)
+        elif state.job is not None:
+            # Its trial leases again, from a slot that lives.
+            await self._end(state.job, "lost", error)
 
     # -- the driver's side -----------------------------------------------------------------------
 

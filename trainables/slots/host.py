@@ -133,7 +133,8 @@ def _watch(name: str, running: Any, engines: Sequence[Any], broker: Any) -> None
 
 def _cause(error: Exception) -> str:
     inner = getattr(error, "cause", None) or error
-    return f"{type(inner).__name__}: {str(inner).strip().splitlines()[-1]}"
+    lines = str(inner).strip().splitlines()
+    return f"{type(inner).__name__}: {lines[-1] if lines else 'no message'}"
 
 
 def engine_environment(cpus: float) -> dict[str, str]:
