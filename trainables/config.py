@@ -17,7 +17,7 @@ Positive = Annotated[int, Field(ge=1)]
 class Strict(BaseModel):
     """Base of all user-facing models: unknown keys are refused, instances do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class TaskConfig(Strict):

@@ -30,7 +30,8 @@ trial:
     workers: 1                    # data-parallel DeepSpeed workers
     zero_stage: 1
     dtype: float32                # auto: bfloat16 on GPUs, float32 on CPUs
-    lr: 2e-4
+    lr: 5e-5
+    lr_warmup_steps: 5
     grad_clip: 1.0
   loss: {{clip_low: 0.2, clip_high: 0.28, aggregation: token_mean}}
   engine: {{kind: vllm, count: 1, max_model_len: 64}}

@@ -264,3 +264,15 @@ def test_refuses_an_import_path_that_leads_nowhere(raw: Raw, path: str, value: A
     with pytest.raises(SpecError, match=r"no_such_package.*PYTHONPATH") as caught:
         parse_spec(changed)
     assert str(caught.value).startswith(field)
+
+
+@pytest.mark.parametrize("alpha", [0, 1, 2, "abs"])
+def test_an_impossible_value_is_refused_although_the_search_replaces_it(alpha: Any) -> None:
+    with pytest.raises(SpecError, match=r"candidates\.0\.strategy.*alpha"):
+        load_spec("quickstart", [f"candidates.0.strategy.alpha={alpha}"])
+
+
+@pytest.mark.parametrize("override", ["slots.memory_gb=.inf", "trial.learner.lr=.inf"])
+def test_infinity_is_no_number_of_anything(override: str) -> None:
+    with pytest.raises(SpecError, match=r"memory_gb|learner\.lr"):
+        load_spec("quickstart", [override])

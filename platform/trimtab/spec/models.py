@@ -257,6 +257,9 @@ def _check_candidate(spec: SweepSpec, index: int, candidate: Candidate) -> None:
                     f"{where}.search.{name}: its bound follows {reference!r}, which is drawn {when}; list "
                     f"{reference!r} first"
                 )
+    if isinstance(candidate.strategy, dict) and any(name in candidate.strategy for name in names):
+        # The search replaces these values, but an impossible one is a mistake and not a default.
+        spec.candidate_config(candidate, {})
     try:
         for corner in corners(candidate):
             _try_corner(spec, candidate, corner, where)
