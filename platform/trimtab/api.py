@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trimtab import driver
-from trimtab.home import create_sweep_dir
+from trimtab.errors import NotFoundError, SpecError, StorageError
+from trimtab.home import create_sweep_dir, existing_sweep_dir
 from trimtab.machine import this_machine
 from trimtab.plan import Plan, make_plan
 from trimtab.spec import SweepSpec, dump_spec, load_spec
@@ -41,11 +43,67 @@ def sweep(
     plan(loaded)
     home = loaded.home.expanduser().resolve()
     folder = create_sweep_dir(home, loaded.name, name)
-    (folder / "spec.yaml").write_text(dump_spec(loaded), encoding="utf-8")
     from trimtab.sweep import run_sweep
 
     with driver.registered(folder):
-        return run_sweep(loaded, folder.name, home)
+        write_spec(folder, loaded)
+        try:
+            return run_sweep(loaded, folder.name, home)
+        except StorageError:
+            # Nothing has begun: the name stays free.
+            shutil.rmtree(folder)
+            raise
+
+
+def resume(name: str, home: str | Path = ".trimtab") -> SweepResult:
+    """Go on with a sweep whose driver ended before it did, from its study and its checkpoints.
+
+    Trials that ended are not touched; those under way repeat at most the steps since their last checkpoint.
+    NotFoundError: no such sweep. SpecError: it is running. A finished sweep is left as it is.
+    """
+    return _continue(name, Path(home), 0)
+
+
+def extend(name: str, trials: int, home: str | Path = ".trimtab") -> SweepResult:
+    """Search so many further configurations (and as many of the reference, if it is searched too).
+
+    What the sweep had not ended is ended first. Errors as in `resume`.
+    """
+    if trials < 1:
+        raise SpecError(f"trials: {trials} adds nothing; give at least 1")
+    return _continue(name, Path(home), trials)
+
+
+def _continue(name: str, home: Path, more: int) -> SweepResult:
+    home = home.expanduser().resolve()
+    folder = existing_sweep_dir(home, name)
+    file = folder / "spec.yaml"
+    if not file.is_file():
+        raise NotFoundError(f"sweep {name!r} has no spec.yaml in {folder}; it never began: start it anew")
+    with driver.registered(folder):
+        spec = load_spec(file, _enlarged(file, more) if more else ())
+        plan(spec)
+        from trimtab.sweep import run_sweep
+
+        if more:
+            write_spec(folder, spec)
+        return run_sweep(spec, name, home, resume=True)
+
+
+def _enlarged(file: Path, more: int) -> list[str]:
+    """Overrides that add trials to the candidates, and to a reference whose number is given."""
+    spec = load_spec(file)
+    overrides = [f"search.trials={spec.search.trials + more}"]
+    if spec.reference.search and spec.reference.trials is not None:
+        overrides.append(f"reference.trials={spec.reference.trials + more}")
+    return overrides
+
+
+def write_spec(folder: Path, spec: SweepSpec) -> None:
+    """Keep the spec in the sweep's folder, whole or not at all."""
+    partial = folder / "spec.yaml.partial"
+    partial.write_text(dump_spec(spec), encoding="utf-8")
+    partial.replace(folder / "spec.yaml")
 
 
 def _loaded(spec: SweepSpec | str | Path, overrides: Sequence[str]) -> SweepSpec:

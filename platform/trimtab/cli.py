@@ -14,6 +14,7 @@ from trimtab.errors import TrimtabError
 
 if TYPE_CHECKING:
     from trimtab.spec import SweepSpec
+    from trimtab.sweep import SweepResult
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -64,16 +65,50 @@ def sweep(ctx: click.Context, spec: str, overrides: tuple[str, ...], name: str |
     from trimtab.spec import load_spec
 
     loaded = load_spec(spec, overrides)
-    result = api.sweep(loaded, name=name)
-    for line in result.unsent:
-        click.echo(f"not tracked: {line}", err=True)
-    _print_comparison(loaded, result.name)
-    if result.status == "killed":
-        click.echo("stopped; what finished is in MLflow", err=True)
-        ctx.exit(INTERRUPTED)
-    if result.status == "failed":
-        click.echo("no configuration finished; trimtab ui shows their tracebacks", err=True)
-        ctx.exit(1)
+    _report(ctx, api.sweep(loaded, name=name), loaded)
+
+
+@main.command()
+@click.argument("name")
+@HOME
+@click.pass_context
+def resume(ctx: click.Context, name: str, home: Path) -> None:
+    """Go on with sweep NAME where it was stopped or killed; what ended stays as it is."""
+    from trimtab import api
+
+    _report(ctx, api.resume(name, home), _stored_spec(home, name))
+
+
+@main.command()
+@click.argument("name")
+@click.option("--trials", type=click.IntRange(1), required=True, help="Further configurations to search.")
+@HOME
+@click.pass_context
+def extend(ctx: click.Context, name: str, trials: int, home: Path) -> None:
+    """Search further configurations in sweep NAME, with what it has found so far."""
+    from trimtab import api
+
+    _report(ctx, api.extend(name, trials, home), _stored_spec(home, name))
+
+
+@main.command()
+@click.argument("name")
+@HOME
+@click.option("--json", "as_json", is_flag=True, help="Print the state as JSON.")
+def status(name: str, home: Path, as_json: bool) -> None:
+    """Print how far sweep NAME is, and why trials failed. Starts nothing and needs no tracking store."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from trimtab.status import read_status, render
+
+    found = read_status(home.expanduser().resolve(), name)
+    if as_json:
+        click.echo(json.dumps(asdict(found), indent=2))
+    else:
+        console = Console()
+        (console if console.is_terminal else Console(width=140)).print(render(found))
 
 
 @main.command()
@@ -178,6 +213,26 @@ def init(path: Path) -> None:
 
     write_template(path)
     click.echo(f"wrote {path}; next: trimtab plan {path}")
+
+
+def _report(ctx: click.Context, result: SweepResult, spec: SweepSpec) -> None:
+    """What a sweep's end looks like in a terminal."""
+    for line in result.unsent:
+        click.echo(f"not tracked: {line}", err=True)
+    _print_comparison(spec, result.name)
+    if result.status == "killed":
+        click.echo(f"stopped; what finished is in MLflow. Go on: trimtab resume {result.name}", err=True)
+        ctx.exit(INTERRUPTED)
+    if result.status == "failed":
+        click.echo("no configuration finished; trimtab ui shows their tracebacks", err=True)
+        ctx.exit(1)
+
+
+def _stored_spec(home: Path, name: str) -> SweepSpec:
+    from trimtab.home import existing_sweep_dir
+    from trimtab.spec import load_spec
+
+    return load_spec(existing_sweep_dir(home, name) / "spec.yaml").model_copy(update={"home": home})
 
 
 def _print_comparison(spec: SweepSpec, name: str) -> None:

@@ -1,7 +1,7 @@
 """Every error that trimtab raises on purpose. One tree, so a caller can catch all of it or one kind.
 
 A message names the field, the value and the fix. Errors cross process borders (Ray), so each class is
-built from its message alone and stays picklable. Each also inherits the built-in error it refines.
+built from its arguments alone and stays picklable. Each also inherits the built-in error it refines.
 """
 
 from __future__ import annotations
@@ -41,6 +41,21 @@ class DivergedError(TrimtabError, ArithmeticError):
 
 class LeaseLost(TrimtabError, RuntimeError):
     """The processes lent to a trial died or were given to someone else."""
+
+
+class TrialFailed(TrimtabError, RuntimeError):
+    """A trial failed for good. `cause` is one of `trimtab.records.Cause`."""
+
+    def __init__(self, message: str, cause: str = "bug") -> None:
+        super().__init__(message, cause)
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class StorageError(TrimtabError, RuntimeError):
+    """The study's storage cannot be reached, or holds a study of the sweep's name already."""
 
 
 class TrackingError(TrimtabError, RuntimeError):

@@ -59,7 +59,9 @@ class Plan:
     slots: int
     """Slots that the sweep will start."""
     trials: int
-    """Configurations, the reference included."""
+    """Configurations, the reference's included."""
+    reference_trials: int
+    """Configurations of the reference."""
     seeds: int
     """Runs of each configuration."""
     rollouts_per_run: int
@@ -94,7 +96,7 @@ def make_plan(spec: SweepSpec, cpus: float, gpus: float, memory_bytes: int) -> P
     )
     _check_tensor_parallel(slots.engine_gpus, config.engine.tensor_parallel)
     fits = _fits(slot, cpus, gpus, memory_bytes)
-    trials = 1 + spec.search.trials
+    trials = spec.trials
     wanted = min(max(fits, 1), trials) if slots.count == "auto" else slots.count
     if wanted > fits:
         raise PlanError(_shortage(slot, wanted, cpus, gpus, memory_bytes))
@@ -104,6 +106,7 @@ def make_plan(spec: SweepSpec, cpus: float, gpus: float, memory_bytes: int) -> P
         fits=fits,
         slots=wanted,
         trials=trials,
+        reference_trials=spec.reference_trials,
         seeds=len(spec.seeds),
         rollouts_per_run=config.budget,
         max_tokens=config.sampling.max_tokens,
@@ -174,7 +177,10 @@ def render(plan: Plan) -> RenderableType:
     table = Table(title=f"plan of {plan.name}: nothing is started", title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column()
-    table.add_row("configurations", f"{plan.trials} (1 reference + {plan.trials - 1} searched)")
+    table.add_row(
+        "configurations",
+        f"{plan.trials} ({plan.reference_trials} reference + {plan.trials - plan.reference_trials} searched)",
+    )
     table.add_row("runs", f"{plan.runs} ({plan.trials} configurations x {plan.seeds} seeds)")
     table.add_row("rollouts", f"{plan.rollouts:,} ({plan.rollouts_per_run:,} a run)")
     table.add_row("tokens", f"at most {plan.rollouts * plan.max_tokens:,}")

@@ -60,6 +60,8 @@ class SweepProgress:
         self.trials: dict[str, TrialProgress] = {}
         self._reference = ReferenceCurve()
         self._first_s: float | None = None
+        self._before = 0
+        """Rollouts spent before that."""
         self._last_s = 0.0
 
     @property
@@ -76,11 +78,12 @@ class SweepProgress:
 
     def eta_s(self) -> float | None:
         """Seconds to the end at the rate so far; None before there is a rate."""
-        if self._first_s is None or self.rollouts == 0 or self._last_s <= self._first_s:
+        spent = self.rollouts - self._before
+        if self._first_s is None or spent <= 0 or self._last_s <= self._first_s:
             return None
         # A trial that was stopped early leaves its rest unspent.
         saved = sum(self.trial_budget - trial.rollouts for trial in self.trials.values() if trial.ended)
-        rate = self.rollouts / (self._last_s - self._first_s)
+        rate = spent / (self._last_s - self._first_s)
         return max(0, self.total - saved - self.rollouts) / rate
 
     def minus_reference(self, trial: TrialProgress) -> float | None:
@@ -118,6 +121,10 @@ class SweepProgress:
         if self._first_s is None:
             self._first_s = event["time"]
         known = event["trial"] in self.trials
+        if known:
+            self.trials[event["trial"]].ended = False
+            # Nothing ran while the sweep was down: the rate is taken from here on.
+            self._first_s, self._before = event["time"], self.rollouts
         label = f"{event.get('number', 0)} {event.get('label', event['trial'])}"
         if not known:
             self.trials[event["trial"]] = TrialProgress(

@@ -21,22 +21,27 @@ Status = Literal["finished", "failed", "stopped", "killed"]
 """`stopped`: ended early by the scheduler. `killed`: ended by the user or with the sweep."""
 
 
+Cause = Literal["out_of_memory", "lost", "diverged", "verifier", "user", "bug"]
+"""Kinds of failure. `user`: what the user wrote cannot work; it ends the sweep. `bug`: none of the rest."""
+
+
 class Event(TypedDict, total=False):
     """One line. Every event has `event`, `trial` and `time`; the rest by kind.
 
-    trial_started   role ("reference" | "candidate"), number (order in the sweep), config (resolved
-                    TrialConfig as JSON), searched (parameter -> value), seeds (list of run seeds), label
+    trial_started   role ("reference" | "tuned_reference" | "candidate"), number (order in the sweep),
+                    config (resolved TrialConfig as JSON), searched (parameter -> value), seeds (list of run
+                    seeds), label
     stage           seed (or null), stage ("waiting" | "resetting" | "training" | "evaluating" | "saving")
     step            seed, step, rollouts, tokens, seconds (all cumulative for this run), metrics
     evaluation      seed, step, rollouts, tokens, seconds (as above), split, metrics (accuracy, answers, ...)
-    run_finished    seed, status, error, traceback, checkpoint (path or null)
-    trial_finished  status, score (float or null), error
+    run_finished    seed, status, error, traceback, cause (of a failure), checkpoint (path or null)
+    trial_finished  status, score (float or null), error, cause
     """
 
     event: EventName
     trial: str
     time: float
-    role: Literal["reference", "candidate"]
+    role: Literal["reference", "tuned_reference", "candidate"]
     number: int
     label: str
     config: dict[str, Any]
@@ -52,6 +57,7 @@ class Event(TypedDict, total=False):
     metrics: dict[str, float]
     status: Status
     error: str | None
+    cause: Cause | None
     traceback: str | None
     checkpoint: str | None
     score: float | None
@@ -64,6 +70,43 @@ def append(sweep_dir: Path, event: Mapping[str, Any]) -> None:
     line = json.dumps(event, separators=(",", ":")) + "\n"
     with (folder / f"{event['trial']}.jsonl").open("a", encoding="utf-8") as file:
         file.write(line)
+
+
+def read(sweep_dir: Path, trial: str) -> list[Event]:
+    """All events of one trial so far."""
+    file = sweep_dir / "records" / f"{trial}.jsonl"
+    if not file.is_file():
+        return []
+    lines = file.read_bytes().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith(b"\n")]
+
+
+def repair(sweep_dir: Path) -> None:
+    """Cut off what a killed writer left half-written, before anyone appends to it."""
+    for file in (sweep_dir / "records").glob("*.jsonl"):
+        cut_torn_tail(file)
+
+
+def cut_torn_tail(file: Path) -> None:
+    """Shorten a file of JSON lines to its last whole line. Damage further up is for its reader to name."""
+    with file.open("r+b") as lines:
+        good = whole = 0
+        for line in lines:
+            whole += len(line)
+            if _is_whole(line):
+                good = whole
+        if good < whole:
+            lines.truncate(good)
+
+
+def _is_whole(line: bytes) -> bool:
+    if not line.endswith(b"\n"):
+        return False
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
 
 
 class Tail:

@@ -1,135 +1,176 @@
-"""Tune's searcher over one named Optuna study, which is the sweep's source of truth.
+"""Tune's searcher over a sweep's studies.
 
-Ray's own OptunaSearch tells a trial that was stopped early as COMPLETE and leaves one that reported NaN
-RUNNING forever; here a stopped trial is PRUNED with its intermediate values and anything without a finite
-score is FAILED.
+Ray's own OptunaSearch tells a trial that was stopped early as COMPLETE, leaves one that reported NaN RUNNING
+for ever, and cannot go on where a killed driver stopped; here a stopped trial is PRUNED with its intermediate
+values, anything without a finite score is FAILED, and trials that were under way are handed out again.
 """
 
 from __future__ import annotations
 
+import json
 import math
-import warnings
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import optuna
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from trimtab.space import enqueued, suggest
-from trimtab.spec import SweepSpec
+from trimtab.space import suggest
+from trimtab.spec import Searched, SweepSpec
+from trimtab.study import Studies, sampler
 
 SCORE = "score"
-TIME = "rollouts"
+RUNG = "rung"
+JOB = "job"
+"""User attribute of a trial: everything that it takes to run it again, as `tune_trial` wants it."""
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+Role = Literal["reference", "tuned_reference", "candidate"]
 
 
-def open_storage(url: str | None, sweep_dir: Path) -> BaseStorage:
-    """The study's storage: a database by URL, else a journal file in the sweep's folder."""
-    if url:
-        return RDBStorage(url)
-    return JournalStorage(JournalFileBackend(str(sweep_dir / "study.journal")))
+@dataclass
+class _Asked:
+    """A trial that Tune runs."""
 
-
-def create_study(spec: SweepSpec, name: str, sweep_dir: Path) -> optuna.Study:
-    """A new, empty study under the sweep's own name.
-
-    Raises optuna.exceptions.DuplicatedStudyError where the storage holds one of that name.
-    """
-    # The journal and the display say what a trial does; Optuna would say it again on stderr.
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(
-        study_name=name,
-        storage=open_storage(spec.storage, sweep_dir),
-        sampler=_sampler(spec),
-        direction="maximize",
-    )
-
-
-def _sampler(spec: SweepSpec) -> optuna.samplers.BaseSampler:
-    if spec.search.sampler == "random":
-        return optuna.samplers.RandomSampler(seed=spec.search.seed)
-    # `group`: conditional spaces, one joint distribution per branch. `constant_liar`: parallel trials do not
-    # all try the same point. Start-up trials beyond half the sweep would leave nothing to search with.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(
-            seed=spec.search.seed,
-            multivariate=True,
-            group=True,
-            constant_liar=True,
-            n_startup_trials=max(2, min(10, spec.search.trials // 2)),
-        )
+    study: optuna.Study
+    trial: optuna.Trial
+    job: dict[str, Any]
+    reported: int
+    """Highest rung told so far; a study takes one value a rung."""
 
 
 class StudySearcher(Searcher):
-    """Asks the study for configurations and tells it what became of them.
+    """Asks the studies for configurations and tells them what became of them.
 
-    The reference comes first. It is a trial of the study too (without searched parameters), so that the study
-    holds everything that ran.
+    The reference itself comes first, then its other configurations, then the candidates, so that there is
+    something to compare with from the start.
     """
 
-    def __init__(self, spec: SweepSpec, study: optuna.Study) -> None:
+    def __init__(self, spec: SweepSpec, studies: Studies) -> None:
         super().__init__(metric=SCORE, mode="max")
         self._spec = spec
-        self._study = study
-        self._asked: dict[str, optuna.Trial] = {}
-        self._reported: dict[str, int] = {}
-        """Compute at each trial's last report; a study takes one value a step."""
-        # Asked before anything is queued, or it would take the first queued configuration.
-        self._reference: optuna.Trial | None = study.ask()
-        for parameters in enqueued(spec):
-            study.enqueue_trial(parameters)
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The next configuration, as `tune_trial` wants it."""
-        searched: dict[str, Any] = {}
-        if self._reference is not None:
-            trial, self._reference, role = self._reference, None, "reference"
-            config, label = self._spec.reference_config(), self._spec.reference_label
-        else:
-            trial, role = self._study.ask(), "candidate"
-            config, searched = suggest(self._spec, trial)
-            label = config.strategy.label()
-        trial.set_user_attr("role", role)
-        trial.set_user_attr("trial", trial_id)
-        self._asked[trial_id] = trial
-        return {
-            "trial": config.model_dump(mode="json"),
-            "seeds": list(self._spec.seeds),
-            "role": role,
-            "label": label,
-            "number": len(self._asked) - 1,
-            "searched": searched,
+        self._studies = studies
+        self._asked: dict[str, _Asked] = {}
+        self._under_way: deque[_Asked] = deque()
+        """Trials that a driver before this one began and did not end."""
+        self._runs: Counter[str] = Counter()
+        """Configuration -> trials that run or ran it."""
+        self._number = 0
+        for study in (studies.reference, studies.candidates):
+            for frozen in study.get_trials(states=(TrialState.RUNNING, *ENDED)):
+                self._take_over(study, frozen)
+        self._under_way = deque(sorted(self._under_way, key=lambda asked: int(asked.job["number"])))
+        self._left = {
+            "reference": spec.reference_trials - _begun(studies.reference),
+            "candidates": spec.search.trials - _begun(studies.candidates),
         }
 
-    def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
-        """Keep intermediate scores by compute, for pruned trials and for plots."""
-        step = int(result[TIME])
-        # A seed's first evaluation adds no compute: the score after the last seed stands.
-        if math.isfinite(result[SCORE]) and step > self._reported.get(trial_id, -1):
-            self._reported[trial_id] = step
-            self._asked[trial_id].report(result[SCORE], step=step)
+    @property
+    def left(self) -> int:
+        """Trials that are still to run, those under way included."""
+        return len(self._under_way) + sum(max(left, 0) for left in self._left.values())
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """The next configuration, as `tune_trial` wants it; None when all have been handed out."""
+        if self._under_way:
+            asked = self._under_way.popleft()
+        elif self._left["reference"] > 0:
+            self._left["reference"] -= 1
+            asked = self._ask(self._studies.reference)
+        elif self._left["candidates"] > 0:
+            self._left["candidates"] -= 1
+            asked = self._ask(self._studies.candidates)
+        else:
+            return None
+        self._asked[trial_id] = asked
+        return asked.job
+
+    def falls_behind(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        """Keep the score at this rung, and ask the study's pruner. The reference is never stopped."""
+        asked = self._asked[trial_id]
+        rung = int(result[RUNG])
+        if not math.isfinite(result[SCORE]) or rung <= asked.reported:
+            return False
+        asked.reported = rung
+        asked.trial.report(result[SCORE], step=rung)
+        return asked.job["role"] != "reference" and not result.get("finished") and asked.trial.should_prune()
 
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
     ) -> None:
         """Tell the study how the trial ended."""
-        trial = self._asked[trial_id]
+        asked = self._asked.pop(trial_id)
         score = math.nan if result is None else float(result.get(SCORE, math.nan))
         if error or not math.isfinite(score):
-            self._study.tell(trial, state=TrialState.FAIL)
+            asked.study.tell(asked.trial.number, state=TrialState.FAIL)
         elif result is not None and result.get("finished"):
-            self._study.tell(trial, score)
+            asked.study.tell(asked.trial.number, score)
         else:
-            # Tune hands the result at which a scheduler stopped a trial to this method alone.
-            self.on_trial_result(trial_id, result or {})
-            self._study.tell(trial, state=TrialState.PRUNED)
+            asked.study.tell(asked.trial.number, state=TrialState.PRUNED)
+
+    def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        """Nothing: the scheduler has told the study (`falls_behind`)."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the study is the state."""
+        """Nothing: the studies are the state."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the study is the state."""
+        """Nothing: the studies are the state."""
+
+    def _ask(self, study: optuna.Study) -> _Asked:
+        role: Role = "candidate"
+        families: Sequence[Searched] = self._spec.candidates
+        if study is self._studies.reference:
+            role, families = "tuned_reference" if _begun(study) else "reference", (self._spec.reference,)
+        study.sampler = sampler(self._spec, len(study.get_trials(deepcopy=False)))
+        trial = study.ask()
+        searched, config, parameters = suggest(self._spec, trial, families)
+        raw = config.model_dump(mode="json")
+        job = {
+            "key": f"trial-{self._number:04d}",
+            "number": self._number,
+            "role": role,
+            "label": config.strategy.label() if role == "candidate" else self._spec.label_of(searched),
+            "searched": parameters,
+            "seeds": self._fresh_seeds(raw),
+            "rung": self._spec.rung,
+            "trial": raw,
+        }
+        self._number += 1
+        self._runs[_signature(raw)] += 1
+        trial.set_user_attr(JOB, job)
+        return _Asked(study, trial, job, -1)
+
+    def _fresh_seeds(self, config: dict[str, Any]) -> list[int]:
+        """The spec's seeds; for a configuration that ran before, as many that it has not run under."""
+        seeds = self._spec.seeds
+        shift = self._runs[_signature(config)] * (max(seeds) + 1)
+        return [seed + shift for seed in seeds]
+
+    def _take_over(self, study: optuna.Study, frozen: optuna.trial.FrozenTrial) -> None:
+        """Enter a trial of a driver before this one."""
+        job = frozen.user_attrs.get(JOB)
+        if job is None:
+            # Killed between asking and handing out: nothing of it ever ran.
+            if frozen.state is TrialState.RUNNING:
+                study.tell(frozen.number, state=TrialState.FAIL)
+            return
+        self._number = max(self._number, int(job["number"]) + 1)
+        self._runs[_signature(job["trial"])] += 1
+        if frozen.state is TrialState.RUNNING:
+            reported = max(frozen.intermediate_values, default=-1)
+            trial = optuna.trial.Trial(study, frozen._trial_id)
+            self._under_way.append(_Asked(study, trial, job, reported))
+
+
+def _begun(study: optuna.Study) -> int:
+    """Trials of a study that were handed out. One that was only asked for never ran and does not count."""
+    began = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, *ENDED))
+    return sum(JOB in trial.user_attrs for trial in began)
+
+
+def _signature(config: Mapping[str, Any]) -> str:
+    return json.dumps(config, sort_keys=True)

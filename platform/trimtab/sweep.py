@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import threading
 import time
@@ -19,12 +20,15 @@ from typing import Literal
 
 import psutil
 
+from trimtab import records
 from trimtab.home import sweep_dir, tracking_uri
 from trimtab.machine import this_machine
 from trimtab.plan import TRIAL_CPUS, Plan, make_plan
 from trimtab.progress import Progress
 from trimtab.records import Tail
+from trimtab.search import StudySearcher
 from trimtab.spec import SweepSpec
+from trimtab.study import create_studies, load_studies
 from trimtab.tracking import Tracker
 
 CLOSE_S = 60.0
@@ -45,8 +49,11 @@ class SweepResult:
     """Runs whose results could not be sent to MLflow in time; they are still in the sweep's journal."""
 
 
-def run_sweep(spec: SweepSpec, name: str, home: Path) -> SweepResult:
+def run_sweep(spec: SweepSpec, name: str, home: Path, *, resume: bool = False) -> SweepResult:
     """Run every configuration of a spec in the folder `<home>/sweeps/<name>`, which must exist.
+
+    With `resume` the studies there are continued: what has ended stays, what was under way goes on from its
+    checkpoints, and the rest is searched as if nothing had happened.
 
     Raises PlanError before anything is started when the machine cannot hold one slot. Ends every process it
     started, however it ends. SIGINT and SIGTERM end it early; finished trials stay recorded.
@@ -56,6 +63,9 @@ def run_sweep(spec: SweepSpec, name: str, home: Path) -> SweepResult:
     folder = sweep_dir(home, name).resolve()
     _prepare_environment(home)
     model = _resolve_model(spec, home)
+    if resume:
+        records.repair(folder)
+    searcher = StudySearcher(spec, (load_studies if resume else create_studies)(spec, name, folder))
     tracker = Tracker(folder, tracking_uri(home, spec.tracking.uri), name, spec)
     progress = Progress(folder, spec, plan.trials)
     status: Literal["finished", "killed", "failed"] = "failed"
@@ -65,7 +75,7 @@ def run_sweep(spec: SweepSpec, name: str, home: Path) -> SweepResult:
         stack.callback(progress.close)
         try:
             with _interruptible():
-                failed = _run_trials(spec, name, folder, plan, model)
+                failed = _run_trials(spec, searcher, folder, plan, model)
             status = "failed" if failed else "finished"
         except KeyboardInterrupt:
             status = "killed"
@@ -75,21 +85,23 @@ def run_sweep(spec: SweepSpec, name: str, home: Path) -> SweepResult:
     return SweepResult(name, status, unsent)
 
 
-def _run_trials(spec: SweepSpec, name: str, folder: Path, plan: Plan, model: str) -> bool:
+def _run_trials(spec: SweepSpec, searcher: StudySearcher, folder: Path, plan: Plan, model: str) -> bool:
     """Everything between starting Ray and ending it. Returns whether every trial failed."""
+    trials = searcher.left
+    if not trials:
+        return False
     import ray
     from ray import tune
 
     from trainables.slots.broker import Broker
     from trainables.slots.client import tune_trial
     from trainables.slots.host import Slots, SlotSpec
-    from trimtab.scheduler import make_scheduler
-    from trimtab.search import StudySearcher, create_study
+    from trimtab.halt import Halt
+    from trimtab.scheduler import StudyScheduler
 
     # A failed trial is told by the journal, the display and MLflow; Tune would print its traceback as well.
     logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
     config = spec.reference_config()
-    searcher = StudySearcher(spec, create_study(spec, name, folder))
     with _local_ray(plan):
         broker = ray.remote(Broker).options(num_cpus=0, max_concurrency=1000).remote(str(folder))
         slots = Slots(
@@ -107,6 +119,9 @@ def _run_trials(spec: SweepSpec, name: str, folder: Path, plan: Plan, model: str
             broker,
         )
         grace = CLOSE_S
+        halted = Halt()
+        # The studies are the sweep's state; what Tune keeps of an earlier driver would only get in its way.
+        shutil.rmtree(folder / "tune", ignore_errors=True)
         try:
             slots.start()
             tuner = tune.Tuner(
@@ -118,15 +133,18 @@ def _run_trials(spec: SweepSpec, name: str, folder: Path, plan: Plan, model: str
                     metric="score",
                     mode="max",
                     search_alg=searcher,
-                    scheduler=make_scheduler(spec),
-                    num_samples=plan.trials,
+                    scheduler=StudyScheduler(searcher),
+                    num_samples=trials,
                     max_concurrent_trials=plan.slots,
                     reuse_actors=True,
                 ),
-                run_config=tune.RunConfig(name="tune", storage_path=str(folder), verbose=0),
+                run_config=tune.RunConfig(
+                    name="tune", storage_path=str(folder), verbose=0, callbacks=[halted], stop=halted
+                ),
             )
             results = tuner.fit()
-            return bool(results.num_errors == plan.trials)
+            halted.check()
+            return bool(results.num_errors == trials)
         except KeyboardInterrupt:
             # Enough for running trials to end at their next step; slots still starting are not waited for.
             grace = INTERRUPTED_S
@@ -198,8 +216,6 @@ def _interruptible() -> Iterator[None]:
 
 def _close_journal(folder: Path, status: str) -> None:
     """Enter an end for every trial that has none: the sweep ended before it did."""
-    from trimtab import records
-
     open_trials: dict[str, set[int]] = {}
     for event in Tail(folder).read():
         trial = event["trial"]

@@ -29,13 +29,14 @@ def test_a_configuration_that_falls_behind_is_pruned(home):
 
     journal = home.path / "sweeps" / "small" / "study.journal"
     storage = JournalStorage(JournalFileBackend(str(journal)))
-    reference, better, worse = optuna.load_study(study_name="small", storage=storage).trials
+    (reference,) = optuna.load_study(study_name="small/reference", storage=storage).trials
+    better, worse = optuna.load_study(study_name="small", storage=storage).trials
     assert [t.state for t in (reference, better, worse)] == [
         TrialState.COMPLETE,
         TrialState.COMPLETE,
         TrialState.PRUNED,
     ]
-    assert reference.user_attrs["role"] == "reference"
+    assert reference.user_attrs["job"]["role"] == "reference"
     assert worse.value is None or worse.value == worse.intermediate_values[max(worse.intermediate_values)]
     assert 256 <= max(worse.intermediate_values) < 3 * 12 * 32
     assert better.value > worse.intermediate_values[max(worse.intermediate_values)]

@@ -1,28 +1,61 @@
-"""The searcher over a real study: what Tune's ends become, and that NaN never lingers."""
+"""The searcher over real studies: what ends become, who runs when, and that a killed driver loses nothing."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 
-from trimtab.objective import Curves, area
-from trimtab.search import StudySearcher, create_study
-from trimtab.spec import load_spec
+from trimtab.errors import NotFoundError, StorageError
+from trimtab.search import StudySearcher
+from trimtab.spec import SweepSpec, load_spec
+from trimtab.study import JOURNAL, create_studies, load_studies, open_storage
+
+STEP = 1280
+"""Rollouts between two evaluations of the quickstart."""
 
 
-@pytest.fixture
-def searcher(tmp_path: Path) -> StudySearcher:
-    spec = load_spec("quickstart", [f"home={tmp_path}"])
-    return StudySearcher(spec, create_study(spec, "s", tmp_path))
+def spec_with(tmp_path: Path, *overrides: str) -> SweepSpec:
+    return load_spec("quickstart", [f"home={tmp_path}", *overrides])
 
 
-def states(searcher: StudySearcher) -> list[TrialState]:
-    return [t.state for t in searcher._study.trials if t.state is not TrialState.WAITING]
+def new(tmp_path: Path, *overrides: str) -> StudySearcher:
+    spec = spec_with(tmp_path, *overrides)
+    return StudySearcher(spec, create_studies(spec, "s", tmp_path))
 
 
-def test_the_reference_comes_first_then_the_papers_values_then_the_search(searcher):
+def resumed(tmp_path: Path, *overrides: str) -> StudySearcher:
+    spec = spec_with(tmp_path, *overrides)
+    return StudySearcher(spec, load_studies(spec, "s", tmp_path))
+
+
+def trials(tmp_path: Path, name: str = "s") -> list[optuna.trial.FrozenTrial]:
+    found = optuna.load_study(study_name=name, storage=open_storage(None, tmp_path)).trials
+    return [trial for trial in found if trial.state is not TrialState.WAITING]
+
+
+def result(score: float, rung: int, *, finished: bool = False) -> dict[str, Any]:
+    return {"score": score, "rung": float(rung), "finished": finished}
+
+
+def run(searcher: StudySearcher, trial_id: str, score: float) -> dict[str, Any]:
+    """One trial that gets this score at every rung; its job."""
+    job = searcher.suggest(trial_id)
+    assert job is not None
+    for rung in range(0, 3 * 7680 + 1, STEP):
+        if searcher.falls_behind(trial_id, result(score, rung)):
+            searcher.on_trial_complete(trial_id, result(score, rung))
+            return job
+    searcher.on_trial_complete(trial_id, result(score, 3 * 7680, finished=True))
+    return job
+
+
+def test_the_reference_comes_first_then_the_papers_values_then_the_search(tmp_path):
+    searcher = new(tmp_path)
     first, second, third = (searcher.suggest(f"t{n}") for n in range(3))
     assert (first["role"], first["label"], first["searched"]) == ("reference", "dapo", {})
     assert second["role"] == third["role"] == "candidate"
@@ -30,45 +63,166 @@ def test_the_reference_comes_first_then_the_papers_values_then_the_search(search
     assert second["searched"]["v05.alpha"] == pytest.approx(0.3173, abs=1e-4)
     assert third["searched"] != second["searched"]
     assert [c["number"] for c in (first, second, third)] == [0, 1, 2]
+    assert [c["key"] for c in (first, second)] == ["trial-0000", "trial-0001"]
 
 
-def test_ends_are_told_for_what_they_are(searcher):
-    for n in range(5):
+def test_the_reference_is_searched_with_as_many_trials_before_the_candidates(tmp_path):
+    searcher = new(tmp_path, "reference.search={group_size: {choice: [4, 8, 16]}}", "search.trials=3")
+    assert searcher.left == 6
+    jobs = [searcher.suggest(f"t{n}") for n in range(7)]
+    assert [job and job["role"] for job in jobs] == [
+        "reference",
+        *["tuned_reference"] * 2,
+        *["candidate"] * 3,
+        None,
+    ]
+    assert jobs[0]["searched"] == {"dapo.group_size": 8}
+    assert (
+        jobs[0]["trial"]["strategy"] != jobs[1]["trial"]["strategy"] or jobs[1]["seeds"] != jobs[0]["seeds"]
+    )
+    assert len(trials(tmp_path, "s/reference")) == 3
+
+
+def test_ends_are_told_for_what_they_are(tmp_path):
+    searcher = new(tmp_path)
+    for n in range(6):
         searcher.suggest(f"t{n}")
-    searcher.on_trial_result("t1", {"score": 0.4, "rollouts": 100.0})
-    searcher.on_trial_complete("t0", {"score": 0.5, "rollouts": 200.0, "finished": True})
-    searcher.on_trial_complete("t1", {"score": 0.3, "rollouts": 200.0, "finished": False})
-    searcher.on_trial_complete("t2", {"score": float("nan"), "rollouts": 100.0, "finished": True})
-    searcher.on_trial_complete("t3", None, error=True)
-    searcher.on_trial_complete("t4", None)
-    assert states(searcher) == [
+    searcher.falls_behind("t2", result(0.4, STEP))
+    searcher.falls_behind("t2", result(0.3, 2 * STEP))
+    searcher.on_trial_complete("t0", result(0.5, 2 * STEP, finished=True))
+    searcher.on_trial_complete("t1", result(0.6, 2 * STEP, finished=True))
+    searcher.on_trial_complete("t2", result(0.3, 2 * STEP))
+    searcher.on_trial_complete("t3", result(float("nan"), STEP, finished=True))
+    searcher.on_trial_complete("t4", None, error=True)
+    searcher.on_trial_complete("t5", None)
+    assert [t.state for t in trials(tmp_path, "s/reference")] == [TrialState.COMPLETE]
+    assert [t.state for t in trials(tmp_path)] == [
         TrialState.COMPLETE,
         TrialState.PRUNED,
         TrialState.FAIL,
         TrialState.FAIL,
         TrialState.FAIL,
     ]
-    assert searcher._study.trials[1].intermediate_values == {100: 0.4, 200: 0.3}
+    assert trials(tmp_path)[1].intermediate_values == {STEP: 0.4, 2 * STEP: 0.3}
 
 
-def test_a_second_study_of_the_same_name_is_refused(searcher, tmp_path):
-    import optuna
+def test_a_score_that_is_no_number_never_reaches_the_study(tmp_path):
+    searcher = new(tmp_path)
+    searcher.suggest("reference")
+    searcher.suggest("t")
+    assert not searcher.falls_behind("t", result(float("nan"), STEP))
+    assert trials(tmp_path)[0].intermediate_values == {}
 
-    spec = load_spec("quickstart", [f"home={tmp_path}"])
-    with pytest.raises(optuna.exceptions.DuplicatedStudyError):
-        create_study(spec, "s", tmp_path)
+
+@pytest.mark.parametrize(
+    "stopping",
+    [
+        f"{{type: asha, first_rung: {2 * STEP}, reduction_factor: 2}}",
+        f"{{type: median, first_rung: {2 * STEP}, min_trials: 1}}",
+    ],
+)
+def test_what_falls_behind_at_a_rung_is_pruned_and_the_reference_never(tmp_path, stopping):
+    searcher = new(tmp_path, f"search.early_stopping={stopping}", "search.trials=3")
+    run(searcher, "reference", 0.1)
+    run(searcher, "good", 0.6)
+    run(searcher, "bad", 0.2)
+    run(searcher, "better", 0.7)
+    good, bad, better = trials(tmp_path)
+    (reference,) = trials(tmp_path, "s/reference")
+    assert reference.state is good.state is better.state is TrialState.COMPLETE
+    assert bad.state is TrialState.PRUNED
+    assert max(bad.intermediate_values) == 2 * STEP, "at the first rung, not later"
+    assert bad.intermediate_values == {0: 0.2, STEP: 0.2, 2 * STEP: 0.2}
 
 
-def test_the_objective_is_the_mean_height_of_the_curve():
-    assert area([0, 10, 20], [0.0, 1.0, 1.0]) == pytest.approx(0.75)
-    assert area([5], [0.3]) == 0.3
-    curves = Curves(budget=20, seeds=[0, 1])
-    assert curves.score() is None
-    for rollouts, accuracy in ((0, 0.0), (10, 1.0), (20, 1.0)):
-        curves.add(0, rollouts, accuracy)
-    assert curves.score() == pytest.approx(0.75)
-    curves.add(1, 0, 0.25)
-    assert curves.score() == pytest.approx(0.5)
-    assert curves.figures()["rollouts"] == 20
-    curves.add(1, 0, 0.75)
-    assert curves.score() == pytest.approx(0.75), "a repeated evaluation replaces the first"
+def test_a_configuration_that_is_proposed_again_runs_under_fresh_seeds(tmp_path):
+    searcher = new(tmp_path, "candidates.0.search={group_size: {choice: [4]}}", "search.trials=3")
+    searcher.suggest("reference")
+    jobs = [searcher.suggest(f"t{n}") for n in range(3)]
+    assert len({json.dumps(job["trial"]) for job in jobs}) == 1
+    assert [job["seeds"] for job in jobs] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    assert resumed(tmp_path, "search.trials=3").left == 4, "all of them are still under way"
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp"])
+def test_a_resumed_search_goes_on_as_an_undisturbed_one(tmp_path, sampler):
+    overrides = [
+        f"search.sampler={sampler}",
+        "search.trials=6",
+        "candidates.0.search={alpha: {float: [0.01, 0.9], log: true}, k_max: {int: [4, 16]}}",
+    ]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    whole = new(tmp_path / "a", *overrides)
+    undisturbed = [run(whole, f"t{n}", 0.1 * n)["trial"] for n in range(7)]
+    first = new(tmp_path / "b", *overrides)
+    begun = [run(first, f"t{n}", 0.1 * n)["trial"] for n in range(4)]
+    second = resumed(tmp_path / "b", *overrides)
+    assert second.left == 3
+    rest = [run(second, f"t{n}", 0.1 * n)["trial"] for n in range(4, 7)]
+    assert begun + rest == undisturbed
+    assert second.suggest("one too many") is None
+    assert len({json.dumps(trial) for trial in undisturbed}) == 7, (
+        "a sampler that repeats itself searches nothing"
+    )
+
+
+def test_trials_under_way_are_handed_out_again_and_what_ended_stays(tmp_path):
+    before = new(tmp_path)
+    run(before, "t0", 0.5)
+    run(before, "t1", 0.6)
+    under_way = before.suggest("t2")
+    before.falls_behind("t2", result(0.4, STEP))
+    after = resumed(tmp_path)
+    assert after.left == 4
+    assert after.suggest("new id") == under_way
+    assert not after.falls_behind("new id", result(0.4, STEP)), "a rung that was told is not told again"
+    after.falls_behind("new id", result(0.45, 2 * STEP))
+    after.on_trial_complete("new id", result(0.5, 3 * STEP, finished=True))
+    assert [t.state for t in trials(tmp_path)] == [TrialState.COMPLETE] * 2
+    assert trials(tmp_path)[1].intermediate_values == {STEP: 0.4, 2 * STEP: 0.45}
+    numbers = [after.suggest(f"n{n}")["number"] for n in range(3)]
+    assert numbers == [3, 4, 5]
+
+
+def test_a_trial_that_was_asked_for_and_never_handed_out_is_replaced(tmp_path):
+    searcher = new(tmp_path)
+    run(searcher, "t0", 0.5)
+    optuna.load_study(study_name="s", storage=open_storage(None, tmp_path)).ask()
+    after = resumed(tmp_path)
+    assert after.left == 5
+    assert [t.state for t in trials(tmp_path)] == [TrialState.FAIL]
+
+
+def test_a_torn_line_at_the_end_of_the_journal_costs_that_line_alone(tmp_path):
+    searcher = new(tmp_path)
+    run(searcher, "t0", 0.5)
+    run(searcher, "t1", 0.6)
+    with (tmp_path / JOURNAL).open("ab") as journal:
+        journal.write(b'{"op_code": 6, "worker_id": "x", "trial_id')
+    after = resumed(tmp_path)
+    assert after.left == 4
+    run(after, "t2", 0.7)
+    assert [t.state for t in trials(tmp_path)] == [TrialState.COMPLETE] * 2
+
+
+def test_a_lock_that_a_killed_driver_held_does_not_keep_others_waiting(tmp_path):
+    searcher = new(tmp_path)
+    run(searcher, "t0", 0.5)
+    (tmp_path / f"{JOURNAL}.lock").symlink_to(tmp_path / JOURNAL)
+    assert resumed(tmp_path).suggest("t1") is not None
+
+
+def test_names_and_addresses_that_cannot_be_used(tmp_path):
+    new(tmp_path)
+    with pytest.raises(StorageError, match=r"'s'.*resume"):
+        new(tmp_path)
+    spec = spec_with(tmp_path)
+    with pytest.raises(NotFoundError, match="other"):
+        load_studies(spec, "other", tmp_path)
+    with pytest.raises(NotFoundError, match="never began"):
+        load_studies(spec, "s", tmp_path / "elsewhere")
+    down = spec.model_copy(update={"storage": "postgresql://user:secret@127.0.0.1:9/none"})
+    with pytest.raises(StorageError, match="storage: postgresql") as caught:
+        create_studies(down, "s", tmp_path)
+    assert "secret" not in str(caught.value)

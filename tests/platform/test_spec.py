@@ -50,6 +50,22 @@ def put(raw: Raw, path: str, value: Any) -> Raw:
         ("trial.sampling", {"max_tokens": 64}, ["sampling.max_tokens", "64", "max_model_len"]),
         ("name", "a/b", ["name", "'a/b'", "letters"]),
         ("slots.learner_gpus", 1.5, ["slots.learner_gpus", "1.5", "whole"]),
+        (
+            "candidates.0.enqueue",
+            [{"alhpa": 0.5}],
+            ["candidates.0.enqueue.0.alhpa", "is not searched", "alpha"],
+        ),
+        ("candidates.0.enqueue", [{"alpha": 0.95}], ["candidates.0.enqueue.0.alpha", "0.95", "widen"]),
+        ("candidates.0.enqueue", [{"k_max": 8}], ["candidates.0.enqueue.0.k_max", "'group_size'"]),
+        (
+            "reference.search",
+            {"group_size": {"choice": [2, 4]}},
+            ["reference.search.group_size", "own value 8"],
+        ),
+        ("reference.defaults_first", False, ["reference", "defaults_first", "remove it"]),
+        ("search.sampler", "gp", ["search.sampler", "gp", "'group_size'", "use tpe"]),
+        ("search.sampler", "grid", ["search.alpha", "step"]),
+        ("search.early_stopping", {"type": "median", "first_rung": 0}, ["first_rung", "0"]),
         ("search.early_stopping", {"type": "asha", "first_rung": 30000}, ["first_rung", "30000", "lower it"]),
     ],
 )
@@ -246,7 +262,7 @@ def test_a_hub_id_needs_no_network() -> None:
 def test_candidates_share_everything_but_the_strategy(raw: Raw) -> None:
     spec = parse_spec(raw)
     reference = spec.reference_config()
-    config = spec.candidate_config(spec.candidates[0], {"group_size": 2})
+    config = spec.config_of(spec.candidates[0], {"group_size": 2})
     assert config.model_copy(update={"strategy": reference.strategy}) == reference
 
 

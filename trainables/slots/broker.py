@@ -64,6 +64,10 @@ class Broker:
 
     # -- the trial's side ------------------------------------------------------------------------
 
+    async def history(self, trial: str) -> list[records.Event]:
+        """What the journal holds of a trial: one that a killed driver left is continued, not repeated."""
+        return records.read(self._dir, trial)
+
     async def submit(self, trial: str, payload: Mapping[str, Any]) -> int:
         """Queue a job, first come first served. Returns its token."""
         job = _Job(len(self._jobs), trial, payload)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -21,26 +21,31 @@ LEASES = 3
 def tune_trial(config: dict[str, Any], *, broker: Any, sweep_dir: str) -> None:
     """Run one configuration over its seeds on whatever slot is free, and report to Tune.
 
-    `config` holds `trial` (TrialConfig as JSON), `seeds`, `role`, `label`, `number` and `searched`. What Tune
-    sees, once an evaluation: `score` (the objective), `accuracy`, `rollouts` (over all seeds), `finished`.
+    `config` holds `key` (the trial's name in the sweep, the same after a resume), `trial` (TrialConfig as
+    JSON), `seeds`, `role`, `label`, `number`, `searched` and `rung` (rollouts between evaluations). What Tune
+    sees, once an evaluation: `score` (the objective), `accuracy`, `rollouts` and `rung` (over all seeds),
+    `finished`. What the journal holds of the trial already is not run again.
     """
-    trial_id = tune.get_context().get_trial_id()
+    key = config["key"]
+    curves = Curves(
+        budget=config["trial"]["steps"] * config["trial"]["rollouts_per_step"], rung=config["rung"]
+    )
+    for event in ray.get(broker.history.remote(key)):
+        _enter(curves, event)
     payload = {
         "config": config["trial"],
-        "seeds": config["seeds"],
-        "output": str(Path(sweep_dir) / "trials" / trial_id),
+        "seeds": [seed for seed in config["seeds"] if not curves.has_finished(seed)],
+        "output": str(Path(sweep_dir) / "trials" / key),
     }
-    started = {key: config[key] for key in ("role", "label", "number", "searched", "seeds")}
-    _record(broker, trial_id, "trial_started", config=config["trial"], **started)
-    budget = config["trial"]["steps"] * config["trial"]["rollouts_per_step"]
-    curves = Curves(budget=budget, seeds=config["seeds"])
+    started = {name: config[name] for name in ("role", "label", "number", "searched", "seeds")}
+    _record(broker, key, "trial_started", config=config["trial"], **started)
     status, error = "stopped", None
     try:
         # Tune stops a trial by raising out of `report`: closing the generator then frees the slot.
-        with closing(_events(broker, trial_id, payload)) as events:
+        with closing(_events(broker, key, payload)) as events:
             for event in events:
+                _enter(curves, event)
                 if event["event"] == "evaluation":
-                    curves.add(event["seed"], event["rollouts"], event["metrics"]["accuracy"])
                     tune.report({**curves.figures(), "finished": False})
         tune.report({**curves.figures(), "finished": True})
         status = "finished"
@@ -48,12 +53,21 @@ def tune_trial(config: dict[str, Any], *, broker: Any, sweep_dir: str) -> None:
         status, error = "failed", str(failure)
         raise
     finally:
-        _record(broker, trial_id, "trial_finished", status=status, score=curves.score(), error=error)
+        _record(broker, key, "trial_finished", status=status, score=curves.score(), error=error)
+
+
+def _enter(curves: Curves, event: Mapping[str, Any]) -> None:
+    if event["event"] == "evaluation":
+        curves.add(event["seed"], event["rollouts"], event["metrics"]["accuracy"])
+    elif event["event"] == "run_finished" and event["status"] == "finished":
+        curves.finish(event["seed"])
 
 
 def _events(broker: Any, trial_id: str, payload: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
     """Events of the trial, over as many leases as it takes. Raises TrimtabError when it fails for good."""
     error: str | None = None
+    if not payload["seeds"]:
+        return
     for _ in range(LEASES):
         token = ray.get(broker.submit.remote(trial_id, payload))
         with closing(_lease_events(broker, token)) as events:

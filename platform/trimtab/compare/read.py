@@ -75,7 +75,7 @@ def _read(client: MlflowClient, uri: str, sweep: str, experiment: str, sweep_id:
             f"{uri} holds {len(parents)} sweeps named {sweep!r} from different homes; run compare in the "
             "home of the one you mean"
         )
-    children = [run for run in runs if run.data.tags.get(names.ROLE) in ("reference", "candidate")]
+    children = [run for run in runs if run.data.tags.get(names.ROLE) in names.ROLES]
     records = sorted((_record(client, run) for run in children), key=lambda run: (run.number, run.seed))
     return SweepRecord(sweep, parents[0].data.tags[names.REFERENCE], tuple(records))
 

@@ -1,28 +1,34 @@
 """What a user writes: a sweep's spec, read from YAML and checked before anything starts."""
 
+from trimtab.spec.check import known_values
 from trimtab.spec.load import dump_spec, load_spec, parse_spec, shipped_spaces
 from trimtab.spec.models import (
+    Asha,
     Candidate,
     EarlyStopping,
+    Median,
     Reference,
     SearchConfig,
+    Searched,
     SlotsConfig,
     SweepSpec,
     TrackingConfig,
     candidate_label,
-    known_values,
 )
 from trimtab.spec.ranges import Choice, FloatRange, IntRange, Range
 
 __all__ = [
+    "Asha",
     "Candidate",
     "Choice",
     "EarlyStopping",
     "FloatRange",
     "IntRange",
+    "Median",
     "Range",
     "Reference",
     "SearchConfig",
+    "Searched",
     "SlotsConfig",
     "SweepSpec",
     "TrackingConfig",

@@ -3,67 +3,103 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, ValidationError, model_validator
 
 from trainables.config import Strict, TrialConfig
-from trimtab.errors import ModelError, SpecError
+from trimtab.errors import ModelError
 from trimtab.home import check_name
+from trimtab.spec.check import check_sampler, check_searched
 from trimtab.spec.imports import check_imports
 from trimtab.spec.messages import spec_error
-from trimtab.spec.ranges import Known, Range, Value
-from trimtab.spec.strategy import check_parameter, default_label, merge, parameters
+from trimtab.spec.ranges import Range, Value
+from trimtab.spec.strategy import default_label, merge
 
 RawStrategy = str | dict[str, Any]
 """As in `TrialConfig.strategy`: a preset's name, a preset with parameters, axes, or an import path."""
 
-CORNERS = 1024
-"""How many combinations of extreme values of one candidate are tried at load."""
-
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-class Reference(Strict):
-    """The configuration that everything is compared with. It runs first, at the same compute."""
+class Searched(Strict):
+    """A strategy, and which of its parameters are searched."""
 
     strategy: RawStrategy
-    label: str | None = None
-    """Name in tables and tags; default: the preset's name."""
-
-
-class Candidate(Strict):
-    """One strategy, and which of its parameters are searched."""
-
-    strategy: RawStrategy
-    label: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] | None = None
-    """Prefix of its parameters in the study, and its name in tables; default: the preset's name."""
     search: Annotated[dict[str, Range], Field(default_factory=dict)]
     """Parameter -> range. A parameter of a preset by its name; one of spelled-out axes by a dotted path such
     as `budget.k_max`."""
     defaults_first: bool = True
     """Run the strategy's own values of the searched parameters before searching, where the ranges hold
     them."""
+    enqueue: tuple[dict[str, Value], ...] = ()
+    """Configurations to run before searching, after the strategy's own: each gives searched parameters a
+    value; those that it leaves out are drawn."""
 
 
-class EarlyStopping(Strict):
-    """Stop configurations that fall behind at equal compute (ASHA, arXiv 1810.05934)."""
+class Reference(Searched):
+    """The configuration that everything is compared with. It runs first, at the same compute.
+
+    With `search` its own parameters are searched as well, in as many trials as the candidates', so that the
+    best of many is compared with the best of as many.
+    """
+
+    label: str | None = None
+    """Name in tables and tags; default: the preset's name."""
+    trials: Annotated[int, Field(ge=1)] | None = None
+    """Configurations of the reference, its own values included; default: `search.trials` if it has a
+    `search`, else 1."""
+
+    @model_validator(mode="after")
+    def _own_values_first(self) -> Reference:
+        if not self.defaults_first:
+            raise ValueError(
+                "defaults_first: false would leave nothing to compare with; the reference's own values "
+                "always run first: remove it"
+            )
+        return self
+
+
+class Candidate(Searched):
+    """One contender."""
+
+    label: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] | None = None
+    """Prefix of its parameters in the study, and its name in tables; default: the preset's name."""
+
+
+class Asha(Strict):
+    """Successive halving (ASHA, arXiv 1810.05934): continue past a rung only in the best share."""
 
     type: Literal["asha"] = "asha"
     first_rung: Annotated[int, Field(ge=1)]
     """Rollouts of a trial (all its seeds, in the order they run) before it can be stopped."""
-    reduction_factor: Annotated[float, Field(gt=1)] = 3.0
+    reduction_factor: Annotated[int, Field(ge=2)] = 3
     """One in so many configurations passes a rung; rungs are this factor apart."""
+
+
+class Median(Strict):
+    """Stop a configuration whose best score so far is below the median of finished ones at equal compute."""
+
+    type: Literal["median"]
+    first_rung: Annotated[int, Field(ge=1)]
+    """Rollouts of a trial (all its seeds, in the order they run) before it can be stopped."""
+    min_trials: Annotated[int, Field(ge=1)] = 3
+    """Finished configurations before any is stopped."""
+
+
+EarlyStopping: TypeAlias = Annotated[Asha | Median, Field(discriminator="type")]
 
 
 class SearchConfig(Strict):
     """How candidates are drawn."""
 
     trials: Annotated[int, Field(ge=1)] = 5
-    """Configurations beside the reference; each runs all seeds."""
-    sampler: Literal["tpe", "random"] = "tpe"
+    """Configurations of the candidates; each runs all seeds. One that is proposed twice runs under fresh
+    seeds the second time."""
+    sampler: Literal["tpe", "gp", "qmc", "random", "grid"] = "tpe"
+    """`tpe`: multivariate, branch by branch. `gp`, `qmc`: one candidate, fixed bounds. `grid`: all points."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the sampler; the run seeds are `seeds`."""
     early_stopping: EarlyStopping | None = None
@@ -72,6 +108,9 @@ class SearchConfig(Strict):
 class SlotsConfig(Strict):
     """What one slot (a learner group and its engines) may take of the machine."""
 
+    reuse: Literal["warm", "cold"] = "warm"
+    """`warm`: a slot serves one trial after another. `cold`: every trial gets new processes. `slots: cold`
+    for short."""
     count: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Slots at once; `auto`: as many as fit, at most one for each configuration."""
     learner_cpus: Annotated[float, Field(gt=0)] = 0.45
@@ -84,6 +123,11 @@ class SlotsConfig(Strict):
     """GPUs of each engine, in all (tensor parallelism over n GPUs needs n)."""
     memory_gb: Annotated[float, Field(gt=0)] = 3.0
     """Host memory of the whole slot, in GB (1e9 bytes)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, raw: Any) -> Any:
+        return {"reuse": raw} if raw in ("warm", "cold") else raw
 
     @model_validator(mode="after")
     def _whole_gpus(self) -> SlotsConfig:
@@ -137,8 +181,9 @@ class SweepSpec(Strict):
             )
         config = self.reference_config()
         check_model(config.model)
-        for index, candidate in enumerate(self.candidates):
-            _check_candidate(self, index, candidate)
+        for searched in (self.reference, *self.candidates):
+            check_searched(self, searched, self._where(searched))
+        check_sampler(self)
         rung = self.search.early_stopping.first_rung if self.search.early_stopping else 0
         budget = config.budget * len(self.seeds)
         if rung >= budget:
@@ -161,47 +206,41 @@ class SweepSpec(Strict):
         """The reference's resolved configuration."""
         return _trial_config(self.trial, self.reference.strategy, "reference.strategy")
 
-    def candidate_config(self, candidate: Candidate, values: Mapping[str, Value]) -> TrialConfig:
-        """A candidate's resolved configuration at these values of its searched parameters."""
-        index = self.candidates.index(candidate)
-        return _trial_config(self.trial, merge(candidate.strategy, values), f"candidates.{index}.strategy")
+    @property
+    def reference_trials(self) -> int:
+        """Configurations of the reference, its own values included."""
+        return self.reference.trials or (self.search.trials if self.reference.search else 1)
+
+    @property
+    def trials(self) -> int:
+        """All configurations of the sweep."""
+        return self.reference_trials + self.search.trials
+
+    @property
+    def rung(self) -> int:
+        """Rollouts of one run between two evaluations: trials are compared at multiples of it."""
+        config = self.reference_config()
+        return config.evaluation.every * config.rollouts_per_step
+
+    def label_of(self, searched: Searched) -> str:
+        """The reference's or a candidate's name in the study and in tables."""
+        return self.reference_label if searched is self.reference else candidate_label(searched)
+
+    def config_of(self, searched: Searched, values: Mapping[str, Value]) -> TrialConfig:
+        """Resolved configuration of the reference or a candidate at these values of its parameters."""
+        return _trial_config(
+            self.trial, merge(searched.strategy, values), f"{self._where(searched)}.strategy"
+        )
+
+    def _where(self, searched: Searched) -> str:
+        if searched is self.reference:
+            return "reference"
+        return f"candidates.{next(i for i, c in enumerate(self.candidates) if c is searched)}"
 
 
-class _BoundsError(SpecError):
-    """Bounds that cannot be resolved; the caller knows which candidate they belong to."""
-
-
-def candidate_label(candidate: Candidate) -> str:
-    return candidate.label or default_label(candidate.strategy, "candidate")
-
-
-def known_values(candidate: Candidate) -> dict[str, Any]:
-    """Values of a candidate's parameters before the search: what is written, over the preset's defaults."""
-    return parameters(candidate.strategy)
-
-
-def corners(candidate: Candidate) -> Iterator[dict[str, Value]]:
-    """Combinations of extreme values of the searched parameters, at most CORNERS of them."""
-    names = list(candidate.search)
-    known = known_values(candidate)
-
-    def walk(depth: int, chosen: dict[str, Value]) -> Iterator[dict[str, Value]]:
-        if depth == len(names):
-            yield dict(chosen)
-            return
-        name = names[depth]
-        here: Known = {**known, **chosen}
-        try:
-            values = candidate.search[name].corners(here)
-        except SpecError as error:
-            raise _BoundsError(f"search.{name}: {error}") from None
-        for value in values:
-            yield from walk(depth + 1, {**chosen, name: value})
-
-    for count, corner in enumerate(walk(0, {})):
-        if count == CORNERS:
-            return
-        yield corner
+def candidate_label(candidate: Searched) -> str:
+    label: str | None = getattr(candidate, "label", None)
+    return label or default_label(candidate.strategy, "candidate")
 
 
 def check_model(model: str) -> None:
@@ -239,58 +278,3 @@ def _check_labels(labels: list[str]) -> None:
                 f"candidates: the label {label!r} occurs {labels.count(label)} times; give each candidate a "
                 "label: of its own"
             )
-
-
-def _check_candidate(spec: SweepSpec, index: int, candidate: Candidate) -> None:
-    """Build the candidate at every corner of its space, so that no trial can be refused later."""
-    where = f"candidates.{index}"
-    names = list(candidate.search)
-    for position, (name, range_) in enumerate(candidate.search.items()):
-        try:
-            check_parameter(candidate.strategy, name)
-        except SpecError as error:
-            raise SpecError(f"{where}.search.{name}: {error}") from None
-        for reference in range_.references():
-            if reference in names[position:]:
-                when = "at the same time" if reference == name else "after it"
-                raise SpecError(
-                    f"{where}.search.{name}: its bound follows {reference!r}, which is drawn {when}; list "
-                    f"{reference!r} first"
-                )
-    if isinstance(candidate.strategy, dict) and any(name in candidate.strategy for name in names):
-        # The search replaces these values, but an impossible one is a mistake and not a default.
-        spec.candidate_config(candidate, {})
-    try:
-        for corner in corners(candidate):
-            _try_corner(spec, candidate, corner, where)
-    except _BoundsError as error:
-        raise SpecError(f"{where}.{error}") from None
-
-
-def _try_corner(spec: SweepSpec, candidate: Candidate, corner: Mapping[str, Value], where: str) -> None:
-    try:
-        spec.candidate_config(candidate, corner)
-    except SpecError as error:
-        if not corner or str(error) == _own_error(spec, candidate):
-            raise
-        point = ", ".join(f"{name}={value!r}" for name, value in corner.items())
-        fields = " and ".join(f"search.{name}" for name in _blamed(corner, str(error)))
-        raise SpecError(
-            f"{where}.{fields}: the space holds {point}, which cannot run: {error}. Narrow the range, "
-            "or let a bound follow another parameter: int: [<parameter>, 16]"
-        ) from None
-
-
-def _own_error(spec: SweepSpec, candidate: Candidate) -> str | None:
-    """What is wrong with the candidate as it is written, whatever the search draws."""
-    try:
-        spec.candidate_config(candidate, {})
-    except SpecError as error:
-        return str(error)
-    return None
-
-
-def _blamed(corner: Mapping[str, Value], message: str) -> list[str]:
-    """Searched parameters that the message names; all of them if it names none."""
-    named = [name for name in corner if re.search(rf"\b{re.escape(name.rsplit('.', 1)[-1])}\b", message)]
-    return named or list(corner)

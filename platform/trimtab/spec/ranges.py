@@ -44,6 +44,10 @@ class Choice(Strict):
     def contains(self, value: Any, known: Known) -> bool:
         return value in self.choice
 
+    def values(self, known: Known) -> list[Value]:
+        """Every value, in order."""
+        return list(self.choice)
+
     def suggest(self, trial: optuna.Trial, name: str, known: Known) -> Value:
         chosen: Value = trial.suggest_categorical(name, list(self.choice))
         return chosen
@@ -79,6 +83,14 @@ class FloatRange(Strict):
     def contains(self, value: Any, known: Known) -> bool:
         low, high = self.resolve(known)
         return isinstance(value, int | float) and low <= value <= high
+
+    def values(self, known: Known) -> list[Value]:
+        """Every value, in order. SpecError: without `step` there is no end of them."""
+        if self.step is None:
+            raise SpecError("float: a grid needs a step; add step: <distance>, or use choice: [...]")
+        low, high = self.resolve(known)
+        count = int((high - low) / self.step + 1e-9) + 1
+        return [min(low + k * self.step, high) for k in range(count)]
 
     def suggest(self, trial: optuna.Trial, name: str, known: Known) -> Value:
         low, high = self.resolve(known)
@@ -124,6 +136,11 @@ class IntRange(Strict):
             and low <= value <= high
             and (value - low) % self.step == 0
         )
+
+    def values(self, known: Known) -> list[Value]:
+        """Every value, in order."""
+        low, high = self.resolve(known)
+        return list(range(low, high + 1, self.step))
 
     def suggest(self, trial: optuna.Trial, name: str, known: Known) -> Value:
         low, high = self.resolve(known)
