@@ -29,7 +29,7 @@ class TrialStatus:
     label: str
     role: str
     status: str
-    """`finished`, `failed`, `stopped` (by the scheduler), `running`, or `interrupted` (resume continues it)."""
+    """`finished`, `failed`, `stopped` (by the scheduler), `running`, `interrupted` (resume continues it)."""
     stage: str
     seeds_finished: int
     seeds: int

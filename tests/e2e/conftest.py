@@ -101,7 +101,9 @@ def home(tmp_path: Path, tiny_model: Path) -> Home:
     environment |= {
         "RAY_AUTH_TOKEN_PATH": str(token),
         "TRIMTAB_TEST_MARK": secrets.token_hex(8),
-        "PYTHONPATH": str(Path(__file__).parent),
+        "PYTHONPATH": os.pathsep.join(
+            [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        ),
         "COLUMNS": "200",
     }
     return Home(path, environment)
