@@ -21,6 +21,7 @@ from typing import Literal
 import psutil
 
 from trimtab import records
+from trimtab.guardian import guarded
 from trimtab.home import sweep_dir, tracking_uri
 from trimtab.machine import this_machine
 from trimtab.plan import TRIAL_CPUS, Plan, make_plan
@@ -74,7 +75,7 @@ def run_sweep(spec: SweepSpec, name: str, home: Path, *, resume: bool = False) -
         progress.start()
         stack.callback(progress.close)
         try:
-            with _interruptible():
+            with guarded(), _interruptible():
                 failed = _run_trials(spec, searcher, folder, plan, model)
             status = "failed" if failed else "finished"
         except KeyboardInterrupt:
