@@ -64,3 +64,11 @@ class TrackingError(TrimtabError, RuntimeError):
 
 class NotFoundError(TrimtabError, LookupError):
     """A sweep, trial or run that does not exist."""
+
+
+class SecurityError(TrimtabError, PermissionError):
+    """Something would run without authentication, or keep a secret where others can read it."""
+
+
+class ClusterError(TrimtabError, RuntimeError):
+    """A Ray cluster that cannot be reached, or does not take what it was given."""

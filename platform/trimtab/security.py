@@ -1,0 +1,135 @@
+"""Tokens and secrets: Ray's authentication before Ray starts, and no secret where it would be kept.
+
+What these guard against, and what they do not, is in docs/security.md. Imports no Ray.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator, MutableMapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from trimtab.errors import SecurityError
+
+MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|(API|PRIVATE|ACCESS)_?KEY", re.IGNORECASE)
+"""Names of variables whose values are secrets."""
+
+
+def prepare_ray_auth(environment: MutableMapping[str, str] | None = None, *, create: bool = True) -> None:
+    """Switch Ray's token authentication on, with a token that exists before Ray starts.
+
+    Ray started without a token and without a mode runs open to everybody who reaches its ports (its GCS and
+    raylet listen on every address). The token is, in Ray's own order, RAY_AUTH_TOKEN, the file that
+    RAY_AUTH_TOKEN_PATH names, or ~/.ray/auth_token; the last is made, for its owner's eyes only, if `create`.
+    Call it before Ray is imported: Ray reads the mode once.
+
+    SecurityError: authentication was switched off, or there is no token and none may be made.
+    """
+    env = os.environ if environment is None else environment
+    mode = env.get(MODE, "token")
+    if mode.lower() != "token":
+        raise SecurityError(
+            f"{MODE}={mode}: trimtab starts and joins only authenticated Ray clusters; unset {MODE}"
+        )
+    env[MODE] = "token"
+    if env.get(TOKEN, "").strip():
+        return
+    if path := env.get(TOKEN_PATH):
+        _check_token(Path(path).expanduser(), f"{TOKEN_PATH}={path}")
+        return
+    file = Path(env.get("HOME", "~")).expanduser() / ".ray" / "auth_token"
+    if create:
+        _make_token(file)
+    elif not file.is_file():
+        raise SecurityError(
+            f"no token for the cluster: {file} does not exist; copy the cluster's token there, or name a "
+            f"file with {TOKEN_PATH}"
+        )
+    _check_token(file, str(file))
+
+
+def _make_token(file: Path) -> None:
+    """Create the token unless it is there; of two processes at once one wins, and both read the same."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as opened:
+            opened.write(secrets.token_hex(32))
+        try:
+            os.link(draft, file)
+        except FileExistsError:
+            return
+    finally:
+        draft.unlink()
+
+
+def _check_token(file: Path, what: str) -> None:
+    """SecurityError for a file that is missing or empty. One that others may read is closed to them."""
+    try:
+        mode = stat.S_IMODE(file.stat().st_mode)
+        empty = not file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise SecurityError(f"{what}: the token cannot be read ({error.strerror})") from None
+    if empty:
+        raise SecurityError(f"{what}: the file is empty; put the cluster's token into it")
+    # Ray's own commands write the file with the umask's default, usually readable by everybody.
+    if mode & 0o077 and os.access(file, os.W_OK) and file.stat().st_uid == os.geteuid():
+        file.chmod(0o600)
+
+
+def check_url(field: str, url: str | None) -> None:
+    """Refuse a URL that carries a password: specs are kept, logged and shown."""
+    if url is None or "://" not in url:
+        return
+    try:
+        password = urlsplit(url).password
+    except ValueError:
+        return  # whoever opens the URL says what is wrong with it
+    if password is not None:
+        raise SecurityError(
+            f"{field}: the address holds a password, which would be kept with the sweep; leave it out and "
+            f"set {_variable(url)} where the sweep runs"
+        )
+
+
+def _variable(url: str) -> str:
+    if url.startswith("postgres"):
+        return "PGPASSWORD, or a password file named by PGPASSFILE,"
+    return "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+
+
+def secret_values(environment: MutableMapping[str, str] | None = None) -> Iterator[tuple[str, str]]:
+    """Name and value of every variable that holds a secret; values under 8 characters are none."""
+    env = os.environ if environment is None else environment
+    for name, value in env.items():
+        if SECRET_NAME.search(name) and len(value) >= 8 and not name.endswith(("_PATH", "_FILE")):
+            yield name, value
+
+
+def check_plain(where: str, values: Any) -> None:
+    """Refuse a document (a spec, a job) that contains the value of a secret of this environment."""
+    known = list(secret_values())
+
+    def walk(path: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                walk(f"{path}.{key}", item)
+        elif isinstance(value, list | tuple):
+            for index, item in enumerate(value):
+                walk(f"{path}.{index}", item)
+        elif isinstance(value, str):
+            for name, secret in known:
+                if secret in value:
+                    raise SecurityError(
+                        f"{path}: holds the value of ${name}; secrets are named, never written: leave it out "
+                        f"and let the cluster set {name}"
+                    )
+
+    walk(where, values)
