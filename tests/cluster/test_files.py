@@ -163,7 +163,7 @@ def test_ray_is_closed_by_default(rendered: dict[str, str]) -> None:
             continue
         spec = loaded["spec"].get("rayClusterSpec", loaded["spec"])
         assert spec["authOptions"] == {"mode": "token"}, name
-        # KubeRay's operator follows a RayJob through the head's service; a cluster is reached by port-forward.
+        # KubeRay's operator follows a RayJob through the head's service; a cluster is for port-forwards.
         host = "0.0.0.0" if loaded["kind"] == "RayJob" else "127.0.0.1"
         assert spec["headGroupSpec"]["rayStartParams"]["dashboard-host"] == host, name
         assert spec["headGroupSpec"]["serviceType"] == "ClusterIP"
