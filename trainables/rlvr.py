@@ -26,7 +26,7 @@ from trainables.meters import Stopwatch, accuracy_figures, mismatch, rollout_fig
 from trainables.prompts import rollout_seed
 from trainables.rollouts.engine import Drawn, DrawRequest
 from trainables.run import Run
-from trainables.step import StepBook, cut, one_row_each, with_logprobs
+from trainables.step import Reading, StepBook, cut, one_row_each
 from trainables.strategies.batch import (
     Batch,
     FloatArray,
@@ -76,21 +76,20 @@ def train_step(run: Run) -> bool:
     book = gather_rollouts(run, clock)
     if not book.rollouts:
         return _nothing_asked_for(run)
-    tokens = book.tokens()
     with clock.part("logprobs"):
-        forward = run.lease.learner.forward(tokens)
-    drift = mismatch(tokens.sampler_logprob_M, forward.logprob_M)
+        read_rollouts(run, book)
+    tokens, reading, batch = book.tokens(), book.reading(), book.batch()
+    drift = mismatch(tokens.sampler_logprob_M, reading.logprob_M)
     _check_drift(drift, config, run.step)
-    batch = with_logprobs(book.batch(), tokens, forward.logprob_M, forward.entropy_M)
     with clock.part("score"):
         scores = run.strategy.score(batch)
     with clock.part("update"):
-        updates = update_policy(run, batch, tokens, scores, forward.logprob_M)
+        updates = update_policy(run, batch, tokens, scores, reading.logprob_M)
     run.version += 1
     with clock.part("sync"):
         synced = _sync(run)
     with clock.part("observe"):
-        change = _logprob_change(run, tokens, forward.logprob_M)
+        change = _logprob_change(run, tokens, reading.logprob_M)
         run.strategy.observe(batch, Stats(step=run.step, logprob_change=change))
     run.spend(book.rollouts, tokens, clock.total)
     metrics = {
@@ -99,7 +98,8 @@ def train_step(run: Run) -> bool:
         **synced,
         **_update_figures(updates),
         "truncated": book.truncated(),
-        "entropy": float(forward.entropy_M.mean()),
+        "entropy": float(reading.entropy_M.mean()),
+        **_reading_figures(reading),
         "rollouts": float(book.rollouts),
         **{f"strategy/{name}": value for name, value in scores.diagnostics.items()},
         **{f"seconds/{name}": value for name, value in clock.seconds.items()},
@@ -120,6 +120,9 @@ def gather_rollouts(run: Run, clock: Stopwatch) -> StepBook:
         requests = select_prompts(run, book, room(), None)
     while requests.rollouts:
         draw_and_verify(run, book, requests, clock)
+        if run.needs.at_decide:
+            with clock.part("logprobs"):
+                read_rollouts(run, book)
         with clock.part("decide"):
             decision = run.strategy.decide(book.batch(), room())
             book.drop(decision.drop_P)
@@ -170,6 +173,14 @@ def draw_and_verify(run: Run, book: StepBook, requests: Requests, clock: Stopwat
         verdict_N, correct_N = _verify(run, drawn, "train", rows.prompt_R)
     book.add(rows, prompts, drawn, verdict_N, correct_N, config.loss, config.sampling.max_tokens)
     _check_verifier(book.batch().verdict_N, config, f"step {run.step}")
+
+
+def read_rollouts(run: Run, book: StepBook) -> None:
+    """The learner's pass over the rollouts that have had none: log-probs, and what the strategy reads."""
+    tokens = book.unread()
+    if tokens is not None:
+        forward = run.lease.learner.forward(tokens, run.feature_plan)
+        book.enter(Reading(forward.logprob_M, forward.entropy_M, forward.features))
 
 
 def update_policy(
@@ -300,6 +311,13 @@ def _update_figures(updates: list[UpdateStats]) -> dict[str, float]:
         figures["clip_fraction"] = sum(u.clipped_tokens for u in updates) / tokens
         figures["importance_capped"] = sum(u.capped_tokens for u in updates) / tokens
     return figures
+
+
+def _reading_figures(reading: Reading) -> dict[str, float]:
+    """What the strategy's inputs take, in memory."""
+    if reading.features is None:
+        return {}
+    return {"features_kb_per_rollout": reading.features.nbytes / 1e3 / len(reading.features.prompt_NF)}
 
 
 def _join(first: Requests, second: Requests) -> Requests:

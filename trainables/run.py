@@ -11,6 +11,7 @@ import numpy as np
 
 from trainables import checkpoints
 from trainables.config import TrialConfig
+from trainables.learner.features import FeaturePlan
 from trainables.learner.losses import denominator_of
 from trainables.learner.tokens import Int32, TokenBatch
 from trainables.lease import Lease
@@ -22,7 +23,7 @@ from trainables.strategies.protocol import Strategy
 from trainables.tasks.base import Problem, Split, Task
 from trainables.tasks.load import load_task
 from trainables.tasks.verifier import VerifierPool
-from trimtab.errors import SpecError, StrategyError
+from trimtab.errors import SpecError
 
 
 @dataclass
@@ -39,6 +40,8 @@ class Run:
     verifier: VerifierPool
     order: PromptOrder
     stratum_of_prompt: IntArray
+    feature_plan: FeaturePlan | None = None
+    """Which hidden states the learner pools for the strategy."""
     step: int = 0
     version: int = 0
     """Policy version: the number of updates the engines' weights have seen."""
@@ -61,15 +64,17 @@ class Run:
         task = load_task(config.task)
         strategy = build_strategy(config.strategy)
         needs = strategy.needs()
-        _check_needs(needs, config)
         train = task.split("train")
         strata = np.array([p.stratum for p in train], dtype=np.int64)
         lease.learner.reset(lease.model, config.learner, config.sampling.temperature, seed)
+        plan = None
+        if needs.features is not None:
+            plan = FeaturePlan.of(needs.features, lease.learner.layers, lease.tokenizer)
         lease.engines.reset()
         verifier = lease.verifier(task.judge, config.verifier)
         verifier.check_golden(train, max_failure_rate=config.verifier.max_failure_rate)
         order = PromptOrder(strata, seed)
-        run = Run(lease, config, seed, output, task, strategy, needs, verifier, order, strata)
+        run = Run(lease, config, seed, output, task, strategy, needs, verifier, order, strata, plan)
         checkpoint = checkpoints.latest(output)
         if checkpoint is not None:
             run._restore(checkpoint)
@@ -198,12 +203,3 @@ class Run:
                 f"prompt has {longest}; raise engine.max_model_len to at least "
                 f"{longest + self.config.sampling.max_tokens}"
             )
-
-
-def _check_needs(needs: Needs, config: TrialConfig) -> None:
-    missing = [name for name in ("features", "values") if getattr(needs, name)]
-    if missing:
-        raise StrategyError(
-            f"strategy: {config.strategy.label()} needs {' and '.join(missing)} of the learner, which this "
-            "version does not provide; choose a strategy without a probe or critic prior"
-        )

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import numpy as np
 
 from trainables.config import LossConfig
 from trainables.learner.tokens import Float32, Int32, TokenBatch
 from trainables.rollouts.engine import Drawn
-from trainables.strategies.batch import Batch, BoolArray, FloatArray, IntArray, Requests, Verdict
+from trainables.strategies.batch import (
+    Batch,
+    BoolArray,
+    Features,
+    FloatArray,
+    IntArray,
+    Requests,
+    Verdict,
+)
 
 
 @dataclass
@@ -52,6 +61,38 @@ def cut(requests: Requests, room: int) -> Requests:
     )
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What the learner's teacher-forced pass gives, over the rollouts of one or more rounds."""
+
+    logprob_M: Float32
+    entropy_M: Float32
+    features: Features | None = None
+    values: tuple[FloatArray, ...] | None = None
+
+    @staticmethod
+    def concatenate(parts: Sequence[Reading]) -> Reading:
+        features = [part.features for part in parts if part.features is not None]
+        values = [part.values for part in parts if part.values is not None]
+        return Reading(
+            logprob_M=np.concatenate([part.logprob_M for part in parts]),
+            entropy_M=np.concatenate([part.entropy_M for part in parts]),
+            features=Features.concatenate(features) if features else None,
+            values=tuple(chain.from_iterable(values)) if values else None,
+        )
+
+    def onto(self, batch: Batch) -> Batch:
+        """The batch with it, per rollout."""
+        first = np.cumsum(batch.length_N) - batch.length_N
+        return replace(
+            batch,
+            logprob_N=np.add.reduceat(self.logprob_M.astype(np.float64), first),
+            entropy_N=np.add.reduceat(self.entropy_M.astype(np.float64), first) / batch.length_N,
+            features=self.features,
+            values=self.values,
+        )
+
+
 class StepBook:
     """Everything drawn in one step. `batch()` shows it to the strategy, `tokens()` to the learner."""
 
@@ -61,6 +102,8 @@ class StepBook:
         self._dropped: set[int] = set()
         self._drawn_of: dict[tuple[int, int], int] = {}
         self._rows = _Rows()
+        self._read: list[Reading] = []
+        self._rounds_read = 0
 
     @property
     def rounds(self) -> int:
@@ -118,8 +161,22 @@ class StepBook:
         if drop_P is not None:
             self._dropped.update(np.flatnonzero(drop_P).tolist())
 
+    def unread(self) -> TokenBatch | None:
+        """Rollouts that the learner has not been through yet; None if it has seen all."""
+        fresh = self._rows.tokens[self._rounds_read :]
+        return TokenBatch.concatenate(fresh) if fresh else None
+
+    def enter(self, reading: Reading) -> None:
+        """What the learner made of the unread rollouts."""
+        self._read.append(reading)
+        self._rounds_read = self.rounds
+
+    def reading(self) -> Reading:
+        """What the learner made of all rollouts that it has read, in order."""
+        return Reading.concatenate(self._read)
+
     def batch(self) -> Batch:
-        """All rollouts so far."""
+        """All rollouts so far; with what the learner made of them once it has read every one."""
         rows = self._rows
         prompt_id = self.prompt_ids
         verdict = np.concatenate(rows.verdict)
@@ -127,7 +184,7 @@ class StepBook:
         penalty = np.where(verdict == Verdict.OK, np.concatenate(rows.penalty), 0.0)
         dropped = np.zeros(len(prompt_id), dtype=np.bool_)
         dropped[list(self._dropped)] = True
-        return Batch(
+        batch = Batch(
             prompt_id_P=prompt_id,
             stratum_P=self._stratum_of_prompt[prompt_id],
             prompt_N=np.concatenate(rows.prompt),
@@ -141,6 +198,7 @@ class StepBook:
             version_N=np.concatenate(rows.version),
             dropped_P=dropped,
         )
+        return self.reading().onto(batch) if self._rounds_read == self.rounds else batch
 
     def tokens(self) -> TokenBatch:
         return TokenBatch.concatenate(self._rows.tokens)
@@ -159,16 +217,6 @@ def overlong_penalty(length_N: Int32, loss: LossConfig, max_tokens: int) -> Floa
         return np.zeros(len(length_N))
     over = length_N - (max_tokens - loss.overlong_buffer)
     return loss.overlong_penalty * np.clip(over / loss.overlong_buffer, 0.0, 1.0)
-
-
-def with_logprobs(batch: Batch, tokens: TokenBatch, logprob_M: Float32, entropy_M: Float32) -> Batch:
-    """The batch with what the teacher-forced pass found."""
-    first = np.cumsum(tokens.response_length_N) - tokens.response_length_N
-    return replace(
-        batch,
-        logprob_N=np.add.reduceat(logprob_M.astype(np.float64), first),
-        entropy_N=np.add.reduceat(entropy_M.astype(np.float64), first) / tokens.response_length_N,
-    )
 
 
 def token_batch(prompts: Sequence[Sequence[int]], drawn: Drawn) -> TokenBatch:

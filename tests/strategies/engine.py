@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from trainables.strategies.batch import Batch, Decision, Kind, Pool, Requests, Room, Stats, Verdict
+from trainables.strategies.batch import Batch, Decision, Features, Kind, Pool, Requests, Room, Stats, Verdict
 from trainables.strategies.protocol import Strategy
 
 
@@ -96,7 +96,27 @@ class FakeEngine:
         dropped = np.zeros(len(ids), np.bool_)
         if batch is not None:
             dropped[: batch.prompts] = batch.dropped_P
-        return Batch(prompt_id_P=ids, stratum_P=self.stratum_C[ids], dropped_P=dropped, **new)
+        made = Batch(prompt_id_P=ids, stratum_P=self.stratum_C[ids], dropped_P=dropped, **new)
+        return replace(made, features=states(self.rate_C[ids][made.prompt_N], made, self.seed))
+
+
+def states(rate_N: np.ndarray, batch: Batch, seed: int = 0, blocks: int = 3) -> Features:
+    """Hidden states that know the pass rate, more exactly in the last block, and the rollout's length.
+
+    Deterministic in (prompt, index among all), so that the rounds of a step agree.
+    """
+    rng = np.random.default_rng((seed, 1))
+    noise = rng.normal(size=(4096, blocks, 2, 6))[batch.prompt_id_P[batch.prompt_N] * 7 % 4096]
+    scale = 0.3 * 0.5 ** np.arange(blocks)[:, None, None]
+    state = noise * scale
+    state[..., 0] += rate_N[:, None, None]
+    state[:, :, 1, 1] += batch.length_N[:, None] / 10.0
+    entropy = np.repeat(batch.length_N[:, None] / 20.0, 3, axis=1)
+    own = state.astype(np.float32)
+    middle = blocks // 2
+    return Features(
+        middle, own[:, middle, 0], own[:, middle, 1], entropy.astype(np.float32), own.astype(np.float16)
+    )
 
 
 def stats(step: int = 0, logprob_change: float = 0.01) -> Stats:

@@ -19,7 +19,7 @@ from trainables.strategies.config import (
 from trainables.strategies.protocol import Strategy
 from trimtab.errors import SpecError, StrategyError
 
-LEARNED = {"v0": "context", "poise": "probe", "ppo": "critic"}
+LEARNED = {"v0": "context", "ppo": "critic"}
 
 
 @pytest.mark.parametrize("name", preset_names())

@@ -43,7 +43,7 @@ class StubContext(Prior):
         return Belief(mean_P=(stratum_C + 1.0) / 6.0)
 
 
-STUBS = {"poise": StubProbe, "ppo": StubCritic, "v0": StubContext}
+STUBS = {"ppo": StubCritic, "v0": StubContext}
 RATE = np.random.default_rng(0).beta(1.2, 2.2, 96)
 STRATUM = (RATE * 4).astype(np.int64)
 NAMES = preset_names()
@@ -257,7 +257,8 @@ def test_v0_gives_more_rollouts_where_the_utility_says_so() -> None:
 
 
 def test_poise_reads_the_other_rollouts_states_only() -> None:
-    strategy, batch = played("poise")
+    strategy = build_strategy(parse_strategy({"preset": "poise", "warmup_updates": 0}), prior=StubProbe())
+    batch = engine().step(strategy)
     scores = strategy.score(batch)
     z = batch.length_N / 10.0
     for rows in by_prompt(batch):

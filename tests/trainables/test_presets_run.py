@@ -25,6 +25,36 @@ def test_a_preset_trains_by_its_name(bench: Any, name: str):
     assert any(e["metrics"]["updates"] > 0 for e in steps)
 
 
+def test_poise_reads_the_learners_states_and_scores_every_layer(bench: Any):
+    strategy = {"preset": "poise", "group_size": 4, "warmup_updates": 2, "survey": True}
+    events = bench.run(bench.config(strategy=strategy, steps=5), [0])
+    assert events[-1]["outcome"] == "finished", events[-1]["error"]
+    figures = [e["metrics"] for e in events if e["event"] == "step"]
+    assert [m["strategy/probe_rows"] for m in figures if "strategy/probe_rows" in m] == [64, 96, 128]
+    assert {f"strategy/layer_mae/{block:02d}" for block in range(4)} <= set(figures[-1])
+    # 128 columns of two parts and three entropies in fp32, and 4 blocks of 2 x 64 in fp16.
+    assert figures[-1]["features_kb_per_rollout"] == pytest.approx((259 * 4 + 4 * 2 * 64 * 2) / 1e3)
+
+
+def test_a_probe_under_the_v05_test_is_read_after_every_round(bench: Any):
+    strategy = {
+        "prior": {"type": "probe", "layer": "auto"},
+        "fusion": {"type": "tested", "leave_one_out": True, "per_round": True},
+        "budget": {"type": "sequential", "k_min": 2, "k_max": 6, "cost": 0.001},
+    }
+    events = bench.run(bench.config(strategy=strategy, steps=4), [0])
+    assert events[-1]["outcome"] == "finished", events[-1]["error"]
+    figures = [e["metrics"] for e in events if e["event"] == "step"]
+    assert max(m["rounds"] for m in figures) > 1
+    assert all("strategy/prior_mae" in m for m in figures)
+
+
+def test_a_layer_beyond_the_depth_fails_with_the_depth(bench: Any):
+    events = bench.run(bench.config(strategy={"preset": "poise", "layer": 4}), [0])
+    assert events[-1]["outcome"] == "failed"
+    assert "4 decoder blocks, 0 to 3" in events[-1]["error"]
+
+
 def test_a_preset_opened_into_its_axes_is_the_same_strategy(bench: Any):
     opened = {
         "prior": "strata",

@@ -12,9 +12,11 @@ import numpy as np
 import torch.distributed as dist
 
 from trainables.config import LearnerConfig, LossConfig
+from trainables.learner.features import FeaturePlan
 from trainables.learner.tokens import TokenBatch, TrainBatch, deal, ragged_index
 from trainables.learner.weights import Weights
 from trainables.learner.worker import Forward, Learner, UpdateStats
+from trainables.strategies.batch import Features
 
 
 @dataclass(frozen=True)
@@ -53,17 +55,26 @@ class LearnerGroup:
         """Base weights, fresh optimizer, seeds; every lease begins with it."""
         self._all("reset", model, config, temperature, seed)
 
-    def forward(self, batch: TokenBatch) -> Forward:
-        """Teacher-forced log-probs (M,) and entropies (M,), in the batch's order."""
+    def forward(self, batch: TokenBatch, plan: FeaturePlan | None = None) -> Forward:
+        """Teacher-forced log-probs (M,) and entropies (M,), and pooled states if asked for, in the batch's
+        order."""
         rows = deal(batch, self.world_size)
-        parts = self._each("forward", [(batch.take(rank_rows),) for rank_rows in rows])
+        parts = self._each("forward", [(batch.take(rank_rows), plan) for rank_rows in rows])
         logprob_M = np.empty(batch.response_tokens, dtype=np.float32)
         entropy_M = np.empty(batch.response_tokens, dtype=np.float32)
         for rank_rows, part in zip(rows, parts, strict=True):
             index = ragged_index(batch.response_length_N, rank_rows)
             logprob_M[index] = part.logprob_M
             entropy_M[index] = part.entropy_M
-        return Forward(logprob_M, entropy_M)
+        if plan is None:
+            return Forward(logprob_M, entropy_M)
+        back = np.argsort(np.concatenate(rows))
+        return Forward(logprob_M, entropy_M, Features.concatenate([p.features for p in parts]).take(back))
+
+    @property
+    def layers(self) -> int:
+        """Decoder blocks of the policy."""
+        return self._learner.layers
 
     def update(self, batch: TrainBatch, loss: LossConfig) -> UpdateStats:
         """One optimizer update on a mini-batch. Raises DivergedError on a gradient that is not finite."""

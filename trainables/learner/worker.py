@@ -9,7 +9,7 @@ import gc
 import json
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,13 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from trainables.config import LearnerConfig, LossConfig
 from trainables.learner.extensions import skip_shm_extension
+from trainables.learner.features import (
+    FeaturePlan,
+    StatePool,
+    decoder_blocks,
+    entropy_means,
+    reasoning_length,
+)
 from trainables.learner.losses import LossInput, policy_loss
 from trainables.learner.tokens import (
     Float32,
@@ -34,6 +41,7 @@ from trainables.learner.tokens import (
     ragged_index,
 )
 from trainables.learner.weights import Weights, to_numpy
+from trainables.strategies.batch import Features
 from trimtab.errors import DivergedError, ModelError
 
 
@@ -45,6 +53,8 @@ class Forward:
     """Log-prob of each response token at the sampling temperature."""
     entropy_M: Float32
     """Full-vocabulary entropy at each response position, nats."""
+    features: Features | None = None
+    """Pooled hidden states, where they were asked for."""
 
 
 @dataclass(frozen=True)
@@ -106,17 +116,35 @@ class Learner:
         gc.collect()
 
     @torch.no_grad()
-    def forward(self, batch: TokenBatch) -> Forward:
-        """Teacher-forced log-probs and entropies of this rank's rollouts, in the batch's order."""
+    def forward(self, batch: TokenBatch, plan: FeaturePlan | None = None) -> Forward:
+        """Teacher-forced log-probs and entropies of this rank's rollouts, in the batch's order.
+
+        With a `plan`, the hidden states it names are pooled in the same pass.
+        """
         logprob_M = np.zeros(batch.response_tokens, dtype=np.float32)
         entropy_M = np.zeros(batch.response_tokens, dtype=np.float32)
-        for part in self._parts(batch):
-            logprob_BT, entropy_BT = self._logprobs(part, entropy=True)
-            index = ragged_index(batch.response_length_N, part.row_B[part.row_B >= 0])
-            mask = part.response_mask_BT
-            logprob_M[index] = logprob_BT.float().cpu().numpy()[mask]
-            entropy_M[index] = entropy_BT.float().cpu().numpy()[mask]
-        return Forward(logprob_M, entropy_M)
+        reasoning_N = reasoning_length(batch, plan.end_tokens if plan else ())
+        pool = StatePool(self._model, plan, reasoning_N) if plan else None
+        with pool.listening() if pool else nullcontext():
+            for part in self._parts(batch):
+                if pool:
+                    pool.aim(part, self.device)
+                logprob_BT, entropy_BT = self._logprobs(part, entropy=True)
+                index = ragged_index(batch.response_length_N, part.row_B[part.row_B >= 0])
+                mask = part.response_mask_BT
+                logprob_M[index] = logprob_BT.float().cpu().numpy()[mask]
+                entropy_M[index] = entropy_BT.float().cpu().numpy()[mask]
+                if pool:
+                    pool.collect(part)
+        if pool is None:
+            return Forward(logprob_M, entropy_M)
+        means_N3 = entropy_means(entropy_M, batch.response_length_N, reasoning_N)
+        return Forward(logprob_M, entropy_M, pool.features(means_N3))
+
+    @property
+    def layers(self) -> int:
+        """Decoder blocks of the policy."""
+        return len(decoder_blocks(self._model))
 
     def update(self, batch: TrainBatch, loss: LossConfig) -> UpdateStats:
         """One optimizer update on this rank's share of a mini-batch.

@@ -100,9 +100,47 @@ class ContextPrior(Axis):
 
 
 class ProbePrior(Axis):
-    """Ridge probe on the policy's own hidden states (POISE)."""
+    """Probe on the policy's own hidden states, refitted every step (POISE, arXiv 2605.07579).
+
+    Its states come with the learner's log-prob pass. Defaults are those of the authors' code; their paper
+    has no PCA and a penalty of .01.
+    """
 
     type: Literal["probe"] = "probe"
+    depth: Annotated[float, Field(gt=0, le=1)] = 0.53
+    """Relative depth of the decoder block that is read: block floor(depth * L) of L, 19 of 36."""
+    layer: int | Literal["auto"] | None = None
+    """That block by its number, from 0. `auto`: the block with the smallest trailing error on rewards that
+    it had not seen; reads the survey."""
+    survey: bool = False
+    """Score every block at each step: `strategy/layer_mae/<block>`, `strategy/layer_pearson/<block>`."""
+    survey_width: Annotated[int, Field(ge=0)] = 64
+    """Numbers per part to which the survey projects a block's states; 0 = none is left out."""
+    states: Literal["trajectory", "prompt"] = "trajectory"
+    """`prompt`: prompt states only. A belief per prompt, which any fusion may use; `trajectory` needs one
+    that leaves the scored rollout out."""
+    window: Annotated[int, Field(ge=1)] = 10
+    """Tokens at the end of prompt and reasoning that are averaged."""
+    reasoning_end: Annotated[str, Field(min_length=1)] = "</think>"
+    """Ends the reasoning; a response without it is reasoning as a whole."""
+    model: Literal["ridge", "logistic", "mlp"] = "ridge"
+    penalty: Positive = 100.0
+    """L2 penalty on the sum over rows."""
+    pca_prompt: Annotated[int, Field(ge=0)] = 32
+    """Principal components of the prompt part, at most as many as rows and columns; 0 = all columns."""
+    pca_response: Annotated[int, Field(ge=0)] = 64
+    buffer: Annotated[int, Field(ge=16)] = 4096
+    """Rows the probe is fitted on; the oldest prompt groups leave first."""
+    refit: Literal["scratch", "incremental"] = "scratch"
+    """`incremental`: scaling and PCA are kept for `refresh` steps, and only the regression is refitted."""
+    refresh: Annotated[int, Field(ge=1)] = 16
+    per_stratum: bool = False
+    """One probe for each declared stratum (declare domains as strata); false: one for all prompts."""
+    max_bad_features: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Share of a step's rollouts whose states may be NaN or infinite (they are left out) before the trial
+    fails as diverged."""
+    start: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Belief before the first fit, as a share of the reward range."""
 
 
 class CriticPrior(Axis):

@@ -6,14 +6,18 @@ pool, T tokens, F features, L layers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from trimtab.errors import StrategyError
+
 FloatArray = npt.NDArray[np.float64]
+Float32Array = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
@@ -113,11 +117,44 @@ class Decision:
 
 @dataclass(frozen=True)
 class Features:
-    """Pooled hidden states of the learner's teacher-forced pass, one row per rollout."""
+    """Pooled hidden states of the learner's teacher-forced pass, one row per rollout.
 
-    prompt_NF: npt.NDArray[np.float32]
-    response_NF: npt.NDArray[np.float32]
-    entropy_N3: npt.NDArray[np.float32]
+    Parts: the prompt's last tokens, and the last tokens of the reasoning. L decoder blocks of width F, K
+    numbers per part in the survey of all blocks.
+    """
+
+    layer: int
+    """Decoder block of `prompt_NF` and `response_NF`, from 0."""
+    prompt_NF: Float32Array
+    response_NF: Float32Array
+    entropy_N3: Float32Array
+    """Mean token entropy, nats: whole response, its reasoning, its answer (0 where there is none)."""
+    survey_NL2K: npt.NDArray[np.float16] | None = None
+    """Both parts of every block, in half precision and, unless asked for whole, projected."""
+
+    @property
+    def nbytes(self) -> int:
+        arrays = (self.prompt_NF, self.response_NF, self.entropy_N3, self.survey_NL2K)
+        return sum(array.nbytes for array in arrays if array is not None)
+
+    def take(self, rows: IntArray) -> Features:
+        """The given rollouts, in the given order."""
+        survey = None if self.survey_NL2K is None else self.survey_NL2K[rows]
+        return Features(
+            self.layer, self.prompt_NF[rows], self.response_NF[rows], self.entropy_N3[rows], survey
+        )
+
+    @staticmethod
+    def concatenate(parts: Sequence[Features]) -> Features:
+        """Rollouts of several rounds or ranks, one after another."""
+        surveys = [part.survey_NL2K for part in parts if part.survey_NL2K is not None]
+        return Features(
+            layer=parts[0].layer,
+            prompt_NF=np.concatenate([part.prompt_NF for part in parts]),
+            response_NF=np.concatenate([part.response_NF for part in parts]),
+            entropy_N3=np.concatenate([part.entropy_N3 for part in parts]),
+            survey_NL2K=np.concatenate(surveys) if surveys else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -153,7 +190,8 @@ class Batch:
     """Mean token entropy of the response, nats; present from `score` on."""
     features: Features | None = None
     values: tuple[FloatArray, ...] | None = None
-    """Critic values of each rollout's response tokens: N arrays of shape (T_n,)."""
+    """Critic values of the states that each rollout's response tokens are drawn from: N arrays of shape
+    (T_n,); of shape (1,) where the critic reads the prompt only."""
 
     @property
     def rollouts(self) -> int:
@@ -202,14 +240,61 @@ class Stats:
 
 
 @dataclass(frozen=True)
+class FeatureNeeds:
+    """Which hidden states a strategy reads (see `Features`)."""
+
+    depth: float = 0.53
+    """Relative depth in (0, 1] of the block that is kept in full: block floor(depth * L), from 0."""
+    layer: int | None = None
+    """That block by its number, from 0; overrides `depth`."""
+    window: int = 10
+    """Tokens at the end of prompt and reasoning that are averaged; fewer where there are fewer."""
+    reasoning_end: str = "</think>"
+    """Text whose last occurrence ends the reasoning; a response without it is reasoning as a whole."""
+    survey: int | None = None
+    """Numbers per part that are kept of *every* block; 0 = all of them, None = no survey."""
+
+
+@dataclass(frozen=True)
+class CriticNeeds:
+    """The critic that the learner is to train for a strategy: a model of its own."""
+
+    level: Literal["token", "prompt"] = "token"
+    """`token`: a value for the state that each response token is drawn from, fitted by squared error.
+    `prompt`: one value, the sigmoid of a head on the last prompt token, fitted by cross-entropy (SPPO)."""
+    lr: float = 1e-5
+    mini_batches: int = 1
+    """Optimizer updates of the critic per step."""
+
+
+@dataclass(frozen=True)
 class Needs:
     """What the loop must compute for a strategy, and when it is needed."""
 
-    features: bool = False
-    values: bool = False
+    features: FeatureNeeds | None = None
+    values: CriticNeeds | None = None
     at_decide: bool = False
     """True: computed after every round, for the new rollouts only. False: once, before `score`."""
-    layers: tuple[float, ...] = ()
-    """Relative depths in (0, 1] of the layers whose features are wanted."""
     logprob_change: bool = False
     """True: `Stats.logprob_change` is measured by one more forward pass after the update; else it is 0."""
+
+    def union(self, other: Needs) -> Needs:
+        """Both together. Raises StrategyError where the two want different features or critics."""
+        return Needs(
+            features=_one("features", self.features, other.features),
+            values=_one("values", self.values, other.values),
+            at_decide=self.at_decide or other.at_decide,
+            logprob_change=self.logprob_change or other.logprob_change,
+        )
+
+
+T = TypeVar("T")
+
+
+def _one(name: str, first: T | None, second: T | None) -> T | None:
+    if first is not None and second is not None and first != second:
+        raise StrategyError(
+            f"strategy.warmup: needs {name} {first}, but the strategy it warms up needs {second}; a step "
+            "computes them once: give both the same settings"
+        )
+    return second if first is None else first

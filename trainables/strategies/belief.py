@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,6 +28,8 @@ class Belief:
     """Prompts the prior has never met (its mean is then that of the others)."""
     silent_P: BoolArray | None = None
     """Prompts without an opinion: their mean is NaN and their rollouts are not trained under the prior."""
+    silent_N: BoolArray | None = None
+    """Rollouts that could not be read (states that are not finite): no evidence, and not trained."""
     excludes_own: bool = False
     """For `mean_N`: True if entry i was read from the *other* rollouts already."""
 
@@ -35,7 +37,9 @@ class Belief:
         """One belief per prompt, (P,): as given, or the mean over the group's used rollouts."""
         if self.mean_P is not None:
             return self.mean_P
-        return groups.with_values(self._rollouts(groups)).mean_P
+        readable = self._readable(groups)
+        mean_P = readable.with_values(self._rollouts(groups)).mean_P
+        return np.where((readable.count_P == 0) & (groups.count_P > 0), np.nan, mean_P)
 
     def for_rollouts(
         self, groups: Groups, leave_one_out: bool = False, per_round: bool = False
@@ -53,9 +57,14 @@ class Belief:
             return own_N
         if not leave_one_out:
             return own_N
-        count_N, sum_N = groups.with_values(own_N).others(per_round)
+        count_N, sum_N = self._readable(groups).with_values(own_N).others(per_round)
         mean_N: FloatArray = np.divide(sum_N, count_N, out=np.full(len(own_N), np.nan), where=count_N > 0)
         return mean_N
+
+    def _readable(self, groups: Groups) -> Groups:
+        if self.silent_N is None:
+            return groups
+        return replace(groups, used_N=np.asarray(groups.mask_N & ~self.silent_N))
 
     def _rollouts(self, groups: Groups) -> FloatArray:
         if self.mean_N is not None:

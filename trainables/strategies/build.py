@@ -17,7 +17,7 @@ from trainables.strategies.budget.sequential import Sequential
 from trainables.strategies.budget.two_phase import TwoPhase
 from trainables.strategies.budget.weighted import Weighted
 from trainables.strategies.composed import Composed
-from trainables.strategies.config import StrategyConfig
+from trainables.strategies.config import OWN_STATES, StrategyConfig
 from trainables.strategies.estimators import Estimator, Gae, MonteCarlo
 from trainables.strategies.fusion.base import Fusion
 from trainables.strategies.fusion.group import GroupMean, LeaveOneOut, LengthWeighted
@@ -29,6 +29,7 @@ from trainables.strategies.priors.base import Prior
 from trainables.strategies.priors.greedy import GreedyPrior
 from trainables.strategies.priors.none import NoPrior
 from trainables.strategies.priors.pool import PoolPrior
+from trainables.strategies.priors.probe import ProbePrior
 from trainables.strategies.priors.strata import GlobalPrior, StrataPrior
 from trainables.strategies.priors.tracker import TrackerPrior
 from trainables.strategies.protocol import Strategy
@@ -45,6 +46,7 @@ PRIORS: dict[str, type[Prior]] = {
     "tracker": TrackerPrior,
     "pool": PoolPrior,
     "greedy": GreedyPrior,
+    "probe": ProbePrior,
 }
 FUSIONS: dict[str, type[Fusion]] = {
     "group_mean": GroupMean,
@@ -85,9 +87,13 @@ def build_strategy(config: StrategyConfig, prior: Prior | None = None) -> Strate
     if prior is None and missing is not None:
         raise StrategyError(missing)
     scale = Scale(*config.reward_range)
+    made = prior if prior is not None else build_prior(config.prior, scale)
+    fusion = _member("fusion", FUSIONS, config.fusion, Fusion)
+    if made.reads_own and isinstance(config.fusion, axes.Custom) and not fusion.leaves_out:
+        raise StrategyError(f"strategy.fusion: {config.fusion.path!r} {OWN_STATES}; set its `leaves_out`")
     main = Composed(
-        prior=prior if prior is not None else build_prior(config.prior, scale),
-        fusion=_member("fusion", FUSIONS, config.fusion, Fusion),
+        prior=made,
+        fusion=fusion,
         budget=_member("budget", BUDGETS, config.budget, Budget, _rule(config)),
         estimator=_member("estimator", ESTIMATORS, config.estimator, Estimator),
         normaliser=_member("normaliser", NORMALISERS, config.normaliser, Normaliser),

@@ -79,6 +79,7 @@ class Composed:
         weight_N = self._weights(groups, scored_N)
         progress = self._progress(batch, groups, belief, NO_ROOM)
         notes = describe(batch, groups, belief, baseline, advantage_N, self.budget.shortfall(progress))
+        notes |= self.prior.figures(batch)
         if belief is None or belief.tokens is None or not _tokenwise(self.fusion):
             return Scores(normalised_N, weight_N, diagnostics=notes)
         reward_N = np.where(groups.mask_N, batch.reward_N, 0.0)
@@ -107,9 +108,11 @@ class Composed:
             speaks_P = groups.count_P > 0
             if belief.silent_P is not None:
                 speaks_P &= ~belief.silent_P
+            if belief.silent_N is not None:
+                speaks_P &= np.isfinite(mean_P)
             check_belief(mean_P[speaks_P], batch.prompt_id_P[speaks_P], self.scale)
             if belief.mean_N is not None:
-                used_N = groups.mask_N
+                used_N = groups.mask_N if belief.silent_N is None else groups.mask_N & ~belief.silent_N
                 id_N = batch.prompt_id_P[batch.prompt_N]
                 check_belief(belief.mean_N[used_N], id_N[used_N], self.scale)
         return belief
@@ -128,7 +131,7 @@ class Composed:
 
 
 def _reads(needs: Needs) -> bool:
-    return needs.features or needs.values
+    return needs.features is not None or needs.values is not None
 
 
 def _tokenwise(fusion: Fusion) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, model_validator
@@ -30,10 +31,13 @@ NEEDS_PRIOR = ("prior_only", "tested", "beta", "ebpo", "james_stein")
 """Fusions that mix in a prior."""
 LEARNED = {
     "context": "an in-context value model (V0)",
-    "probe": "a probe on the policy's hidden states (POISE)",
     "critic": "a token critic (PPO)",
 }
 """Priors whose learner is not built yet: they parse, and are refused when they are to run."""
+OWN_STATES = (
+    "lets the probe read the states of the very rollout that it is a baseline for: they depend on the "
+    "rollout's own tokens, so the gradient would be biased"
+)
 FORESIGHT = ("strata", "global", "tracker", "context", "custom")
 """Priors that speak before anything is sampled; `allocated` and `weighted` budgets choose by them."""
 
@@ -43,7 +47,7 @@ class Parameter(NamedTuple):
 
     type: str
     """`int`, `float`, `bool` or `str`."""
-    default: int | float | bool | str
+    default: int | float | bool | str | None
     bounds: tuple[float | None, float | None]
     """Smallest and largest value, or the open limits (alpha: (0, 1)); None = unbounded."""
     choices: tuple[str, ...] = ()
@@ -102,6 +106,7 @@ class StrategyConfig(BaseModel):
             _check_range(self.reward_range)
             _check_group(self)
             _check_prior(self)
+            _check_probe(self)
             _check_estimator(self)
         elif self.warmup is not None:
             raise ValueError("warmup: not available beside `custom`; wrap inside your own class")
@@ -284,6 +289,29 @@ def _check_prior(config: StrategyConfig) -> None:
         )
 
 
+def _check_probe(config: StrategyConfig) -> None:
+    """A trajectory's own states must not enter its own baseline."""
+    prior, fusion = config.prior, config.fusion
+    if not isinstance(prior, axes.ProbePrior):
+        return
+    if prior.layer == "auto" and prior.depth != axes.ProbePrior().depth:
+        raise ValueError(f"prior.depth: {prior.depth} beside layer 'auto', which chooses; remove one of them")
+    if isinstance(prior.layer, int) and prior.layer < 0:
+        raise ValueError(f"prior.layer: {prior.layer} is no block; blocks count from 0, or write auto")
+    if prior.states == "prompt":
+        return
+    if isinstance(fusion, axes.PriorOnly | axes.Tested | axes.BetaCounts):
+        if not fusion.leave_one_out:
+            raise ValueError(
+                f"fusion.leave_one_out: false {OWN_STATES}; set leave_one_out: true, or prior.states: prompt"
+            )
+        if smallest_group(config.budget) < 2 and config.budget.type != "custom":
+            raise ValueError(
+                f"budget: {config.budget.type!r} may leave a prompt with one rollout, which has no other one "
+                f"whose states the probe could read; start with at least 2, or set prior.states: prompt"
+            )
+
+
 def _check_estimator(config: StrategyConfig) -> None:
     if config.estimator.type == "gae":
         if config.prior.type not in ("critic", "custom") or config.fusion.type != "prior_only":
@@ -302,10 +330,11 @@ def _parameter(info: FieldInfo) -> Parameter:
     for rule in info.metadata:
         low = next((getattr(rule, a) for a in ("ge", "gt") if getattr(rule, a, None) is not None), low)
         high = next((getattr(rule, a) for a in ("le", "lt") if getattr(rule, a, None) is not None), high)
-    if get_origin(info.annotation) is Literal:
-        return Parameter("str", info.default, (None, None), tuple(get_args(info.annotation)))
-    name = info.annotation.__name__ if isinstance(info.annotation, type) else str(info.annotation)
-    return Parameter(name, info.default, (low, high))
+    annotation: Any = info.annotation
+    kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    choices = tuple(arg for kind in kinds if get_origin(kind) is Literal for arg in get_args(kind))
+    plain = next((kind for kind in kinds if isinstance(kind, type) and kind is not NoneType), str)
+    return Parameter(plain.__name__, info.default, (low, high), choices)
 
 
 def _preset_label(name: str, settings: Mapping[str, Any]) -> str:

@@ -27,7 +27,7 @@ def describe(
     prompts, rollouts_per_prompt (paid samples), uniform_groups, dropped_prompts, invalid_rollouts (shares),
     scored_rollouts (share), shortfall, baseline_mean, adv_var_over_reward_var (before normalising); with a
     prior also prior_mean, prior_rmse (against group means), prior_error (the same without their sampling
-    noise), prior_accept_rate, w_mean.
+    noise), prior_mae and prior_pearson (see `forecast`), prior_accept_rate, w_mean.
     """
     live_P = groups.count_P > 0
     # Dropped prompts included: they are exactly the uniform ones under dynamic sampling.
@@ -52,6 +52,7 @@ def describe(
         notes["w_mean"] = float(baseline.w_P[live_P].mean())
     if belief is not None and live_P.any():
         notes |= _prior(groups, belief.for_prompts(groups))
+        notes |= forecast(belief.for_rollouts(groups, leave_one_out=True), groups)
         if baseline.w_P is not None:
             notes["prior_accept_rate"] = _mean(baseline.w_P[live_P] <= ACCEPTED)
     return notes
@@ -70,6 +71,21 @@ def _prior(groups: Groups, prior_P: FloatArray) -> dict[str, float]:
     if pair_P.any():
         noise_P = groups.variance_P / np.maximum(groups.count_P, 1.0)
         notes["prior_error"] = float(np.sqrt(max(0.0, (square_P - noise_P)[pair_P].mean())))
+    return notes
+
+
+def forecast(belief_N: FloatArray, groups: Groups, prefix: str = "prior") -> dict[str, float]:
+    """How well a belief that did not see a rollout's reward foretells it: mean absolute error and Pearson r.
+
+    `belief_N` comes from before this step's update and leaves each rollout's own states out.
+    """
+    used_N = groups.mask_N & np.isfinite(belief_N)
+    if not used_N.any():
+        return {}
+    belief, reward = belief_N[used_N], groups.value_N[used_N]
+    notes = {f"{prefix}_mae": float(np.abs(belief - reward).mean())}
+    if belief.std() > 1e-12 and reward.std() > 0:
+        notes[f"{prefix}_pearson"] = float(np.corrcoef(belief, reward)[0, 1])
     return notes
 
 

@@ -210,14 +210,33 @@ class V0(Preset):
 
 
 class Poise(Preset):
-    """POISE (arXiv 2605.07579): r - probe(states of the group's other rollouts); RLOO while it warms up."""
+    """POISE (arXiv 2605.07579, algorithm 1): r - probe(states of the group's other rollouts).
+
+    Leave-one-out (RLOO) while the probe's buffer fills. Departs: nothing in the baseline; defaults are the
+    released code's (PCA 32 + 64, penalty 100), the paper's own are no PCA and .01.
+    """
 
     group_size: PairSize = 2
     warmup_updates: int = Field(default=16, ge=0)
+    """Updates with the leave-one-out baseline first."""
+    depth: float = Field(default=0.53, gt=0, le=1)
+    """Relative depth of the decoder block that is read."""
+    layer: int | Literal["auto"] | None = Field(default=None)
+    """The block by its number, from 0, or the one with the smallest trailing error."""
+    survey: bool = False
+    """Score all blocks at each step."""
+    window: int = Field(default=10, ge=1)
+    model: Literal["ridge", "logistic", "mlp"] = "ridge"
+    penalty: Positive = 100.0
+    pca_prompt: int = Field(default=32, ge=0)
+    pca_response: int = Field(default=64, ge=0)
+    buffer: int = Field(default=4096, ge=16)
+    per_stratum: bool = False
 
     def axes(self) -> Axes:
+        own = self.model_dump(exclude={"group_size", "warmup_updates"})
         point: Axes = {
-            "prior": ProbePrior(),
+            "prior": ProbePrior(**own),
             "fusion": PriorOnly(leave_one_out=True),
             "budget": Fixed(group_size=self.group_size),
         }

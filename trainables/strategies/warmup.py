@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from trainables.strategies.batch import Batch, Decision, Needs, Pool, Requests, Room, Scores, Stats
@@ -24,14 +24,7 @@ class Warmup:
 
     def needs(self) -> Needs:
         """The union: what `main` learns from must be there from the first step."""
-        a, b = self.first.needs(), self.main.needs()
-        return Needs(
-            features=a.features or b.features,
-            values=a.values or b.values,
-            at_decide=a.at_decide or b.at_decide,
-            layers=tuple(sorted({*a.layers, *b.layers})),
-            logprob_change=a.logprob_change or b.logprob_change,
-        )
+        return self.first.needs().union(self.main.needs())
 
     def select(self, pool: Pool, room: Room, wanted: int | None = None) -> Requests:
         return self.active.select(pool, room, wanted)
@@ -40,7 +33,11 @@ class Warmup:
         return self.active.decide(batch, room)
 
     def score(self, batch: Batch) -> Scores:
-        return self.active.score(batch)
+        """Advantages of the strategy that is in turn; value targets of `main` from the first step on."""
+        scores = self.active.score(batch)
+        if self.active is self.main or self.main.needs().values is None:
+            return scores
+        return replace(scores, value_targets=self.main.score(batch).value_targets)
 
     def observe(self, batch: Batch, stats: Stats) -> None:
         self.first.observe(batch, stats)

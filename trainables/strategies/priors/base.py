@@ -23,6 +23,9 @@ class Prior(ABC):
         """What the loop must compute for `predict`."""
         return Needs()
 
+    reads_own: bool = False
+    """True: a rollout's own states enter its belief, so only a fusion that leaves it out is unbiased."""
+
     @abstractmethod
     def predict(self, batch: Batch) -> Belief | None:
         """Belief about this batch's prompts, rollouts or tokens; None: no opinion at all."""
@@ -34,6 +37,10 @@ class Prior(ABC):
     def observe(self, batch: Batch, stats: Stats) -> None:
         """After the update: learn from the step."""
         return
+
+    def figures(self, batch: Batch) -> dict[str, float]:
+        """Scalars for the log, beside those that every prior has (see `diagnostics`)."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         return {}

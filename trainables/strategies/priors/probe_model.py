@@ -1,0 +1,114 @@
+"""The probe: standardise, optional PCA per part, and a regression on pass rates in [0, 1]. scikit-learn.
+
+Shapes: R rows, F columns of one part, K columns after projection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+from warnings import catch_warnings, simplefilter
+
+import numpy as np
+import numpy.typing as npt
+
+from trainables.strategies.batch import FloatArray
+
+Part = npt.NDArray[np.float32]
+ModelKind = Literal["ridge", "logistic", "mlp"]
+
+
+@dataclass(frozen=True)
+class PartProjection:
+    """(x - mean) / scale, then onto principal components if there are any."""
+
+    mean_F: Part
+    scale_F: Part
+    basis_FK: Part | None = None
+
+    @staticmethod
+    def fit(part_RF: Part, components: int) -> PartProjection:
+        from sklearn.decomposition import PCA
+        from sklearn.preprocessing import StandardScaler
+
+        scaler = StandardScaler(copy=True)
+        scaled_RF = scaler.fit_transform(part_RF)
+        mean_F, scale_F = scaler.mean_.astype(np.float32), scaler.scale_.astype(np.float32)
+        rows, columns = part_RF.shape
+        wanted = min(components, rows - 1)
+        if not 0 < wanted < columns:
+            return PartProjection(mean_F, scale_F)
+        pca = PCA(wanted, random_state=0).fit(scaled_RF)
+        return PartProjection(mean_F, scale_F, np.ascontiguousarray(pca.components_.T, dtype=np.float32))
+
+    def apply(self, part_RF: Part) -> Part:
+        scaled_RF = (part_RF - self.mean_F) / self.scale_F
+        return np.asarray(scaled_RF if self.basis_FK is None else scaled_RF @ self.basis_FK, np.float32)
+
+
+@dataclass(frozen=True)
+class Projection:
+    """All parts, side by side."""
+
+    parts: tuple[PartProjection, ...]
+
+    @staticmethod
+    def fit(parts: Sequence[Part], components: Sequence[int]) -> Projection:
+        """`components[p]` principal components of part p; 0 = keep its columns."""
+        return Projection(tuple(PartProjection.fit(p, c) for p, c in zip(parts, components, strict=True)))
+
+    def apply(self, parts: Sequence[Part]) -> Part:
+        """(R, K) columns for the regression."""
+        return np.concatenate([own.apply(part) for own, part in zip(self.parts, parts, strict=True)], axis=1)
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        return [
+            {"mean_F": part.mean_F, "scale_F": part.scale_F, "basis_FK": part.basis_FK} for part in self.parts
+        ]
+
+    @staticmethod
+    def from_state(state: list[dict[str, Any]]) -> Projection:
+        return Projection(tuple(PartProjection(**part) for part in state))
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Pass rates from projected rows; predictions are clipped to [0, 1]."""
+
+    model: Any
+
+    @staticmethod
+    def fit(row_RK: Part, rate_R: FloatArray, kind: ModelKind, penalty: float) -> Regression:
+        """`penalty` weighs the squared coefficients against the sum of the rows' losses, in every kind."""
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression, Ridge
+        from sklearn.neural_network import MLPRegressor
+
+        if kind == "logistic":
+            # A fractional target is a success of weight y and a failure of weight 1 - y.
+            weight = np.concatenate([rate_R, 1.0 - rate_R])
+            seen = weight > 0
+            label = np.repeat([1, 0], len(rate_R))[seen]
+            if label.min() == label.max():
+                return Regression(float(label[0]))
+            model = LogisticRegression(C=1.0 / penalty, max_iter=200)
+            return Regression(model.fit(np.tile(row_RK, (2, 1))[seen], label, sample_weight=weight[seen]))
+        if kind == "mlp":
+            model = MLPRegressor(
+                hidden_layer_sizes=(32,), alpha=penalty, solver="lbfgs", max_iter=200, random_state=0
+            )
+            with catch_warnings():
+                # The cap on iterations is meant: a refit must not take longer than a step.
+                simplefilter("ignore", ConvergenceWarning)
+                return Regression(model.fit(row_RK, rate_R))
+        return Regression(Ridge(alpha=penalty, solver="cholesky").fit(row_RK, rate_R.astype(np.float32)))
+
+    def predict(self, row_RK: Part) -> FloatArray:
+        if isinstance(self.model, float):
+            return np.full(len(row_RK), self.model)
+        if not len(row_RK):
+            return np.zeros(0)
+        classifies = hasattr(self.model, "predict_proba")
+        raw = self.model.predict_proba(row_RK)[:, 1] if classifies else self.model.predict(row_RK)
+        return np.clip(np.asarray(raw, dtype=np.float64), 0.0, 1.0)
