@@ -37,7 +37,7 @@ def engine() -> FakeEngine:
 
 
 def test_guide_has_specs_and_code() -> None:
-    assert len(SPECS) == 7
+    assert len(SPECS) == 9
     assert [name for name, _ in CODE] == ["mypkg/mine.py", "mypkg/whole.py"]
 
 
