@@ -6,6 +6,7 @@ has given to another process since then is never signalled.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -18,15 +19,27 @@ from pathlib import Path
 from trimtab.errors import NotFoundError, SpecError
 
 FILE = "driver.json"
+LOCK = "driver.lock"
 
 
 @contextmanager
 def registered(sweep_dir: Path) -> Iterator[None]:
     """This process drives the sweep for the time of the block. SpecError if another one does."""
     file = sweep_dir / FILE
-    pid = running(sweep_dir)
-    if pid is not None:
-        raise SpecError(f"sweep {sweep_dir.name!r} is driven by process {pid}; stop it first: trimtab stop")
+    with (sweep_dir / LOCK).open("w") as lock:
+        try:
+            # Held by the open file: it ends with the process, however that ends.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SpecError(
+                f"sweep {sweep_dir.name!r} is driven by process {running(sweep_dir)}; stop it first: trimtab "
+                f"stop {sweep_dir.name}"
+            ) from None
+        _check_elsewhere(sweep_dir)
+        yield from _recorded(file)
+
+
+def _recorded(file: Path) -> Iterator[None]:
     text = json.dumps({"pid": os.getpid(), "started": _started(os.getpid()), "host": socket.gethostname()})
     partial = file.with_suffix(".partial")
     partial.write_text(text, encoding="utf-8")
@@ -35,6 +48,16 @@ def registered(sweep_dir: Path) -> Iterator[None]:
         yield
     finally:
         file.unlink(missing_ok=True)
+
+
+def _check_elsewhere(sweep_dir: Path) -> None:
+    """Whether a process on another machine lives cannot be seen from here."""
+    record = _record(sweep_dir)
+    if record is not None and record["host"] != socket.gethostname():
+        raise SpecError(
+            f"sweep {sweep_dir.name!r} was driven by process {record['pid']} on {record['host']} and has not "
+            f"said that it ended; if it has, remove {sweep_dir / FILE}"
+        )
 
 
 def running(sweep_dir: Path) -> int | None:

@@ -5,27 +5,24 @@ Imports Ray, Tune and Optuna: the CLI loads this module only when a sweep runs.
 
 from __future__ import annotations
 
-import logging
 import os
-import shutil
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Literal
 
-import psutil
-
 from trimtab import records
 from trimtab.guardian import guarded
 from trimtab.home import sweep_dir, tracking_uri
 from trimtab.machine import this_machine
-from trimtab.plan import TRIAL_CPUS, Plan, make_plan
+from trimtab.plan import Plan, make_plan
 from trimtab.progress import Progress
+from trimtab.ray_session import INTERRUPTED_S, local_ray
 from trimtab.records import Tail
 from trimtab.search import StudySearcher
 from trimtab.spec import SweepSpec
@@ -34,10 +31,6 @@ from trimtab.tracking import Tracker
 
 CLOSE_S = 60.0
 """Longest wait for slots to end by themselves, and for the tracker to catch up."""
-
-
-INTERRUPTED_S = 10.0
-"""The same when the user is waiting at the prompt after Ctrl-C."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +55,12 @@ def run_sweep(spec: SweepSpec, name: str, home: Path, *, resume: bool = False) -
     machine = this_machine()
     plan = make_plan(spec, machine.cpus, machine.gpus, machine.memory_bytes)
     folder = sweep_dir(home, name).resolve()
-    _prepare_environment(home)
-    model = _resolve_model(spec, home)
+    # What can refuse comes before what takes time: the built-in model is trained on first use.
     if resume:
         records.repair(folder)
     searcher = StudySearcher(spec, (load_studies if resume else create_studies)(spec, name, folder))
+    prepare_environment(home)
+    model = _resolve_model(spec, home)
     tracker = Tracker(folder, tracking_uri(home, spec.tracking.uri), name, spec)
     progress = Progress(folder, spec, plan.trials)
     status: Literal["finished", "killed", "failed"] = "failed"
@@ -88,22 +82,17 @@ def run_sweep(spec: SweepSpec, name: str, home: Path, *, resume: bool = False) -
 
 def _run_trials(spec: SweepSpec, searcher: StudySearcher, folder: Path, plan: Plan, model: str) -> bool:
     """Everything between starting Ray and ending it. Returns whether every trial failed."""
+    import ray
+
+    from trainables.slots.broker import Broker
+    from trainables.slots.host import Slots, SlotSpec
+    from trimtab.control import run_trials
+
     trials = searcher.left
     if not trials:
         return False
-    import ray
-    from ray import tune
-
-    from trainables.slots.broker import Broker
-    from trainables.slots.client import tune_trial
-    from trainables.slots.host import Slots, SlotSpec
-    from trimtab.halt import Halt
-    from trimtab.scheduler import StudyScheduler
-
-    # A failed trial is told by the journal, the display and MLflow; Tune would print its traceback as well.
-    logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
     config = spec.reference_config()
-    with _local_ray(plan):
+    with local_ray(plan):
         broker = ray.remote(Broker).options(num_cpus=0, max_concurrency=1000).remote(str(folder))
         slots = Slots(
             SlotSpec(
@@ -120,79 +109,15 @@ def _run_trials(spec: SweepSpec, searcher: StudySearcher, folder: Path, plan: Pl
             broker,
         )
         grace = CLOSE_S
-        halted = Halt()
-        # The studies are the sweep's state; what Tune keeps of an earlier driver would only get in its way.
-        shutil.rmtree(folder / "tune", ignore_errors=True)
         try:
             slots.start()
-            tuner = tune.Tuner(
-                tune.with_resources(
-                    tune.with_parameters(tune_trial, broker=broker, sweep_dir=str(folder)),
-                    {"CPU": TRIAL_CPUS},
-                ),
-                tune_config=tune.TuneConfig(
-                    metric="score",
-                    mode="max",
-                    search_alg=searcher,
-                    scheduler=StudyScheduler(searcher),
-                    num_samples=trials,
-                    max_concurrent_trials=plan.slots,
-                    reuse_actors=True,
-                ),
-                run_config=tune.RunConfig(
-                    name="tune", storage_path=str(folder), verbose=0, callbacks=[halted], stop=halted
-                ),
-            )
-            results = tuner.fit()
-            halted.check()
-            return bool(results.num_errors == trials)
+            return run_trials(searcher, broker, folder, plan.slots) == trials
         except KeyboardInterrupt:
             # Enough for running trials to end at their next step; slots still starting are not waited for.
             grace = INTERRUPTED_S
             raise
         finally:
             slots.close(grace)
-
-
-@contextmanager
-def _local_ray(plan: Plan) -> Iterator[None]:
-    """A Ray cluster of this sweep's own, on loopback, ended with it."""
-    import ray
-
-    ray.init(
-        address="local",
-        num_cpus=max(1, int(plan.cpus)),
-        # Ray Train frees the workers of ended runs through the dashboard's State API.
-        include_dashboard=True,
-        dashboard_host="127.0.0.1",
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
-    try:
-        yield
-    finally:
-        started = _processes_of(ray.get_runtime_context().get_session_name())
-        ray.shutdown()
-        _outlive(started)
-
-
-def _processes_of(session: str) -> list[psutil.Process]:
-    """The processes of a Ray session that this process started, workers included."""
-    found = []
-    for child in psutil.Process().children():
-        with suppress(psutil.Error):
-            if any(session in argument for argument in child.cmdline()):
-                found += [child, *child.children(recursive=True)]
-    return found
-
-
-def _outlive(processes: list[psutil.Process]) -> None:
-    """Return when all of these have ended; kill what takes too long. psutil never mistakes a recycled pid."""
-    _, alive = psutil.wait_procs(processes, timeout=INTERRUPTED_S)
-    for process in alive:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(alive, timeout=INTERRUPTED_S)
 
 
 @contextmanager
@@ -235,7 +160,7 @@ def _close_journal(folder: Path, status: str) -> None:
         )
 
 
-def _prepare_environment(home: Path) -> None:
+def prepare_environment(home: Path) -> None:
     """Settings that every process of the sweep inherits. What the user has set stays."""
     defaults = {
         "RAY_USAGE_STATS_ENABLED": "0",

@@ -125,3 +125,20 @@ def test_a_sweep_killed_at_any_stage_ends_like_an_undisturbed_one(home, here) ->
     finish(home, "killed")
     assert ended(home, "killed") == ended(home, "whole")
     assert curves(home, "killed") == curves(home, "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_an_extension_adds_to_what_a_finished_sweep_found(home) -> None:
+    spec = write(home, steps=4)
+    assert home.run("sweep", str(spec)).returncode == 0
+    before = ended(home, "small")
+    done = home.run("extend", "small", "--trials", "1", "--home", str(home.path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = ended(home, "small")
+    assert after[: len(before)] == before
+    assert len(after) == len(before) + 1
+    assert after[-1][0] is TrialState.COMPLETE
+    again = home.run("resume", "small", "--home", str(home.path))
+    assert again.returncode == 0, "a finished sweep has nothing left to do"
+    assert ended(home, "small") == after

@@ -11,6 +11,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from scipy import stats
 
+from trimtab import records
+
 
 @pytest.fixture
 def swept(home):
@@ -75,11 +77,23 @@ def test_a_sweep_ends_with_its_table_and_leaves_nothing_behind(swept):
     file = Path(client.download_artifacts(failed.info.run_id, trace))
     assert "the user's own bug" in file.read_text()
 
+    check_that_trials_ran_at_once(home.path / "sweeps" / "small")
+
     # The table, recomputed here from MLflow alone.
     shown = home.run("compare", "small", "--home", str(home.path), "--json")
     assert shown.returncode == 0, shown.stderr
     table = json.loads(shown.stdout)
     check_table(client, finished, table)
+
+
+def check_that_trials_ran_at_once(folder: Path) -> None:
+    """Two slots on two cores: the reference and the first candidate each trained while the other did."""
+    spans = []
+    for trial in ("trial-0000", "trial-0001"):
+        steps = [e["time"] for e in records.read(folder, trial) if e["event"] == "step"]
+        spans.append((min(steps), max(steps)))
+    (first, last), (other_first, other_last) = spans
+    assert max(first, other_first) < min(last, other_last)
 
 
 def check_table(client: MlflowClient, finished: list[Run], table: dict) -> None:

@@ -97,6 +97,8 @@ def test_a_driver_on_another_machine_is_named(tmp_path: Path) -> None:
     (tmp_path / driver.FILE).write_text(json.dumps({**record, "host": "elsewhere"}))
     with pytest.raises(NotFoundError, match="runs on elsewhere"):
         driver.stop(tmp_path)
+    with pytest.raises(SpecError, match=r"on elsewhere.*remove"), driver.registered(tmp_path):
+        pass
 
 
 def test_a_driver_that_was_killed_no_longer_counts(tmp_path: Path) -> None:

@@ -1,0 +1,101 @@
+"""resume, extend and status on what cannot be continued: one message, nothing started, nothing changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trimtab import api, driver
+from trimtab.errors import NotFoundError, SpecError, StorageError
+from trimtab.spec import load_spec
+from trimtab.status import read_status
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A sweep that was started once."""
+    folder = tmp_path / "home" / "sweeps" / "s"
+    folder.mkdir(parents=True)
+    api.write_spec(folder, load_spec("quickstart", [f"home={tmp_path / 'home'}"]))
+    return folder
+
+
+def test_an_unknown_sweep_names_the_known_ones(folder: Path) -> None:
+    home = folder.parents[1]
+    for command in (
+        lambda: api.resume("t", home),
+        lambda: api.extend("t", 2, home),
+        lambda: read_status(home, "t"),
+    ):
+        with pytest.raises(NotFoundError, match="sweeps there: s"):
+            command()
+
+
+def test_a_sweep_that_runs_is_not_driven_twice(folder: Path) -> None:
+    with driver.registered(folder):
+        for command in (
+            lambda: api.resume("s", folder.parents[1]),
+            lambda: api.extend("s", 2, folder.parents[1]),
+        ):
+            with pytest.raises(SpecError, match=r"driven by process \d+; stop it first: trimtab stop s"):
+                command()
+
+
+def test_a_sweep_without_a_study_never_began(folder: Path) -> None:
+    with pytest.raises(NotFoundError, match="never began"):
+        api.resume("s", folder.parents[1])
+    (folder / "spec.yaml").unlink()
+    with pytest.raises(NotFoundError, match=r"no spec\.yaml"):
+        api.resume("s", folder.parents[1])
+
+
+def test_an_extension_adds_something(folder: Path) -> None:
+    before = (folder / "spec.yaml").read_text()
+    with pytest.raises(SpecError, match="trials: 0"):
+        api.extend("s", 0, folder.parents[1])
+    assert (folder / "spec.yaml").read_text() == before
+
+
+def test_a_storage_that_is_down_leaves_the_name_free(tmp_path: Path) -> None:
+    spec = load_spec(
+        "quickstart",
+        [f"home={tmp_path}", "storage=postgresql://user:secret@127.0.0.1:9/none", "trial.model=tiny"],
+    )
+    with pytest.raises(StorageError, match="cannot be used"):
+        api.sweep(spec, name="down")
+    assert not (tmp_path / "sweeps" / "down").exists()
+
+
+def test_the_status_tells_what_ended_from_what_resume_would_continue(journal, spec, tmp_path: Path) -> None:
+    folder = Path(journal.folder)
+    api.write_spec(folder, spec)
+    journal.start("trial-0000")
+    for seed in (0, 1, 2):
+        journal.run("trial-0000", seed, [0.4, 0.5])
+    journal.finish("trial-0000")
+    journal.start("trial-0001", 1)
+    journal.event(
+        "trial-0001",
+        "run_finished",
+        seed=0,
+        status="failed",
+        error="OutOfMemoryError: 3 GB\nmore",
+        cause="out_of_memory",
+    )
+    journal.finish("trial-0001", "failed", "OutOfMemoryError: 3 GB")
+    journal.start("trial-0002", 2)
+    journal.run("trial-0002", 0, [0.4, 0.5])
+    journal.run("trial-0002", 1, [0.4], status=None)
+    found = read_status(folder.parents[1], folder.name)
+    assert found.status == "interrupted"
+    assert [(t.status, t.seeds_finished) for t in found.trials] == [
+        ("finished", 3),
+        ("failed", 0),
+        ("interrupted", 1),
+    ]
+    assert found.trials[1].cause == "out_of_memory"
+    with driver.registered(folder):
+        running = read_status(folder.parents[1], folder.name)
+    assert running.status == "running"
+    assert running.trials[2].status == "running"
