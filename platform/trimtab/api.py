@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trimtab import driver
 from trimtab.errors import NotFoundError, SpecError, StorageError
 from trimtab.home import create_sweep_dir, existing_sweep_dir
-from trimtab.machine import this_machine
+from trimtab.machine import Machine, this_machine
 from trimtab.plan import Plan, make_plan
 from trimtab.spec import SweepSpec, dump_spec, load_spec
 
@@ -33,35 +34,64 @@ def sweep(
     *,
     name: str | None = None,
     overrides: Sequence[str] = (),
+    address: str | None = None,
+    capacity: Machine | None = None,
 ) -> SweepResult:
     """Run a sweep to its end and return how it ended; what it found is in MLflow.
 
     `name`: of this sweep; default is the first free one of the spec's family. Errors as in `plan`; nothing
     was started then. Ctrl-C ends everything that the sweep started; the result's status is `killed`.
+
+    `address`: of a Ray cluster to run on (`auto`: the one of this machine or Ray job), with `home` on storage
+    that all its nodes share; default: a Ray of the sweep's own. ClusterError: it cannot be joined.
+    `capacity`: what an autoscaler may make of that cluster; default: the nodes it has.
     """
     loaded = _loaded(spec, overrides)
-    plan(loaded)
     home = loaded.home.expanduser().resolve()
-    folder = create_sweep_dir(home, loaded.name, name)
-    from trimtab.sweep import run_sweep
+    with _resources(loaded, home, address, capacity) as planned:
+        folder = create_sweep_dir(home, loaded.name, name)
+        from trimtab.sweep import run_sweep
 
-    with driver.registered(folder):
-        write_spec(folder, loaded)
-        try:
-            return run_sweep(loaded, folder.name, home)
-        except StorageError:
-            # Nothing has begun: the name stays free.
-            shutil.rmtree(folder)
-            raise
+        with driver.registered(folder):
+            write_spec(folder, loaded)
+            try:
+                return run_sweep(loaded, folder.name, home, plan=planned)
+            except StorageError:
+                # Nothing has begun: the name stays free.
+                shutil.rmtree(folder)
+                raise
 
 
-def resume(name: str, home: str | Path = ".trimtab") -> SweepResult:
+@contextmanager
+def _resources(
+    spec: SweepSpec, home: Path, address: str | None, capacity: Machine | None
+) -> Iterator[Plan | None]:
+    """The plan on the cluster that is joined for the block; None, if this machine's own is to be used."""
+    if address is None:
+        plan(spec)
+        yield None
+        return
+    from trimtab.clusters import joined_ray
+    from trimtab.placement import plan_on
+    from trimtab.sweep import prepare_environment
+
+    with joined_ray(address, home, prepare_environment(home)) as cluster:
+        yield plan_on(spec, cluster, capacity)
+
+
+def resume(
+    name: str,
+    home: str | Path = ".trimtab",
+    *,
+    address: str | None = None,
+    capacity: Machine | None = None,
+) -> SweepResult:
     """Go on with a sweep whose driver ended before it did, from its study and its checkpoints.
 
     Trials that ended are not touched; those under way repeat at most the steps since their last checkpoint.
     NotFoundError: no such sweep. SpecError: it is running. A finished sweep is left as it is.
     """
-    return _continue(name, Path(home), 0)
+    return _continue(name, Path(home), 0, address, capacity)
 
 
 def extend(name: str, trials: int, home: str | Path = ".trimtab") -> SweepResult:
@@ -71,10 +101,10 @@ def extend(name: str, trials: int, home: str | Path = ".trimtab") -> SweepResult
     """
     if trials < 1:
         raise SpecError(f"trials: {trials} adds nothing; give at least 1")
-    return _continue(name, Path(home), trials)
+    return _continue(name, Path(home), trials, None, None)
 
 
-def _continue(name: str, home: Path, more: int) -> SweepResult:
+def _continue(name: str, home: Path, more: int, address: str | None, capacity: Machine | None) -> SweepResult:
     home = home.expanduser().resolve()
     folder = existing_sweep_dir(home, name)
     file = folder / "spec.yaml"
@@ -82,12 +112,12 @@ def _continue(name: str, home: Path, more: int) -> SweepResult:
         raise NotFoundError(f"sweep {name!r} has no spec.yaml in {folder}; it never began: start it anew")
     with driver.registered(folder):
         spec = load_spec(file, _enlarged(file, more) if more else ())
-        plan(spec)
-        from trimtab.sweep import run_sweep
+        with _resources(spec, home, address, capacity) as planned:
+            from trimtab.sweep import run_sweep
 
-        if more:
-            write_spec(folder, spec)
-        return run_sweep(spec, name, home, resume=True)
+            if more:
+                write_spec(folder, spec)
+            return run_sweep(spec, name, home, resume=True, plan=planned)
 
 
 def _enlarged(file: Path, more: int) -> list[str]:

@@ -11,8 +11,10 @@ import click
 
 from trimtab import __version__
 from trimtab.errors import TrimtabError
+from trimtab.submit_cli import CLUSTER, cluster_options, job_status, logs, stop_job, submit
 
 if TYPE_CHECKING:
+    from trimtab.machine import Machine
     from trimtab.spec import SweepSpec
     from trimtab.sweep import SweepResult
 
@@ -58,25 +60,34 @@ def main() -> None:
 @click.argument("spec")
 @SET
 @click.option("--name", help="Name of this sweep; default: the spec's name, numbered if it is taken.")
+@cluster_options
 @click.pass_context
-def sweep(ctx: click.Context, spec: str, overrides: tuple[str, ...], name: str | None) -> None:
+def sweep(
+    ctx: click.Context,
+    spec: str,
+    overrides: tuple[str, ...],
+    name: str | None,
+    address: str | None,
+    capacity: Machine | None,
+) -> None:
     """Run the sweep in SPEC, a YAML file or a shipped space such as `quickstart`."""
     from trimtab import api
     from trimtab.spec import load_spec
 
     loaded = load_spec(spec, overrides)
-    _report(ctx, api.sweep(loaded, name=name), loaded)
+    _report(ctx, api.sweep(loaded, name=name, address=address, capacity=capacity), loaded)
 
 
 @main.command()
 @click.argument("name")
 @HOME
+@cluster_options
 @click.pass_context
-def resume(ctx: click.Context, name: str, home: Path) -> None:
+def resume(ctx: click.Context, name: str, home: Path, address: str | None, capacity: Machine | None) -> None:
     """Go on with sweep NAME where it was stopped or killed; what ended stays as it is."""
     from trimtab import api
 
-    _report(ctx, api.resume(name, home), _stored_spec(home, name))
+    _report(ctx, api.resume(name, home, address=address, capacity=capacity), _stored_spec(home, name))
 
 
 @main.command()
@@ -94,9 +105,17 @@ def extend(ctx: click.Context, name: str, trials: int, home: Path) -> None:
 @main.command()
 @click.argument("name")
 @HOME
+@CLUSTER
 @click.option("--json", "as_json", is_flag=True, help="Print the state as JSON.")
-def status(name: str, home: Path, as_json: bool) -> None:
-    """Print how far sweep NAME is, and why trials failed. Starts nothing and needs no tracking store."""
+def status(name: str, home: Path, address: str | None, as_json: bool) -> None:
+    """Print how far sweep NAME is, and why trials failed. Starts nothing and needs no tracking store.
+
+    With --address: the state of the job that NAME was submitted as; its trials with --home where the
+    cluster's storage is mounted.
+    """
+    if address:
+        job_status(name, address)
+        return
     from dataclasses import asdict
 
     from rich.console import Console
@@ -178,8 +197,12 @@ def ui(ctx: click.Context, home: Path, uri: str | None, port: int) -> None:
 @main.command()
 @click.argument("name")
 @HOME
-def stop(name: str, home: Path) -> None:
+@CLUSTER
+def stop(name: str, home: Path, address: str | None) -> None:
     """Stop the running sweep NAME, as Ctrl-C in its terminal would."""
+    if address:
+        stop_job(name, address)
+        return
     from trimtab import driver
     from trimtab.home import existing_sweep_dir
 
@@ -267,6 +290,9 @@ def _sweep_id(folder: Path) -> str | None:
     file = folder / "tracking.json"
     return str(json.loads(file.read_text(encoding="utf-8"))["sweep_id"]) if file.is_file() else None
 
+
+main.add_command(submit)
+main.add_command(logs)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 import psutil
 
 from trimtab.plan import Plan
+from trimtab.security import prepare_ray_auth
 
 INTERRUPTED_S = 10.0
 """Longest wait for processes to end by themselves when the user is waiting at the prompt."""
@@ -15,7 +16,8 @@ INTERRUPTED_S = 10.0
 
 @contextmanager
 def local_ray(plan: Plan) -> Iterator[None]:
-    """A Ray cluster of this sweep's own, on loopback, ended with it."""
+    """A Ray cluster of this sweep's own, authenticated and on loopback, ended with it."""
+    prepare_ray_auth()
     import ray
 
     ray.init(
@@ -24,6 +26,7 @@ def local_ray(plan: Plan) -> Iterator[None]:
         # Ray Train frees the workers of ended runs through the dashboard's State API.
         include_dashboard=True,
         dashboard_host="127.0.0.1",
+        _node_ip_address="127.0.0.1",
         log_to_driver=False,
         logging_level="ERROR",
     )

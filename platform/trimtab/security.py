@@ -1,6 +1,6 @@
 """Tokens and secrets: Ray's authentication before Ray starts, and no secret where it would be kept.
 
-What these guard against, and what they do not, is in docs/security.md. Imports no Ray.
+What these guard against, and what they do not, is in docs/security.md.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import stat
+import sys
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def prepare_ray_auth(environment: MutableMapping[str, str] | None = None, *, cre
     Ray started without a token and without a mode runs open to everybody who reaches its ports (its GCS and
     raylet listen on every address). The token is, in Ray's own order, RAY_AUTH_TOKEN, the file that
     RAY_AUTH_TOKEN_PATH names, or ~/.ray/auth_token; the last is made, for its owner's eyes only, if `create`.
-    Call it before Ray is imported: Ray reads the mode once.
+    Call it before Ray starts or joins anything.
 
     SecurityError: authentication was switched off, or there is no token and none may be made.
     """
@@ -38,6 +39,11 @@ def prepare_ray_auth(environment: MutableMapping[str, str] | None = None, *, cre
             f"{MODE}={mode}: trimtab starts and joins only authenticated Ray clusters; unset {MODE}"
         )
     env[MODE] = "token"
+    if env is os.environ and "ray" in sys.modules:
+        # Ray reads the mode once, when it is imported; this is how its own init() makes it read it again.
+        from ray._raylet import Config  # type: ignore[attr-defined]
+
+        Config.initialize("")
     if env.get(TOKEN, "").strip():
         return
     if path := env.get(TOKEN_PATH):

@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -43,17 +43,24 @@ class SweepResult:
     """Runs whose results could not be sent to MLflow in time; they are still in the sweep's journal."""
 
 
-def run_sweep(spec: SweepSpec, name: str, home: Path, *, resume: bool = False) -> SweepResult:
+def run_sweep(
+    spec: SweepSpec, name: str, home: Path, *, resume: bool = False, plan: Plan | None = None
+) -> SweepResult:
     """Run every configuration of a spec in the folder `<home>/sweeps/<name>`, which must exist.
 
     With `resume` the studies there are continued: what has ended stays, what was under way goes on from its
     checkpoints, and the rest is searched as if nothing had happened.
 
+    `plan`: this process has joined a Ray cluster, on which this is what fits. Without it the sweep starts a
+    Ray of its own.
+
     Raises PlanError before anything is started when the machine cannot hold one slot. Ends every process it
     started, however it ends. SIGINT and SIGTERM end it early; finished trials stay recorded.
     """
-    machine = this_machine()
-    plan = make_plan(spec, machine.cpus, machine.gpus, machine.memory_bytes)
+    own = plan is None
+    if plan is None:
+        machine = this_machine()
+        plan = make_plan(spec, machine.cpus, machine.gpus, machine.memory_bytes)
     folder = sweep_dir(home, name).resolve()
     # What can refuse comes before what takes time: the built-in model is trained on first use.
     if resume:
@@ -70,7 +77,8 @@ def run_sweep(spec: SweepSpec, name: str, home: Path, *, resume: bool = False) -
         stack.callback(progress.close)
         try:
             with guarded(), _interruptible():
-                failed = _run_trials(spec, searcher, folder, plan, model)
+                ray = local_ray(plan) if own else nullcontext()
+                failed = _run_trials(spec, searcher, folder, plan, model, ray)
             status = "failed" if failed else "finished"
         except KeyboardInterrupt:
             status = "killed"
@@ -80,7 +88,14 @@ def run_sweep(spec: SweepSpec, name: str, home: Path, *, resume: bool = False) -
     return SweepResult(name, status, unsent)
 
 
-def _run_trials(spec: SweepSpec, searcher: StudySearcher, folder: Path, plan: Plan, model: str) -> bool:
+def _run_trials(
+    spec: SweepSpec,
+    searcher: StudySearcher,
+    folder: Path,
+    plan: Plan,
+    model: str,
+    cluster: AbstractContextManager[None],
+) -> bool:
     """Everything between starting Ray and ending it. Returns whether every trial failed."""
     import ray
 
@@ -92,7 +107,7 @@ def _run_trials(spec: SweepSpec, searcher: StudySearcher, folder: Path, plan: Pl
     if not trials:
         return False
     config = spec.reference_config()
-    with local_ray(plan):
+    with cluster:
         broker = ray.remote(Broker).options(num_cpus=0, max_concurrency=1000).remote(str(folder))
         slots = Slots(
             SlotSpec(
@@ -103,6 +118,8 @@ def _run_trials(spec: SweepSpec, searcher: StudySearcher, folder: Path, plan: Pl
                 engine_cpus=plan.slot.engine_cpus,
                 learner_gpus=plan.slot.learner_gpus,
                 engine_gpus=plan.slot.engine_gpus,
+                learner_resource=spec.slots.learner_resource,
+                engine_resource=spec.slots.engine_resource,
                 storage=str(folder / "train"),
             ),
             plan.slots,
@@ -160,8 +177,8 @@ def _close_journal(folder: Path, status: str) -> None:
         )
 
 
-def prepare_environment(home: Path) -> None:
-    """Settings that every process of the sweep inherits. What the user has set stays."""
+def prepare_environment(home: Path) -> dict[str, str]:
+    """Settings that every process of the sweep inherits. What the user has set stays. Returns all of them."""
     defaults = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_raylet_start_wait_time_s": "180",
@@ -178,6 +195,7 @@ def prepare_environment(home: Path) -> None:
     }
     for key, value in defaults.items():
         os.environ.setdefault(key, value)
+    return {key: os.environ[key] for key in defaults}
 
 
 def _resolve_model(spec: SweepSpec, home: Path) -> str:

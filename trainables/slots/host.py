@@ -27,6 +27,9 @@ class SlotSpec:
     engine_cpus: float
     learner_gpus: float = 0.0
     engine_gpus: float = 0.0
+    learner_resource: str | None = None
+    """Custom Ray resource that nodes for learners offer; None = any node."""
+    engine_resource: str | None = None
     storage: str = ""
     """Folder for Ray Train's own bookkeeping."""
 
@@ -39,7 +42,7 @@ class SlotHost:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
-        resources = {"CPU": spec.learner_cpus}
+        resources = {"CPU": spec.learner_cpus, **_place(spec.learner_resource)}
         if spec.learner_gpus:
             resources["GPU"] = spec.learner_gpus
         trainer = TorchTrainer(
@@ -99,6 +102,7 @@ class Slots:
         actor = ray.remote(EngineActor).options(
             num_cpus=spec.engine_cpus,
             num_gpus=spec.engine_gpus,
+            resources=_place(spec.engine_resource),
             max_restarts=REBUILDS,
             max_task_retries=0,
             runtime_env={"env_vars": engine_environment(spec.engine_cpus)},
@@ -120,6 +124,11 @@ class Slots:
         threading.Thread(
             target=_watch, args=(name, running, engines, self._broker), name=f"watch-{name}", daemon=True
         ).start()
+
+
+def _place(resource: str | None) -> dict[str, float]:
+    """A trace of a node's custom resource: it says where, not how much (`trimtab.placement.MARK`)."""
+    return {resource: 0.001} if resource else {}
 
 
 def _watch(name: str, running: Any, engines: Sequence[Any], broker: Any) -> None:

@@ -121,6 +121,10 @@ class SlotsConfig(Strict):
     """GPUs of each learner worker; fractions share a GPU."""
     engine_gpus: Annotated[float, Field(ge=0)] = 0.0
     """GPUs of each engine, in all (tensor parallelism over n GPUs needs n)."""
+    learner_resource: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")] | None = None
+    """On a cluster: learners run only on nodes that offer this custom Ray resource."""
+    engine_resource: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")] | None = None
+    """The same for engines: learners and engines on nodes of their own."""
     memory_gb: Annotated[float, Field(gt=0)] = 3.0
     """Host memory of the whole slot, in GB (1e9 bytes)."""
 

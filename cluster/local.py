@@ -1,0 +1,227 @@
+"""A Ray cluster of several nodes on this one Linux machine: every node a network namespace of its own.
+
+    python -m cluster.local --folder /tmp/nodes --nodes 3 --cpus 1      # as root; Ctrl-C ends it
+
+Nodes have addresses, a network between them that can be cut, and nothing else in common but the disk: what
+happens to a real cluster can be tried here. The machine itself reaches them over the same bridge. Needs
+`ip` (iproute2) and the right to make network namespaces.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+SUBNET = "10.211.{k}"
+PORT = 6379
+START_S = 120.0
+
+
+class NotPermitted(Exception):
+    """This machine cannot make network namespaces; the message says why."""
+
+
+@dataclass
+class Node:
+    """One network namespace and the Ray node in it."""
+
+    name: str
+    address: str
+    resources: Mapping[str, float]
+    cpus: float
+    head: bool = False
+
+
+@dataclass
+class LocalCluster:
+    """Head (0 CPUs) and workers. `workers`: custom resources of each, such as `{"engine": 1}`."""
+
+    folder: Path
+    workers: Sequence[Mapping[str, float]] = ()
+    cpus: float = 1
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Of every node's processes, beside PATH and HOME; secrets of the cluster go here."""
+    object_store_mb: int = 100
+
+    def __post_init__(self) -> None:
+        self.mark = secrets.token_hex(3)
+        self.bridge = f"tt{self.mark}"
+        self.subnet = SUBNET.format(k=int(self.mark[:2], 16))
+        self.token = self.folder / "token"
+        self.nodes: dict[str, Node] = {}
+
+    # -- life ------------------------------------------------------------------------------------
+
+    def __enter__(self) -> LocalCluster:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.token.touch(mode=0o600)
+        self.token.write_text(secrets.token_hex(32))
+        try:
+            self._network()
+            self.add("head", cpus=0)
+            for number, resources in enumerate(self.workers):
+                self.add(f"worker{number}", resources=resources)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for node in list(self.nodes.values()):
+            self.kill(node.name)
+            run("ip", "netns", "del", self._namespace(node.name), check=False)
+        run("ip", "link", "del", self.bridge, check=False)
+
+    @property
+    def head(self) -> str:
+        """Address of the head, as `ray.init` takes it."""
+        return f"{self.nodes['head'].address}:{PORT}"
+
+    @property
+    def jobs(self) -> str:
+        """Address of the job API. It listens on the head's loopback; this cluster is asked to open it."""
+        return f"http://{self.nodes['head'].address}:8265"
+
+    @property
+    def client(self) -> dict[str, str]:
+        """Environment of a client of this cluster on the machine itself."""
+        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.token)}
+
+    def add(self, name: str, *, cpus: float | None = None, resources: Mapping[str, float] = {}) -> Node:
+        """Make a namespace and start a Ray node in it. The first is the head."""
+        head = not self.nodes
+        address = f"{self.subnet}.{len(self.nodes) + 2}"
+        node = Node(name, address, resources, self.cpus if cpus is None else cpus, head)
+        self.nodes[name] = node
+        namespace, cable = self._namespace(name), f"{self.bridge}{len(self.nodes)}"
+        run("ip", "netns", "add", namespace)
+        run("ip", "link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", namespace)
+        run("ip", "link", "set", cable, "master", self.bridge, "up")
+        run("ip", "-n", namespace, "addr", "add", f"{address}/24", "dev", "eth0")
+        run("ip", "-n", namespace, "link", "set", "lo", "up")
+        run("ip", "-n", namespace, "link", "set", "eth0", "up")
+        run("ip", "-n", namespace, "route", "add", "default", "via", f"{self.subnet}.1")
+        self.start(name)
+        return node
+
+    def start(self, name: str, *, redis: str | None = None) -> None:
+        """Start Ray on a node (again). The token is there before: `ray start` without one runs open."""
+        node = self.nodes[name]
+        command = [str(Path(sys.executable).with_name("ray")), "start", "--disable-usage-stats"]
+        command += [f"--node-ip-address={node.address}", f"--num-cpus={node.cpus:g}"]
+        command += [f"--resources={json.dumps(dict(node.resources))}"]
+        command += [f"--object-store-memory={self.object_store_mb * 10**6}"]
+        if node.head:
+            # On the node's own address: the namespaces are the cluster's network, and the token guards it.
+            command += ["--head", f"--port={PORT}", f"--dashboard-host={node.address}"]
+            command += [f"--temp-dir={self.folder / 'ray'}"]
+        else:
+            command += [f"--address={self.head}"]
+        done = subprocess.run(
+            ["ip", "netns", "exec", self._namespace(name), *command],
+            env=self._environment(node),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=START_S,
+        )
+        if done.returncode:
+            raise RuntimeError(f"ray start on {name}: {done.stdout[-2000:]} {done.stderr[-2000:]}")
+        if node.head:
+            self._wait_for_jobs()
+
+    def kill(self, name: str) -> None:
+        """Power off: SIGKILL for every process of the node."""
+        deadline = time.monotonic() + 20
+        while pids := self.pids(name):
+            for pid in pids:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{name}: processes {pids} do not die")
+            time.sleep(0.05)
+
+    def cut(self, name: str) -> None:
+        """Pull the cable: the node's processes live, nothing reaches them or comes from them."""
+        run("ip", "-n", self._namespace(name), "link", "set", "eth0", "down")
+
+    def mend(self, name: str) -> None:
+        """Put the cable back."""
+        namespace = self._namespace(name)
+        run("ip", "-n", namespace, "link", "set", "eth0", "up")
+        run("ip", "-n", namespace, "route", "replace", "default", "via", f"{self.subnet}.1")
+
+    def pids(self, name: str) -> list[int]:
+        listing = run("ip", "netns", "pids", self._namespace(name), check=False)
+        return [int(pid) for pid in listing.split()]
+
+    # -- internals -------------------------------------------------------------------------------
+
+    def _namespace(self, name: str) -> str:
+        return f"trimtab-{self.mark}-{name}"
+
+    def _network(self) -> None:
+        if shutil.which("ip") is None:
+            raise NotPermitted("`ip` is missing; install iproute2")
+        try:
+            run("ip", "link", "add", self.bridge, "type", "bridge")
+            run("ip", "addr", "add", f"{self.subnet}.1/24", "dev", self.bridge)
+            run("ip", "link", "set", self.bridge, "up")
+            run("ip", "netns", "add", self._namespace("probe"))
+            run("ip", "netns", "del", self._namespace("probe"))
+        except subprocess.CalledProcessError as error:
+            raise NotPermitted(f"network namespaces are not permitted: {error.stderr.strip()}") from None
+
+    def _environment(self, node: Node) -> dict[str, str]:
+        kept = {key: os.environ[key] for key in ("PATH", "HOME", "PYTHONPATH") if key in os.environ}
+        return {**kept, "RAY_raylet_start_wait_time_s": "180", **self.environment, **self.client}
+
+    def _wait_for_jobs(self) -> None:
+        request = urllib.request.Request(
+            f"{self.jobs}/api/version", headers={"Authorization": f"Bearer {self.token.read_text()}"}
+        )
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=5):
+                    return
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+
+
+def run(*command: str, check: bool = True, **options: Any) -> str:
+    return subprocess.run(command, check=check, capture_output=True, text=True, timeout=30, **options).stdout
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True, help="where Ray's files and the token go")
+    parser.add_argument("--nodes", type=int, default=2, help="workers beside the head")
+    parser.add_argument("--cpus", type=float, default=1, help="CPUs that each worker offers")
+    options = parser.parse_args()
+    workers = [{"learner": 1.0, "engine": 1.0}] * options.nodes
+    with LocalCluster(options.folder, workers, options.cpus) as cluster:
+        print(f"export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={cluster.token}")
+        print(f"trimtab submit SPEC --address {cluster.jobs} --image installed", flush=True)
+        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""Ray's job API, with every failure as one message. Imports Ray when used.
+
+A sweep's job has the submission id `trimtab-<sweep>`, so that whoever submits, follows or stops it needs its
+name only, and one name is never used twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from trimtab.errors import ClusterError, NotFoundError, SpecError
+from trimtab.home import check_name
+from trimtab.placement import Cluster, Node
+from trimtab.security import prepare_ray_auth
+
+DIGEST = "trimtab-spec"
+"""Key of a job's metadata: hash of the spec, which tells a second submit from another sweep of that name."""
+TIMEOUT_S = 15.0
+"""Longest wait for the first answer of a cluster."""
+ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One submitted sweep."""
+
+    id: str
+    status: str
+    """PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
+    message: str
+    exit_code: int | None
+    """Of the driver, once it has ended."""
+    digest: str | None
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ENDED
+
+
+def submission_id(name: str) -> str:
+    """Ray's id of the job that runs this sweep."""
+    return f"trimtab-{check_name(name)}"
+
+
+class Jobs:
+    """A cluster's job API. ClusterError: nobody there, a wrong token, another version of Ray."""
+
+    def __init__(self, address: str) -> None:
+        parts = urlsplit(address)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise SpecError(
+                f"--address: {address!r} is no job API; give http://HOST:8265, the head's dashboard (it "
+                "listens on the head's loopback: forward it: ssh -L, kubectl port-forward, ray dashboard)"
+            )
+        prepare_ray_auth(create=False)
+        from ray.job_submission import JobSubmissionClient
+
+        self.address = address
+        _check_reachable(address, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+        with self._errors():
+            self._client = JobSubmissionClient(address)
+            found = self._get("/api/version")
+        self._check_version(str(found["ray_version"]))
+
+    def cluster(self) -> Cluster:
+        """The nodes that are alive now."""
+        with self._errors():
+            found = self._get("/api/v0/nodes?detail=1&limit=10000")
+        return Cluster(
+            tuple(
+                Node(node["node_name"], node["resources_total"])
+                for node in found["data"]["result"]["result"]
+                if node["state"] == "ALIVE"
+            )
+        )
+
+    def find(self, name: str) -> Job | None:
+        """The job of a sweep, or None."""
+        wanted = submission_id(name)
+        with self._errors():
+            details = [job for job in self._client.list_jobs() if job.submission_id == wanted]
+        if not details:
+            return None
+        job = details[0]
+        return Job(
+            wanted,
+            str(job.status.value),
+            job.message or "",
+            job.driver_exit_code,
+            (job.metadata or {}).get(DIGEST),
+        )
+
+    def get(self, name: str) -> Job:
+        """The job of a sweep; NotFoundError names the sweeps that there are."""
+        job = self.find(name)
+        if job is None:
+            with self._errors():
+                ids = [str(found.submission_id) for found in self._client.list_jobs()]
+            known = sorted(i.removeprefix("trimtab-") for i in ids if i.startswith("trimtab-"))
+            there = ", ".join(known) or "none"
+            raise NotFoundError(f"no sweep named {name!r} at {self.address}; sweeps there: {there}")
+        return job
+
+    def submit(self, name: str, entrypoint: str, runtime_env: dict[str, Any], digest: str) -> None:
+        """Start the job; its driver runs on the head and reserves nothing."""
+        with self._errors():
+            self._client.submit_job(
+                entrypoint=entrypoint,
+                submission_id=submission_id(name),
+                runtime_env=runtime_env,
+                metadata={DIGEST: digest},
+            )
+
+    def forget(self, name: str) -> None:
+        """Free the id of a job that has ended. Its sweep stays on the cluster's storage."""
+        with self._errors():
+            self._client.delete_job(submission_id(name))
+
+    def stop(self, name: str) -> None:
+        """Interrupt the driver, as Ctrl-C would. NotFoundError: it has ended."""
+        job = self.get(name)
+        if job.ended:
+            raise NotFoundError(f"sweep {name!r} is not running: its job {job.status.lower()} before")
+        with self._errors():
+            self._client.stop_job(job.id)
+
+    def logs(self, name: str) -> str:
+        """What the driver has printed so far."""
+        job = self.get(name)
+        with self._errors():
+            return str(self._client.get_job_logs(job.id))
+
+    async def follow(self, name: str) -> AsyncIterator[str]:
+        """What the driver prints, until it ends."""
+        with self._errors():
+            async for lines in self._client.tail_job_logs(submission_id(name)):
+                yield lines
+
+    def _get(self, path: str) -> dict[str, Any]:
+        answer = self._client._do_request("GET", path, timeout=TIMEOUT_S)
+        answer.raise_for_status()
+        loaded: dict[str, Any] = answer.json()
+        return loaded
+
+    def _check_version(self, found: str) -> None:
+        import ray
+
+        if found != ray.__version__:
+            raise ClusterError(
+                f"--address: the cluster runs Ray {found}, this client {ray.__version__}; install "
+                f"ray=={found} here, or render the cluster's files from this checkout's constraints.txt"
+            )
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Whatever the client raises, as one line."""
+        import aiohttp
+        import requests
+        from ray.exceptions import AuthenticationError
+
+        try:
+            yield
+        except AuthenticationError as error:
+            raise ClusterError(
+                f"--address: {self.address} refuses this token ({_first_line(error)}); copy the cluster's "
+                "token to ~/.ray/auth_token, or name its file with RAY_AUTH_TOKEN_PATH"
+            ) from None
+        except (ConnectionError, requests.RequestException, aiohttp.ClientError) as error:
+            why = _first_line(error)
+            raise ClusterError(f"--address: no Ray cluster answers at {self.address} ({why})") from None
+        except json.JSONDecodeError:
+            raise ClusterError(f"--address: what answers at {self.address} is no Ray cluster") from None
+        except RuntimeError as error:
+            raise ClusterError(f"{self.address}: {_first_line(error)}") from None
+
+
+def _check_reachable(address: str, host: str, port: int) -> None:
+    """Fail within seconds where nobody listens; Ray's client would wait without a limit."""
+    import socket
+
+    try:
+        socket.create_connection((host, port), timeout=TIMEOUT_S).close()
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise ClusterError(
+            f"--address: no Ray cluster answers at {address} ({why}); is the port forwarded?"
+        ) from None
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__

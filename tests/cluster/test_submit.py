@@ -1,0 +1,112 @@
+"""`trimtab submit`, refused before it asks anybody: one message, exit code 2."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from trimtab.cli import main
+from trimtab.errors import SecurityError, SpecError
+from trimtab.machine import Machine
+from trimtab.spec import SweepSpec
+from trimtab.submit import Request, prepare
+
+SPEC: dict[str, Any] = {
+    "name": "far",
+    "home": "/trimtab",
+    "reference": {"strategy": {"preset": "dapo", "group_size": 4}},
+    "candidates": [{"strategy": "v05"}],
+}
+
+
+def request(**changes: Any) -> Request:
+    spec = SweepSpec.model_validate({**SPEC, **changes.pop("spec", {})})
+    return Request(**{"spec": spec, "image": "installed", **changes})
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"spec": {"home": ".trimtab"}}, "home: '.trimtab' is relative"),
+        ({"image": None}, "exactly one of them"),
+        ({"pip": Path("requirements.txt")}, "exactly one of them"),
+        ({"image": None, "pip": Path("missing.txt")}, "is no file"),
+        ({"working_dir": Path("/nowhere")}, "is no folder"),
+        ({"name": "a/b"}, "cannot name a sweep"),
+        ({"variables": {"A-B": "x"}}, "no name of a variable"),
+    ],
+)
+def test_a_request_that_cannot_work(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        prepare(request(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"secrets": ["PGPASSWORD=hunter22"]}, "give the name alone"),
+        ({"variables": {"WANDB_API_KEY": "x"}}, "say --secret WANDB_API_KEY"),
+        ({"variables": {"NOTE": "hf_planted_value"}}, r"holds the value of \$HF_TOKEN"),
+        ({"spec": {"storage": "postgresql://u:hunter22@db/optuna"}}, "holds a password"),
+        ({"spec": {"tracking": {"uri": "http://u:hunter22@mlflow:5000"}}}, "holds a password"),
+        ({"spec": {"tracking": {"experiment": "x hf_planted_value"}}}, r"experiment: holds the value of"),
+    ],
+)
+def test_secrets_travel_by_name_only(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_planted_value")
+    with pytest.raises(SecurityError, match=message) as refused:
+        prepare(request(**changes))
+    assert "hunter22" not in str(refused.value)
+    assert "planted" not in str(refused.value)
+
+
+def test_the_id_and_the_digest_depend_on_the_sweep_alone(tmp_path: Path) -> None:
+    first, again = prepare(request()), prepare(request(secrets=["PGPASSWORD"], working_dir=tmp_path))
+    assert first.id == again.id == "trimtab-far"
+    assert first.digest == again.digest
+    assert prepare(request(spec={"seeds": [5]})).digest != first.digest
+    assert first.entrypoint == "python -m trimtab sweep trimtab-spec.yaml --name far --address auto"
+    grown = prepare(request(capacity=Machine(16, 8, 64_000_000_000), resume=True))
+    assert grown.entrypoint == (
+        "python -m trimtab resume far --home /trimtab --cpus 16 --gpus 8 --memory-gb 64 --address auto"
+    )
+    assert again.runtime_env["env_vars"]["TRIMTAB_REQUIRED_SECRETS"] == "PGPASSWORD"
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("http://127.0.0.1:{port}", "no Ray cluster answers"),
+        ("ray://127.0.0.1:10001", "is no job API"),
+        ("127.0.0.1:8265", "is no job API"),
+    ],
+)
+def test_no_cluster_at_the_address(
+    tmp_path: Path, closed_port: int, monkeypatch: pytest.MonkeyPatch, address: str, message: str
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("abc")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    file = tmp_path / "spec.yaml"
+    file.write_text(yaml.safe_dump(SPEC))
+    arguments = ["submit", str(file), "--image", "installed", "--address", address.format(port=closed_port)]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2
+    assert done.stderr.startswith("Error: --address:")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
