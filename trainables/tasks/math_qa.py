@@ -93,7 +93,9 @@ class MathQA:
 
 
 def _read(field: str, source: str, split: str) -> dict[str, list[Any]]:
-    """All columns of a local file, or of a hub data set's split (`id` or `id:split`)."""
+    """All columns of a local file, or of a hub data set: `owner/name[/configuration][:split]`, where the
+    split may be a slice such as `train[:512]`.
+    """
     import datasets
 
     datasets.disable_progress_bars()
@@ -101,12 +103,16 @@ def _read(field: str, source: str, split: str) -> dict[str, list[Any]]:
     reader = READERS.get(path.suffix)
     if reader is None and not path.exists():
         hub_id, _, hub_split = source.partition(":")
+        owner, _, rest = hub_id.partition("/")
+        dataset, _, configuration = rest.partition("/")
         try:
-            loaded = datasets.load_dataset(hub_id, split=hub_split or split)
+            loaded = datasets.load_dataset(
+                f"{owner}/{dataset}" if dataset else owner, configuration or None, split=hub_split or split
+            )
         except (OSError, ValueError) as error:
             raise SpecError(
                 f"{field}: {source!r} is neither a file here nor a data set that the hub gave ({error}); "
-                "give a .jsonl or .parquet path, or `hub/id` or `hub/id:split`"
+                "give a .jsonl or .parquet path, or `owner/name[/configuration][:split]`"
             ) from error
     elif not path.is_file():
         raise SpecError(f"{field}: {source!r} does not exist; give the path of a .jsonl or .parquet file")

@@ -7,8 +7,10 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from trainables.strategies.config import COMMON, preset_names, preset_parameters
+from trainables.strategies.config import COMMON, parse_strategy, preset_names, preset_parameters
 from trimtab.errors import SpecError
+
+AXES = ("prior", "fusion", "budget", "estimator", "normaliser")
 
 
 def default_label(strategy: str | Mapping[str, Any], fallback: str) -> str:
@@ -18,12 +20,25 @@ def default_label(strategy: str | Mapping[str, Any], fallback: str) -> str:
 
 
 def parameters(strategy: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Parameter -> value: what is written, over the preset's defaults; axes by dotted path."""
+    """Parameter -> value: what is written, over the defaults of the preset or of the axes' members; axes by
+    dotted path.
+    """
     written = {} if isinstance(strategy, str) else _flatten(strategy)
     written.pop("preset", None)
     preset = default_label(strategy, "")
     defaults = {name: known.default for name, known in preset_parameters(preset).items()} if preset else {}
-    return {**defaults, **written}
+    return {**_member_defaults(strategy), **defaults, **written}
+
+
+def _member_defaults(strategy: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of the axes that are spelled out, also those that are not written; empty if it cannot run."""
+    if isinstance(strategy, str):
+        return {}
+    try:
+        resolved = parse_strategy(strategy)
+    except SpecError:
+        return {}
+    return _flatten({axis: getattr(resolved, axis).model_dump() for axis in AXES if axis in strategy})
 
 
 def check_parameter(strategy: str | Mapping[str, Any], name: str) -> None:

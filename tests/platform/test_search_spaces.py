@@ -1,0 +1,66 @@
+"""Every shipped space loads, fits where it says it fits, starts with the papers' values, and can be built."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from trainables.strategies.build import build_strategy
+from trimtab.plan import GB, make_plan
+from trimtab.space import enqueued, own_values
+from trimtab.spec import load_spec, shipped_spaces
+from trimtab.spec.check import corners
+
+SPACES = sorted(shipped_spaces())
+PRODUCTION = ("math_qwen3_4b_poise", "math_qwen3_4b_v05")
+SMALL = [name for name in SPACES if name not in PRODUCTION]
+
+
+def test_these_spaces_are_shipped() -> None:
+    assert SPACES == [
+        "across_axes", "constant_compute", "dapo_reference", "math_qwen3_4b_poise", "math_qwen3_4b_v05",
+        "poise", "poise_constant_compute", "quickstart", "v05",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_two_cores_hold_it(name: str) -> None:
+    plan = make_plan(load_spec(name), 2.0, 0, 16 * GB)
+    assert plan.slots == 2
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_own_values_run_first_and_the_reference_is_searched_as_much(name: str) -> None:
+    spec = load_spec(name)
+    for families in ((spec.reference,), spec.candidates):
+        queue = enqueued(spec, families)
+        for searched, first in zip(families, queue, strict=False):
+            own = own_values(searched)
+            assert own is not None
+            assert {
+                f"{spec.label_of(searched)}.{key}": value for key, value in own.items()
+            }.items() <= first.items()
+    if name != "quickstart":
+        assert spec.reference.search
+        assert spec.reference_trials == spec.search.trials
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_what_it_holds_can_be_built(name: str) -> None:
+    spec = load_spec(name)
+    for searched in (spec.reference, *spec.candidates):
+        for values in itertools.islice(corners(searched), 100):
+            build_strategy(spec.config_of(searched, values).strategy)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_its_head_tells_question_compute_and_command(name: str) -> None:
+    head = shipped_spaces()[name].read_text(encoding="utf-8").partition("\nname:")[0]
+    assert f"trimtab plan {name}" in head
+    if name != "quickstart":
+        spec = load_spec(name)
+        assert "# Question: " in head
+        assert "# Compute: " in head
+        assert f"{spec.search.trials}" in head
+        assert f"{spec.budget:,}" in head
