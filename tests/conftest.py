@@ -9,11 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 SKIPS = tomllib.loads((ROOT / "tests" / "skips.toml").read_text())["skip"]
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# The same examples every time, and no clock: a busy machine is not a wrong answer.
+settings.register_profile("trimtab", deadline=None, derandomize=True)
+settings.load_profile("trimtab")
 
 
 @pytest.fixture(scope="session")

@@ -46,9 +46,10 @@ def open_storage(url: str | None, sweep_dir: Path) -> BaseStorage:
         except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError) as error:
             where = make_url(url).render_as_string(hide_password=True)
             why = str(error).splitlines()[0]
-            raise StorageError(
-                f"storage: {where} cannot be used: {why}; start it, or check the address and its driver"
-            ) from None
+            fix = "start it, or check the address"
+            if isinstance(error, ImportError):
+                fix = "install trimtab[cluster] and write postgresql+psycopg://..."
+            raise StorageError(f"storage: {where} cannot be used: {why}; {fix}") from None
     return JournalStorage(JournalFileBackend(str(sweep_dir / JOURNAL)))
 
 
