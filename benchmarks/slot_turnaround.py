@@ -1,10 +1,10 @@
 """How long a slot stands between two trials: warm against cold, one and two slots, and what 100 leases leave.
 
-`make bench BENCH=slot_turnaround` (`ARGS="--part turnaround"`, `rebuild` or `leases`). Real sweeps through Tune
-at the main job's workload (128 rollouts a step), with random V0.5 configurations of few steps. Turnaround: from
-the last event of a slot's trial to the end of the next one's first step, and to the moment its reset is done; a
-cold trial's reset includes starting its processes. Rebuild: from SIGKILL of one half of the only slot to the next
-finished step.
+`make bench BENCH=slot_turnaround` (`ARGS="--part turnaround"`, `rebuild` or `leases`). Real sweeps through
+Tune at the main job's workload (128 rollouts a step), with random V0.5 configurations of few steps.
+Turnaround: from the last event of a slot's trial to the end of the next one's first step, and to the moment
+its reset is done; a cold trial's reset includes starting its processes. Rebuild: from SIGKILL of one half of
+the only slot to the next finished step.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ def turnaround(home: Path) -> None:
         medians[label] = statistics.median(stepped)
         print(
             f"{label}: {medians[label]:.2f} s to the first step (median of {len(found)}; {min(stepped):.2f} "
-            f"to {max(stepped):.2f}), {statistics.median(ready):.2f} s to the end of the reset; cold / this = "
-            f"{medians['cold, 1 slot'] / medians[label]:.0f}",
+            f"to {max(stepped):.2f}), {statistics.median(ready):.2f} s to the end of the reset; cold / this "
+            f"= {medians['cold, 1 slot'] / medians[label]:.0f}",
             flush=True,
         )
     warm = medians["warm, 1 slot"]
@@ -165,8 +165,8 @@ def leases(home: Path, count: int) -> None:
     tenth = max(1, len(memory) // 10)
     early, late = (statistics.median(part) for part in (memory[tenth : 2 * tenth], memory[-tenth:]))
     print(
-        f"{count} leases on one slot: learner and engine took {early / 1e9:.3f} GB in the second tenth of the "
-        f"time and {late / 1e9:.3f} GB in the last ({late / early - 1:+.1%}; goal {GROWTH_GOAL:.0%} at most)"
+        f"{count} leases on one slot: learner and engine took {early / 1e9:.3f} GB in the second tenth of "
+        f"the time and {late / 1e9:.3f} GB in the last ({late / early - 1:+.1%}; goal {GROWTH_GOAL:.0%})"
     )
 
 

@@ -1,8 +1,8 @@
 """Share of a sweep's wall time that goes into RL steps. `make bench BENCH=sweep_share ARGS=NAME`
 
-Reads the journal of a sweep that has run (such as `make sweep`'s) and says where its slots' time went from the
-first lease to the last event: RL steps (goal: 80 %), evaluation on held-out prompts, and the rest (resets,
-checkpoints, waiting for Tune, a slot without work at the end).
+Reads the journal of a sweep that has run (such as `make sweep`'s) and says where its slots' time went from
+the first lease to the last event: RL steps (goal: 80 %), evaluation on held-out prompts, and the rest
+(resets, checkpoints, waiting for Tune, a slot without work at the end).
 """
 
 from __future__ import annotations
