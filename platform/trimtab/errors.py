@@ -27,6 +27,10 @@ class StrategyError(TrimtabError, ValueError):
     """A strategy met input outside its declared domain (NaN reward, prior out of range, empty group)."""
 
 
+class RecordError(TrimtabError, ValueError):
+    """A policy's record (or prompts, or embeddings) that a value model cannot read or learn from."""
+
+
 class VerifierError(TrimtabError, RuntimeError):
     """The verifier failed (error or time-out) on more answers than the trial allows."""
 

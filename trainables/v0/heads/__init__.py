@@ -1,0 +1,1 @@
+"""Heads: from a context of (features, outcome) rows and query features to P(r = 1)."""
