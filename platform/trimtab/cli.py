@@ -12,6 +12,7 @@ import click
 from trimtab import __version__
 from trimtab.errors import TrimtabError
 from trimtab.submit_cli import CLUSTER, cluster_options, job_status, logs, stop_job, submit
+from trimtab.v0_cli import v0
 
 if TYPE_CHECKING:
     from trimtab.machine import Machine
@@ -256,6 +257,9 @@ def _stored_spec(home: Path, name: str) -> SweepSpec:
     from trimtab.spec import load_spec
 
     return load_spec(existing_sweep_dir(home, name) / "spec.yaml").model_copy(update={"home": home})
+
+
+main.add_command(v0)
 
 
 def _print_comparison(spec: SweepSpec, name: str) -> None:

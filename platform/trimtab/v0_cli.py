@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 RECORDS = click.argument("records", nargs=-1, required=True, type=FILE)
-PROMPTS = click.option("--prompts", required=True, type=FILE, help='JSON of prompt texts, {"dataset_id": text}.')
+PROMPTS = click.option(
+    "--prompts", required=True, type=FILE, help='JSON of prompt texts, {"dataset_id": text}.'
+)
 CACHE = click.option(
     "--cache",
     type=FOLDER,
@@ -44,7 +46,7 @@ def v0() -> None:
 @RECORDS
 @PROMPTS
 @click.option("--out", required=True, type=FOLDER, help="Folder to write the fitted head to.")
-@click.option("--head", default="gp", show_default=True, help="global, mean, knn, smoother, gp, transformer, tabpfn.")
+@click.option("--head", default="gp", show_default=True, help="global, mean, knn, smoother, gp, tabpfn.")
 @click.option(
     "--calibration",
     type=click.Choice(["temperature", "isotonic", "none"]),
@@ -52,7 +54,9 @@ def v0() -> None:
     show_default=True,
     help="Fitted on all steps but the last.",
 )
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="Checkpoint of --head tabpfn; yours to obtain.")
+@click.option(
+    "--checkpoint", type=click.Path(path_type=Path), help="Checkpoint of --head tabpfn; yours to obtain."
+)
 @ENCODER
 @LAYERS
 @CACHE
@@ -73,8 +77,8 @@ def fit(
     settings = {} if checkpoint is None else {"checkpoint": str(checkpoint)}
     facts = fit_head(records, prompts, out, head, _encoder(encoder, layers), cache, calibration, settings)
     click.echo(
-        f"fitted {head} on {facts['rows']} rows of {len(facts['policies'])} policies, {facts['prompts']} prompts; "
-        f"wrote {out}"
+        f"fitted {head} on {facts['rows']} rows of {len(facts['policies'])} policies, "
+        f"{facts['prompts']} prompts; wrote {out}"
     )
 
 
@@ -138,7 +142,9 @@ def predict(
 @PROMPTS
 @click.option("--costs", required=True, help="Cost of one answer of each record's model, by comma.")
 @click.option("--betas", default="0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1", show_default=True)
-@click.option("--out", type=FILE, help="Write the chosen model of every prompt, one JSON line a beta and prompt.")
+@click.option(
+    "--out", type=FILE, help="Write the chosen model of every prompt, one JSON line a beta and prompt."
+)
 @CACHE
 def route(
     head: Path,

@@ -34,8 +34,9 @@ class Calibration:
         late = step_N >= before
         if late.any():
             raise RecordError(
-                f"calibration: {int(late.sum())} of {len(step_N)} rows are of step {int(step_N[late].min())} or "
-                f"later, but step {before} is to be predicted; give rows of earlier steps only"
+                f"calibration: {int(late.sum())} of {len(step_N)} rows are of step "
+                f"{int(step_N[late].min())} or later, but step {before} is to be predicted; give rows of "
+                f"earlier steps only"
             )
         if len(predicted_N) < 2:
             raise RecordError(f"calibration: {len(predicted_N)} rows; it needs at least two")

@@ -87,7 +87,9 @@ def predict(
     texts = read_prompts(prompts)
     unknown = [key for key in ids if key not in texts]
     if unknown:
-        raise RecordError(f"{prompts}: no prompt {unknown[0]!r}; it holds {len(texts)}, such as {next(iter(texts))!r}")
+        raise RecordError(
+            f"{prompts}: no prompt {unknown[0]!r}; it holds {len(texts)}, such as {next(iter(texts))!r}"
+        )
     rows = read_rows(context)
     keys = list(ids) or list(texts)
     record, place = _record(rows, texts, saved, cache, context)
@@ -100,7 +102,11 @@ def predict(
 
 
 def route_files(
-    head: Path, records: Sequence[Path], prompts: Path, costs: Sequence[float], betas: Sequence[float],
+    head: Path,
+    records: Sequence[Path],
+    prompts: Path,
+    costs: Sequence[float],
+    betas: Sequence[float],
     cache: Path | None = None,
 ) -> tuple[list[str], list[str], list[Point]]:
     """Routing between the policies of several record files; queries are the prompts no record holds.
@@ -114,7 +120,9 @@ def route_files(
     keys = [key for key in texts if key not in known]
     if not keys:
         raise RecordError(f"{prompts}: every prompt is in a record already; add the prompts to be routed")
-    contexts = [_record(rows, texts, saved, cache, path)[0] for rows, path in zip(found, records, strict=True)]
+    contexts = [
+        _record(rows, texts, saved, cache, path)[0] for rows, path in zip(found, records, strict=True)
+    ]
     features = make_encoder(saved.encoder, cache).encode([texts[key] for key in keys])
     names = [f"{rows[0].model} step {rows[0].step}" for rows in found]
     return names, keys, route(saved.head, contexts, costs, features, betas)
@@ -131,8 +139,8 @@ def _record(
     policies = sorted({row.policy for row in rows})
     if len(policies) > 1:
         raise RecordError(
-            f"{source}: rows of {len(policies)} policies ({policies[0]}, {policies[1]}, ...); a context is the "
-            f"record of one policy: keep the rows of one model and step"
+            f"{source}: rows of {len(policies)} policies ({policies[0]}, {policies[1]}, ...); a context is "
+            f"the record of one policy: keep the rows of one model and step"
         )
     check_varied(rows)
     features = make_encoder(saved.encoder, cache).encode(texts_of(rows, prompts, source))

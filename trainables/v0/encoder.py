@@ -130,9 +130,13 @@ class CachedEncoder:
             for first in range(0, len(keys), 500):
                 some = keys[first : first + 500]
                 marks = ",".join("?" * len(some))
-                for key, blob in base.execute(f"select key, vector from vectors where key in ({marks})", some):
+                for key, blob in base.execute(
+                    f"select key, vector from vectors where key in ({marks})", some
+                ):
                     if len(blob) != 4 * width:
-                        raise RecordError(f"{self.file}: a vector of {len(blob)} bytes, not {4 * width}; delete it")
+                        raise RecordError(
+                            f"{self.file}: a vector of {len(blob)} bytes, not {4 * width}; delete it"
+                        )
                     found[key] = np.frombuffer(blob, np.float32)
         return found
 
@@ -146,7 +150,9 @@ class CachedEncoder:
             base.execute("create table if not exists vectors (key blob primary key, vector blob)")
             values = (("identity", self.identity), ("blocks", blocks))
             base.executemany("insert or ignore into meta values (?, ?)", values)
-            rows = [(key, vector.astype(np.float32).tobytes()) for key, vector in zip(keys, vectors, strict=True)]
+            rows = [
+                (key, vector.astype(np.float32).tobytes()) for key, vector in zip(keys, vectors, strict=True)
+            ]
             base.executemany("insert or ignore into vectors values (?, ?)", rows)
 
     def _meta(self, name: str) -> str | None:
@@ -189,8 +195,8 @@ def _load(config: EncoderConfig, device: str | None) -> Any:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
         raise ModelError(
-            f"encoder.model: {config.model!r} needs sentence-transformers; install trimtab's requirements, or "
-            f"set encoder.model to none"
+            f"encoder.model: {config.model!r} needs sentence-transformers; install trimtab's requirements, "
+            f"or set encoder.model to none"
         ) from error
     path = _packaged() if config.model == MINILM else str(_local(config.model))
     try:

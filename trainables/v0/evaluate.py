@@ -55,6 +55,7 @@ def leave_prompts_out(
     without any prompt of the fold. RecordError for a policy whose rows are all right or all wrong.
     """
     check_sizes(sizes)
+    _check_classes(table, np.arange(len(table.rate_R)))
     plan = _plan(table, folds, seed)
     results = []
     for name, make in heads.items():
@@ -74,6 +75,7 @@ def held_out(
     """
     check_sizes(sizes)
     asked = np.flatnonzero(queries)
+    _check_classes(table, asked)
     rest = np.flatnonzero(~np.asarray(queries, np.bool_))
     shared = np.intersect1d(table.prompt_R[asked], table.prompt_R[rest])
     if len(shared):
@@ -96,7 +98,9 @@ def out_of_fold(table: Table, make: MakeHead, size: int, folds: int = 5, seed: i
     return _run(table, make, _plan(table, folds, seed), [size], True, seed)[0]
 
 
-def calibrated_later(table: Table, make: MakeHead, size: int, folds: int = 5, seed: int = 0) -> dict[str, Quality]:
+def calibrated_later(
+    table: Table, make: MakeHead, size: int, folds: int = 5, seed: int = 0
+) -> dict[str, Quality]:
     """What calibration on past steps does for a policy's last step: quality raw, isotonic, temperature.
 
     For each model the maps are fitted on its earlier steps' leave-prompts-out predictions and applied to
@@ -116,7 +120,7 @@ def calibrated_later(table: Table, make: MakeHead, size: int, folds: int = 5, se
         rows.append(late)
         parts["raw"].append(predicted_R[late])
         for method in ("isotonic", "temperature"):
-            calibration = Calibration(method)  # type: ignore[arg-type]
+            calibration = Calibration(method)
             calibration.fit(predicted_R[past], table.rate_R[past], step_R[past], before=last)
             parts[method].append(calibration(predicted_R[late]))
     if not rows:
@@ -133,6 +137,18 @@ def check_sizes(sizes: Sequence[int]) -> None:
     bad = [size for size in sizes if size < 1]
     if bad or not sizes:
         raise RecordError(f"context sizes: {list(sizes)}; give whole numbers from 1")
+
+
+def _check_classes(table: Table, rows: Int64) -> None:
+    """RecordError for a policy without right or without wrong rows: its AUC does not exist."""
+    for number, (dataset, model, step) in enumerate(table.policies):
+        right_R = table.rate_R[rows[table.policy_R[rows] == number]] >= 0.5
+        if len(right_R) and (right_R.all() or not right_R.any()):
+            word = "right" if right_R.all() else "wrong"
+            raise RecordError(
+                f"evaluation: of {model} at step {step} on {dataset} all {len(right_R)} rows are {word}, so "
+                f"their AUC does not exist; take more prompts, or leave this record out"
+            )
 
 
 def _plan(table: Table, folds: int, seed: int) -> list[_Fold]:
@@ -173,7 +189,13 @@ def _run(
 
 
 def _result(
-    table: Table, name: str, size: int, used: float, predicted_R: Float64, draws: int, rows: Int64 | None = None
+    table: Table,
+    name: str,
+    size: int,
+    used: float,
+    predicted_R: Float64,
+    draws: int,
+    rows: Int64 | None = None,
 ) -> Result:
     index = np.arange(len(table.rate_R)) if rows is None else rows
     given = predicted_R[index], table.rate_R[index], table.policy_R[index]

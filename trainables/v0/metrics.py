@@ -54,8 +54,8 @@ def auc(predicted_P: Float64, right_P: npt.NDArray[np.bool_], policy: int = 0) -
     if not right or not wrong:
         word = "right" if right else "wrong"
         raise RecordError(
-            f"evaluation: all {len(right_P)} rows of policy number {policy} are {word}, so their AUC does not "
-            f"exist; take more prompts, or leave this record out"
+            f"evaluation: all {len(right_P)} rows of policy number {policy} are {word}, so their AUC does "
+            f"not exist; take more prompts, or leave this record out"
         )
     ranks_P = rankdata(predicted_P)
     return float((ranks_P[right_P].sum() - right * (right + 1) / 2) / (right * wrong))

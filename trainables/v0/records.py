@@ -134,7 +134,9 @@ def _parse(line: str, where: str) -> Row:
         raise RecordError(f"{where}: holds a {type(found).__name__}, not an object")
     missing = [name for name in ("dataset", "id", "model", "step", "score") if name not in found]
     if missing:
-        raise RecordError(f"{where}: has no {', '.join(missing)}; a row is {{dataset, id, model, step, score}}")
+        raise RecordError(
+            f"{where}: has no {', '.join(missing)}; a row is {{dataset, id, model, step, score}}"
+        )
     return Row(
         dataset=_name(found, "dataset", where),
         id=_name(found, "id", where),

@@ -86,7 +86,9 @@ def draw(points: Sequence[Point], width: int = 60, height: int = 16) -> str:
             y = round((_accuracy(point) - low_y) / span_y * (height - 1))
             grid[height - 1 - y][x] = mark
     lines = ["".join(row).rstrip() for row in grid]
-    lines = [f"{low_y + span_y * (height - 1 - i) / (height - 1):6.3f} |{line}" for i, line in enumerate(lines)]
+    lines = [
+        f"{low_y + span_y * (height - 1 - i) / (height - 1):6.3f} |{line}" for i, line in enumerate(lines)
+    ]
     axis = f"{low_x:<{width // 2}.4g}{low_x + span_x:>{width - width // 2}.4g}"
     return "\n".join([*lines, " " * 7 + "+" + "-" * width, " " * 8 + axis])
 
@@ -102,4 +104,6 @@ def _check(records: Sequence[Context], costs: Sequence[float], betas: Sequence[f
         raise RecordError(f"route: costs {list(costs)} of {len(records)} models; give each a number from 0")
     wrong = [beta for beta in betas if not 0.0 <= beta <= 1.0]
     if wrong or not betas:
-        raise RecordError(f"route: beta {wrong or list(betas)}; give numbers from 0 (cheapest) to 1 (most accurate)")
+        raise RecordError(
+            f"route: beta {wrong or list(betas)}; give numbers from 0 (cheapest) to 1 (most accurate)"
+        )

@@ -62,7 +62,7 @@ def _count(text: str) -> list[float]:
 
 
 def hashed_ngrams(texts: Sequence[str], width: int) -> npt.NDArray[np.float32]:
-    """(P, width): character n-grams of two to five, hashed with signs, log(1 + count), each row of length 1."""
+    """(P, width): character n-grams of two to five, hashed with signs, log(1 + count), rows of length 1."""
     from sklearn.feature_extraction.text import HashingVectorizer
     from sklearn.preprocessing import normalize
 

@@ -14,7 +14,9 @@ def rows(results: Sequence[Result]) -> list[list[str]]:
     table = []
     for r in results:
         size = str(r.size) if r.rows == r.size else f"{r.size} ({r.rows:.0f} there)"
-        pairs = [(getattr(r.quality, n), getattr(r.se, n)) for n in ("auc", "brier", "calibration", "log_loss")]
+        pairs = [
+            (getattr(r.quality, n), getattr(r.se, n)) for n in ("auc", "brier", "calibration", "log_loss")
+        ]
         table.append([r.head, size, *[f"{value:.3f} ± {se:.3f}" for value, se in pairs]])
     return table
 
@@ -23,7 +25,9 @@ def as_text(results: Sequence[Result]) -> str:
     """Aligned columns."""
     lines = [list(COLUMNS), *rows(results)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join(
+        "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
 
 
 def as_markdown(results: Sequence[Result]) -> str:

@@ -40,16 +40,15 @@ class Context:
         if len(wrong):
             row = int(wrong[0])
             raise RecordError(
-                f"context row {row}: mean reward {self.rate_N[row]} of {self.count_N[row]} rollouts; it must be "
-                f"in [0, 1], of more than 0 rollouts"
+                f"context row {row}: mean reward {self.rate_N[row]} of {self.count_N[row]} rollouts; it must "
+                f"be in [0, 1], of more than 0 rollouts"
             )
 
     def __len__(self) -> int:
         return len(self.rate_N)
 
-    def take(self, rows: npt.ArrayLike) -> Context:
-        """Some of the rows: indices or a mask."""
-        index = np.asarray(rows)
+    def take(self, index: slice | npt.NDArray[Any]) -> Context:
+        """Some of the rows: a slice, indices or a mask."""
         return replace(
             self,
             features_NF=self.features_NF[index],
@@ -84,9 +83,7 @@ class Head(ABC):
         return
 
     @abstractmethod
-    def predict(
-        self, context: Context, queries_QF: Float32, prompt_Q: Int64 | None = None
-    ) -> Prediction:
+    def predict(self, context: Context, queries_QF: Float32, prompt_Q: Int64 | None = None) -> Prediction:
         """P(r = 1 | query, context). `prompt_Q` numbers the queries' prompts as the context does (negative
         or None: a prompt that is not in the context). Never reads the queries' own outcomes."""
 
@@ -99,12 +96,13 @@ class Head(ABC):
         return
 
 
-def squared_distances(left_AF: npt.NDArray[Any], right_BF: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """(A, B) squared Euclidean distances, never negative; the dtype of the features."""
+def squared_distances(left_AF: Float32, right_BF: Float32) -> Float32:
+    """(A, B) squared Euclidean distances, never negative."""
     left_A = (left_AF * left_AF).sum(1)
     right_B = (right_BF * right_BF).sum(1)
-    product_AB = left_AF @ right_BF.T
+    product_AB: Float32 = left_AF @ right_BF.T
     product_AB *= -2.0
     product_AB += left_A[:, None]
     product_AB += right_B
-    return np.maximum(product_AB, 0.0, out=product_AB)
+    np.maximum(product_AB, 0.0, out=product_AB)
+    return product_AB

@@ -1,14 +1,14 @@
 """Gaussian process on encoder features: the default head. NumPy only, no gradient.
 
 A policy's pass rates are f(x) = b + g(x) + e: an offset b of the policy, a smooth part g with kernel
-a exp(-|z - z'|^2 / 2) on scaled features z, and an effect e of the single prompt (variance v) that no feature
-explains. A row, the mean of k rollouts, adds noise w / k. Fitting on logged policies conditions g on their rows (each
-policy's own mean taken out) through M inducing prompts (Nystroem; Rasmussen and Williams 2006, chapter 8.3),
-with their evidence weighed by a power gamma <= 1 (power prior, Ibrahim and Chen 2000): the policy at hand is
-another one. A context then conditions b, g and e exactly. Unfitted, the context is all there is.
+a exp(-|z - z'|^2 / 2) on scaled features z, and an effect e of the single prompt (variance v) that no
+feature explains. A row, the mean of k rollouts, adds noise w / k. Fitting on logged policies conditions g on
+their rows (each policy's own mean taken out) through M inducing prompts (Nystroem; Rasmussen and Williams
+2006, chapter 8.3), with their evidence weighed by a power gamma <= 1 (power prior, Ibrahim and Chen 2000),
+as the policy at hand is another one. A context then conditions b, g and e exactly; unfitted, it is all.
 
-Length scales and the split of a and v maximise the marginal likelihood over a small grid; the total a + v and w
-come from moments. Outcomes are in [0, 1]; predictions are limited to [LIMIT, 1 - LIMIT].
+Length scales and the split of a and v maximise the marginal likelihood over a small grid; the total a + v
+and w come from moments. Outcomes are in [0, 1]; predictions are limited to [LIMIT, 1 - LIMIT].
 """
 
 from __future__ import annotations

@@ -26,12 +26,6 @@ from trainables.v0.heads.simple import ContextMean, GlobalRate, Neighbours, Smoo
 from trimtab.errors import ModelError, SpecError
 
 
-def _transformer(layout: Layout, **settings: Any) -> Head:
-    from trainables.v0.heads.transformer import InContext
-
-    return InContext(layout, **settings)
-
-
 def _tabpfn(layout: Layout, **settings: Any) -> Head:
     from trainables.v0.heads.tabpfn import TabPFN
 
@@ -44,7 +38,6 @@ HEADS: dict[str, Callable[..., Head]] = {
     "knn": Neighbours,
     "smoother": Smoother,
     "gp": GaussianProcess,
-    "transformer": _transformer,
     "tabpfn": _tabpfn,
 }
 
@@ -87,7 +80,7 @@ def save_head(folder: Path, saved: Saved) -> None:
         "facts": saved.facts,
     }
     with (folder / "arrays.npz").open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
     (folder / "head.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
@@ -101,10 +94,15 @@ def load_head(folder: Path) -> Saved:
         layout = Layout(tuple(about["blocks"]), encoder.statistics)
         head = make_head(about["kind"], layout)
         calibration = Calibration(**about["calibration"])
-        calibration.x_K, calibration.y_K = arrays.pop("calibration.x_K", None), arrays.pop("calibration.y_K", None)
+        calibration.x_K, calibration.y_K = (
+            arrays.pop("calibration.x_K", None),
+            arrays.pop("calibration.y_K", None),
+        )
         head.load(about["settings"], arrays)
     except FileNotFoundError as error:
-        raise ModelError(f"{folder}: holds no fitted head ({Path(str(error.filename)).name} is missing)") from error
+        raise ModelError(
+            f"{folder}: holds no fitted head ({Path(str(error.filename)).name} is missing)"
+        ) from error
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise ModelError(f"{folder}: holds a head that cannot be read ({error}); fit it again") from error
     return Saved(head, layout, encoder, calibration, about["facts"])

@@ -11,7 +11,7 @@ from trainables.v0.heads.base import Float32
 
 @dataclass(frozen=True)
 class Layout:
-    """Widths of an encoder's blocks: n-grams and hidden layers, then (with `statistics`) counts of the text."""
+    """Widths of an encoder's blocks: n-grams, hidden layers, and (with `statistics`) counts of the text."""
 
     blocks: tuple[int, ...]
     statistics: bool
@@ -40,9 +40,9 @@ class Layout:
 class Scaling:
     """x -> (x - centre) * scale.
 
-    Each hidden layer (and the n-grams) is divided by its root mean square deviation and all of them together weigh one; columns
-    of the statistics are standardised one by one and together weigh one. So two random prompts lie at a
-    squared distance of about 2 in either part. A column that never varies is dropped.
+    Each hidden layer (and the n-grams) is divided by its root mean square deviation and all of them together
+    weigh one; columns of the statistics are standardised one by one and together weigh one. So two random
+    prompts lie at a squared distance of about 2 in either part. A column that never varies is dropped.
     """
 
     centre_F: Float32

@@ -72,7 +72,9 @@ class Smoother(Head):
     kind = "smoother"
 
     def predict(self, context: Context, queries_QF: Float32, prompt_Q: Int64 | None = None) -> Prediction:
-        distance_QN = squared_distances(unit(self.layout.top(queries_QF)), unit(self.layout.top(context.features_NF)))
+        distance_QN = squared_distances(
+            unit(self.layout.top(queries_QF)), unit(self.layout.top(context.features_NF))
+        )
         weight_QN = np.exp(-distance_QN / (2.0 * self.width**2)).astype(np.float64)
         # Half a row at the context's mean: a query far from every row gets that mean, not 0 / 0.
         total_Q = weight_QN.sum(1) + 0.5
