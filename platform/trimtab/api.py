@@ -12,7 +12,8 @@ from trimtab import driver
 from trimtab.errors import NotFoundError, SpecError, StorageError
 from trimtab.home import create_sweep_dir, existing_sweep_dir
 from trimtab.machine import Machine, this_machine
-from trimtab.plan import Plan, make_plan
+from trimtab.placement import plan_here, plan_on
+from trimtab.plan import Plan
 from trimtab.spec import SweepSpec, dump_spec, load_spec
 
 if TYPE_CHECKING:
@@ -25,8 +26,7 @@ def plan(spec: SweepSpec | str | Path, overrides: Sequence[str] = ()) -> Plan:
     `spec`: a spec, a YAML file, or the name of a shipped space; `overrides` as `--set` takes them.
     SpecError, ModelError: the spec cannot run. PlanError: it does not fit.
     """
-    machine = this_machine()
-    return make_plan(_loaded(spec, overrides), machine.cpus, machine.gpus, machine.memory_bytes)
+    return plan_here(_loaded(spec, overrides), this_machine())
 
 
 def sweep(
@@ -72,7 +72,6 @@ def _resources(
         yield None
         return
     from trimtab.clusters import joined_ray
-    from trimtab.placement import plan_on
     from trimtab.sweep import prepare_environment
 
     with joined_ray(address, home, prepare_environment(home)) as cluster:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,21 @@ SET = click.option(
     metavar="KEY=VALUE",
     help="Override a value of the spec, such as trial.learner.lr=1e-4; may be repeated.",
 )
+
+
+class Size(click.ParamType[float]):
+    """A number above zero that is a number: neither `nan` nor `inf`."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not (math.isfinite(number) and number > 0):
+            self.fail(f"{value!r} is no size; give a number above 0.", param, ctx)
+        return number
 
 
 class _Group(click.Group):
@@ -134,28 +150,43 @@ def status(name: str, home: Path, address: str | None, as_json: bool) -> None:
 @main.command()
 @click.argument("spec")
 @SET
-@click.option("--cpus", type=float, help="CPU cores to plan for; default: this machine's.")
-@click.option("--gpus", type=float, help="GPUs to plan for; default: this machine's.")
-@click.option("--memory-gb", type=float, help="Memory to plan for, in GB; default: this machine's.")
+@click.option("--nodes", type=click.IntRange(1), default=1, show_default=True, help="Nodes, all alike.")
+@click.option("--cpus", type=Size(), help="CPU cores of a node; default: this machine's.")
+@click.option("--gpus", type=click.IntRange(0), help="GPUs of a node; default: this machine's.")
+@click.option("--memory-gb", type=Size(), help="Memory of a node, in GB; default: this machine's.")
+@click.option("--gpu-memory-gb", type=Size(), help="Memory of one GPU, in GB; default: this machine's.")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 def plan(
-    spec: str, overrides: tuple[str, ...], cpus: float | None, gpus: float | None, memory_gb: float | None
+    spec: str,
+    overrides: tuple[str, ...],
+    nodes: int,
+    cpus: float | None,
+    gpus: int | None,
+    memory_gb: float | None,
+    gpu_memory_gb: float | None,
+    as_json: bool,
 ) -> None:
-    """Print what SPEC would run and what it takes; start nothing."""
+    """Print what SPEC would run, what it takes and where it goes; start nothing."""
     from rich.console import Console
 
-    from trimtab.machine import this_machine
-    from trimtab.plan import GB, make_plan, render
+    from trimtab.machine import Machine, this_machine
+    from trimtab.placement import plan_here
+    from trimtab.plan import GB, render, summary
     from trimtab.spec import load_spec
 
     loaded = load_spec(spec, overrides)
-    machine = this_machine()
-    planned = make_plan(
-        loaded,
-        machine.cpus if cpus is None else cpus,
-        machine.gpus if gpus is None else gpus,
-        machine.memory_bytes if memory_gb is None else int(memory_gb * GB),
+    here = this_machine()
+    machine = Machine(
+        cpus=here.cpus if cpus is None else cpus,
+        gpus=here.gpus if gpus is None else gpus,
+        memory_bytes=here.memory_bytes if memory_gb is None else int(memory_gb * GB),
+        gpu_memory_bytes=here.gpu_memory_bytes if gpu_memory_gb is None else int(gpu_memory_gb * GB),
     )
-    Console().print(render(planned))
+    planned = plan_here(loaded, machine, nodes)
+    if as_json:
+        click.echo(json.dumps(summary(planned), indent=2))
+    else:
+        Console().print(render(planned))
 
 
 @main.command()

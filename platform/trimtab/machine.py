@@ -18,11 +18,14 @@ class Machine:
     cpus: float
     gpus: int
     memory_bytes: int
+    gpu_memory_bytes: int | None = None
+    """Memory of its smallest GPU; None: not known, or there is none."""
 
 
 def this_machine() -> Machine:
     """Resources of the machine or container that this process runs in."""
-    return Machine(cpus=cpu_count(), gpus=len(gpu_names()), memory_bytes=memory_bytes())
+    gpus = len(gpu_names())
+    return Machine(cpu_count(), gpus, memory_bytes(), gpu_memory_bytes() if gpus else None)
 
 
 def cpu_count() -> float:
@@ -50,24 +53,33 @@ def free_memory_bytes() -> int:
     return memory_bytes()
 
 
+def gpu_memory_bytes() -> int | None:
+    """Memory of the smallest NVIDIA GPU here; None where the driver does not say."""
+    sizes = [line.strip() for line in _nvidia_smi("memory.total", "nounits")]
+    return min((int(size) * 2**20 for size in sizes if size.isdigit()), default=None)
+
+
 def gpu_names() -> list[str]:
     """Names of the NVIDIA GPUs that this process may use; empty without a driver."""
+    names = [line.partition(",")[2].strip() for line in _nvidia_smi("index,name") if "," in line]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return names
+    return names[: len([device for device in visible.split(",") if device.strip() not in ("", "-1")])]
+
+
+def _nvidia_smi(query: str, *options: str) -> list[str]:
+    """One line a GPU; empty without a driver."""
     if shutil.which("nvidia-smi") is None:
         return []
     listing = subprocess.run(
-        ["nvidia-smi", "--query-gpu=index,name", "--format=csv,noheader"],
+        ["nvidia-smi", f"--query-gpu={query}", f"--format={','.join(('csv', 'noheader', *options))}"],
         capture_output=True,
         text=True,
         check=False,
         timeout=30,
     )
-    if listing.returncode != 0:
-        return []
-    names = [line.partition(",")[2].strip() for line in listing.stdout.splitlines() if "," in line]
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return names
-    return names[: len([device for device in visible.split(",") if device.strip() not in ("", "-1")])]
+    return listing.stdout.splitlines() if listing.returncode == 0 else []
 
 
 def _read(path: Path) -> str:

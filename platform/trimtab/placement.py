@@ -15,6 +15,8 @@ from trimtab.spec import SweepSpec
 MARK = 0.001
 """How much of a node's custom resource (`slots.learner_resource`) a process takes: it marks a place."""
 
+TRIAL = "trial"
+
 
 @dataclass(frozen=True)
 class Node:
@@ -35,6 +37,8 @@ class Cluster:
     """What a Ray cluster offers."""
 
     nodes: tuple[Node, ...]
+    gpu_memory_bytes: int | None = None
+    """Memory of its smallest GPU; None: not known."""
 
     @property
     def cpus(self) -> float:
@@ -50,25 +54,53 @@ class Cluster:
         return int(sum(node.resources.get("memory", 0) for node in self.nodes if node.works))
 
 
+def plan_here(spec: SweepSpec, machine: Machine, nodes: int = 1) -> Plan:
+    """The plan on so many machines of this kind. PlanError as in `plan_on`.
+
+    Ray is given whole cores, at least one, and on the first node memory is kept for the driver.
+    """
+    cores = max(1, int(machine.cpus + TOLERANCE))
+    cluster = Cluster(
+        tuple(
+            Node(
+                f"node {k}",
+                {
+                    "CPU": float(cores),
+                    "GPU": float(machine.gpus),
+                    "memory": float(machine.memory_bytes - (HEAD_BYTES if k == 0 else 0)),
+                },
+            )
+            for k in range(nodes)
+        ),
+        machine.gpu_memory_bytes,
+    )
+    return plan_on(spec, cluster)
+
+
 def plan_on(spec: SweepSpec, cluster: Cluster, capacity: Machine | None = None) -> Plan:
     """The plan on a cluster. PlanError: not even one slot (or not the number asked for) fits on its nodes.
 
     `capacity`: what an autoscaler may add up to; then the nodes that are there now do not count.
     """
     if capacity is not None:
-        return make_plan(spec, capacity.cpus, capacity.gpus, capacity.memory_bytes)
-    plan = make_plan(spec, cluster.cpus, cluster.gpus, cluster.memory_bytes + HEAD_BYTES)
+        return make_plan(spec, capacity.cpus, capacity.gpus, capacity.memory_bytes, capacity.gpu_memory_bytes)
+    plan = make_plan(
+        spec, cluster.cpus, cluster.gpus, cluster.memory_bytes + HEAD_BYTES, cluster.gpu_memory_bytes
+    )
     processes = _processes(spec, plan)
-    placed = 0
-    free = [dict(node.resources) for node in cluster.nodes if node.works]
+    places: list[str] = []
+    free = [_Free(node) for node in cluster.nodes if node.works]
     for _ in range(plan.slots):
-        stuck = _place(processes, free)
-        if stuck is not None:
-            if placed == 0 or spec.slots.count != "auto":
-                raise PlanError(_stuck(stuck, placed, plan, cluster))
+        where = _place(processes, free)
+        if isinstance(where, _Stuck):
+            if not places or spec.slots.count != "auto":
+                raise PlanError(_stuck(where, len(places), plan, cluster))
             break
-        placed += 1
-    return dataclasses.replace(plan, slots=placed, fits=max(placed, 1) if placed < plan.slots else plan.fits)
+        places.append(where)
+    fewer = len(places) < plan.slots
+    return dataclasses.replace(
+        plan, slots=len(places), fits=len(places) if fewer else plan.fits, places=tuple(places)
+    )
 
 
 def _processes(spec: SweepSpec, plan: Plan) -> list[tuple[str, dict[str, float]]]:
@@ -83,29 +115,68 @@ def _processes(spec: SweepSpec, plan: Plan) -> list[tuple[str, dict[str, float]]
         engine[spec.slots.engine_resource] = MARK
     found = [("learner worker", learner)] * slot.learner_workers + [("engine", engine)] * slot.engines
     found.sort(key=lambda process: (process[1]["GPU"], process[1]["CPU"]), reverse=True)
-    return [*found, ("trial", {"CPU": TRIAL_CPUS})]
+    return [*found, (TRIAL, {"CPU": TRIAL_CPUS})]
 
 
-def _place(
-    processes: Sequence[tuple[str, dict[str, float]]], free: list[dict[str, float]]
-) -> tuple[str, dict[str, float]] | None:
-    """First fit, the largest first. Takes from `free`; returns the process that has no place."""
-    for process in processes:
-        needs = {name: amount for name, amount in process[1].items() if amount > 0}
-        node = next((node for node in free if _holds(node, needs)), None)
+class _Free:
+    """What a node has left. A fraction of a GPU comes out of one device; whole ones need whole devices."""
+
+    def __init__(self, node: Node) -> None:
+        self.name = node.name
+        self._left = {name: amount for name, amount in node.resources.items() if name != "GPU"}
+        self._devices = [1.0] * int(node.resources.get("GPU", 0) + TOLERANCE)
+
+    def take(self, needs: Mapping[str, float]) -> bool:
+        """Take all of it, or nothing and return False."""
+        others = {name: amount for name, amount in needs.items() if name != "GPU" and amount > 0}
+        if any(self._left.get(name, 0) + TOLERANCE < amount for name, amount in others.items()):
+            return False
+        if not self._take_gpus(needs.get("GPU", 0.0)):
+            return False
+        for name, amount in others.items():
+            self._left[name] -= amount
+        return True
+
+    def _take_gpus(self, gpus: float) -> bool:
+        if gpus == 0:
+            return True
+        if gpus < 1:
+            fitting = [k for k, left in enumerate(self._devices) if left + TOLERANCE >= gpus]
+            if not fitting:
+                return False
+            self._devices[min(fitting, key=lambda k: self._devices[k])] -= gpus
+            return True
+        whole = [k for k, left in enumerate(self._devices) if left + TOLERANCE >= 1.0][: int(gpus)]
+        for k in whole if len(whole) == int(gpus) else ():
+            self._devices[k] = 0.0
+        return len(whole) == int(gpus)
+
+
+@dataclass(frozen=True)
+class _Stuck:
+    """A process that has no place."""
+
+    what: str
+    needs: Mapping[str, float]
+
+
+def _place(processes: Sequence[tuple[str, dict[str, float]]], free: list[_Free]) -> str | _Stuck:
+    """First fit, the largest first. Takes from `free`; returns which process went where."""
+    places: Counter[tuple[str, str]] = Counter()
+    for what, needs in processes:
+        node = next((node for node in free if node.take(needs)), None)
         if node is None:
-            return process
-        for name, amount in needs.items():
-            node[name] -= amount
-    return None
+            return _Stuck(what, needs)
+        places[node.name, what] += 1
+    found: dict[str, list[str]] = {}
+    for (name, what), count in places.items():
+        if what != TRIAL:
+            found.setdefault(name, []).append(f"{count} {what}{'s' if count > 1 else ''}")
+    return "; ".join(f"{name}: {', '.join(what)}" for name, what in found.items())
 
 
-def _holds(node: Mapping[str, float], needs: Mapping[str, float]) -> bool:
-    return all(node.get(name, 0) + TOLERANCE >= amount for name, amount in needs.items())
-
-
-def _stuck(process: tuple[str, dict[str, float]], placed: int, plan: Plan, cluster: Cluster) -> str:
-    what, needs = process
+def _stuck(stuck: _Stuck, placed: int, plan: Plan, cluster: Cluster) -> str:
+    what, needs = stuck.what, stuck.needs
     wanted = ", ".join(_amount(name, amount) for name, amount in needs.items() if amount > 0)
     kinds = Counter(
         ", ".join(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from trimtab.errors import PlanError
+from trimtab.gpu_memory import GpuMemory, describe, estimate
 from trimtab.spec import SweepSpec
 
 if TYPE_CHECKING:
@@ -70,6 +72,10 @@ class Plan:
     cpus: float
     gpus: float
     memory_bytes: int
+    gpu_memory: GpuMemory | None = None
+    """Estimate for one GPU; None without GPUs, or where the model's shape is not known."""
+    places: tuple[str, ...] = ()
+    """Slot -> which of its processes go to which node; empty where the nodes are not told apart."""
 
     @property
     def runs(self) -> int:
@@ -81,8 +87,13 @@ class Plan:
         return self.runs * self.rollouts_per_run
 
 
-def make_plan(spec: SweepSpec, cpus: float, gpus: float, memory_bytes: int) -> Plan:
-    """Fit the spec's slots into these resources. PlanError, with the numbers, if that is impossible."""
+def make_plan(
+    spec: SweepSpec, cpus: float, gpus: float, memory_bytes: int, gpu_memory_bytes: int | None = None
+) -> Plan:
+    """Fit the spec's slots into these resources, taken together. `placement` fits them onto nodes.
+
+    PlanError, with the numbers, if that is impossible.
+    """
     config = spec.reference_config()
     slots = spec.slots
     slot = SlotPlan(
@@ -113,7 +124,20 @@ def make_plan(spec: SweepSpec, cpus: float, gpus: float, memory_bytes: int) -> P
         cpus=cpus,
         gpus=gpus,
         memory_bytes=memory_bytes,
+        gpu_memory=estimate(config, slots, gpu_memory_bytes),
     )
+
+
+def summary(plan: Plan) -> dict[str, Any]:
+    """Everything of the plan as plain values, for JSON."""
+    return {
+        **asdict(plan),
+        "runs": plan.runs,
+        "rollouts": plan.rollouts,
+        "tokens_at_most": plan.rollouts * plan.max_tokens,
+        "slot_cpus": plan.slot.cpus,
+        "slot_gpus": plan.slot.gpus,
+    }
 
 
 def _check_tensor_parallel(engine_gpus: float, tensor_parallel: int) -> None:
@@ -191,7 +215,14 @@ def render(plan: Plan) -> RenderableType:
         f"{_gpus(slot.engine_gpus)}\n1 trial x {TRIAL_CPUS:g} CPU\nin all {slot.cpus:g} CPU, "
         f"{slot.gpus:g} GPU, {slot.memory_bytes / GB:.1f} GB",
     )
+    table.add_row("reference model", "none: no loss or strategy here reads one")
+    if slot.gpus:
+        table.add_row("GPU memory", "\n".join(_gpu_lines(plan.gpu_memory)))
     table.add_row("slots at once", f"{plan.slots} ({plan.fits} fit)")
+    if plan.places:
+        table.add_row(
+            "where", "\n".join(f"{count} x {place}" for place, count in Counter(plan.places).items())
+        )
     table.add_row(
         "machine",
         f"{plan.cpus:g} CPU, {plan.gpus:g} GPU, {plan.memory_bytes / GB:.1f} GB "
@@ -202,3 +233,19 @@ def render(plan: Plan) -> RenderableType:
 
 def _gpus(share: float) -> str:
     return f", {share:g} GPU each" if share else ""
+
+
+def _gpu_lines(found: GpuMemory | None) -> list[str]:
+    if found is None:
+        return ["not estimated: the model's config.json is not here, or not of a dense decoder"]
+    lines = [f"estimated for {found.parameters / 1e9:.2f} billion parameters; no activation is recomputed"]
+    if found.learner:
+        lines.append(f"learner worker {found.learner_bytes / GB:.1f} GB: {describe(found.learner)}")
+    if found.engine:
+        cache = f"; cache for {found.sequences} full sequences" if found.sequences else ""
+        lines.append(f"engine at least {found.engine_bytes / GB:.1f} GB: {describe(found.engine)}{cache}")
+    if found.gpu is None:
+        lines.append("not checked: the size of a GPU is not known here; give --gpu-memory-gb")
+    else:
+        lines.append(f"of {found.gpu / GB:.1f} GB on each GPU")
+    return lines

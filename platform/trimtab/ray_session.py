@@ -22,7 +22,9 @@ def local_ray(plan: Plan) -> Iterator[None]:
 
     ray.init(
         address="local",
-        num_cpus=max(1, int(plan.cpus)),
+        # The plan counts what Ray takes: whole cores and GPUs.
+        num_cpus=int(plan.cpus),
+        num_gpus=int(plan.gpus),
         # Ray Train frees the workers of ended runs through the dashboard's State API.
         include_dashboard=True,
         dashboard_host="127.0.0.1",

@@ -20,7 +20,8 @@ from trimtab import records
 from trimtab.guardian import guarded
 from trimtab.home import sweep_dir, tracking_uri
 from trimtab.machine import this_machine
-from trimtab.plan import Plan, make_plan
+from trimtab.placement import plan_here
+from trimtab.plan import Plan
 from trimtab.progress import Progress
 from trimtab.ray_session import INTERRUPTED_S, local_ray
 from trimtab.records import Tail
@@ -59,8 +60,7 @@ def run_sweep(
     """
     own = plan is None
     if plan is None:
-        machine = this_machine()
-        plan = make_plan(spec, machine.cpus, machine.gpus, machine.memory_bytes)
+        plan = plan_here(spec, this_machine())
     folder = sweep_dir(home, name).resolve()
     # What can refuse comes before what takes time: the built-in model is trained on first use.
     if resume:

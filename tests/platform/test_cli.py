@@ -67,6 +67,28 @@ def test_plan_prints_and_starts_nothing(tmp_path: Path) -> None:
     assert not home.exists()
 
 
+@pytest.mark.parametrize("number", ["nan", "inf", "-1", "0", "two"])
+@pytest.mark.parametrize("option", ["--cpus", "--memory-gb", "--gpu-memory-gb", "--nodes", "--gpus"])
+def test_a_size_is_a_number_above_zero(option: str, number: str) -> None:
+    if (option, number) == ("--gpus", "0"):
+        return
+    done = trimtab("plan", "quickstart", option, number)
+    assert done.exit_code == 2
+    assert isinstance(done.exception, SystemExit)
+    assert option in done.output
+    assert number in done.output
+
+
+def test_a_plan_as_json_has_the_tables_numbers() -> None:
+    done = trimtab("plan", "quickstart", "--json", "--nodes", "2", "--cpus", "2", "--memory-gb", "16")
+    numbers = json.loads(done.output)
+    assert (numbers["trials"], numbers["runs"], numbers["rollouts"], numbers["slots"]) == (6, 18, 138240, 4)
+    assert (
+        numbers["places"]
+        == ["node 0: 1 learner worker, 1 engine"] * 2 + ["node 1: 1 learner worker, 1 engine"] * 2
+    )
+
+
 @pytest.mark.parametrize(
     ("override", "part"),
     [

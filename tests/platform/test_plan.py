@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
 from trimtab.errors import PlanError
-from trimtab.machine import this_machine
+from trimtab.gpu_memory import estimate
+from trimtab.machine import Machine, this_machine
+from trimtab.placement import plan_here
 from trimtab.plan import GB, HEAD_BYTES, make_plan, render
+from trimtab.shapes import QWEN3_4B, model_shape
 from trimtab.spec import SweepSpec, load_spec, parse_spec
 
 Raw = dict[str, Any]
@@ -86,3 +91,86 @@ def test_this_machine_has_something_to_offer() -> None:
     machine = this_machine()
     assert machine.cpus > 0
     assert machine.memory_bytes > GB
+
+
+def on_gpus(raw: Raw, learner_gpus: float, engine_gpus: float, /, **trial: Any) -> SweepSpec:
+    raw["slots"] = {"learner_gpus": learner_gpus, "engine_gpus": engine_gpus, "memory_gb": 8}
+    raw["trial"] = {**raw["trial"], **trial}
+    return parse_spec(raw)
+
+
+def gpus(count: int, memory_gb: int | None = None) -> Machine:
+    return Machine(64.0, count, 256 * GB, None if memory_gb is None else memory_gb * GB)
+
+
+def test_ray_is_given_whole_cores_only(spec: SweepSpec) -> None:
+    """2.9 cores hold two slots of one core, and a third must not wait for ever."""
+    assert plan_here(spec, Machine(2.9, 0, 64 * GB)).slots == 2
+    assert plan_here(spec, Machine(2.9, 0, 64 * GB)).cpus == 2
+    with pytest.raises(PlanError, match=r"1\.1 CPUs.*of 1"):
+        plan_here(
+            parse_spec({**spec.model_dump(by_alias=True), "slots": {"engine_cpus": 0.55}}),
+            Machine(1.9, 0, 64 * GB),
+        )
+
+
+def test_a_fraction_of_a_gpu_comes_out_of_one_gpu(raw: Raw) -> None:
+    """Two GPUs hold 2.0 in all, but not three processes of 0.6."""
+    assert plan_here(on_gpus(raw, 0.6, 0.4), gpus(2)).slots == 2
+    with pytest.raises(PlanError, match=r"next (engine|learner worker) needs a node with .* 0\.6 GPU"):
+        plan_here(on_gpus(raw, 0.6, 0.6, engine={"count": 2}), gpus(2))
+
+
+def test_an_engine_stays_on_one_node_and_workers_spread(raw: Raw) -> None:
+    wide = on_gpus(raw, 1, 4, engine={"tensor_parallel": 4}, learner={"workers": 4})
+    assert plan_here(wide, gpus(4), nodes=2).places == ("node 0: 1 engine; node 1: 4 learner workers",)
+    assert (
+        plan_here(
+            on_gpus(raw, 1, 2, engine={"tensor_parallel": 2}, learner={"workers": 2}), gpus(2), nodes=2
+        ).slots
+        == 1
+    )
+    with pytest.raises(PlanError, match=r"engine needs a node with .* 4 GPU"):
+        plan_here(wide, gpus(2), nodes=4)
+
+
+def test_parameters_of_qwen3_4b_as_published() -> None:
+    """4.0 billion, 3.6 of them outside the embedding (its model card); 144 KiB of cache a token."""
+    assert QWEN3_4B.parameters == pytest.approx(4.02e9, rel=2e-3)
+    assert QWEN3_4B.parameters - QWEN3_4B.vocabulary * QWEN3_4B.hidden == pytest.approx(3.6e9, rel=2e-2)
+    assert 2 * QWEN3_4B.cache_numbers == 144 * 1024
+
+
+def test_the_tiny_models_parameters_are_its_own(tiny_model: Path) -> None:
+    """Counted from config.json, against the numbers that its file of weights holds."""
+    from safetensors import safe_open
+
+    shape = model_shape(str(tiny_model))
+    assert shape is not None
+    with safe_open(tiny_model / "model.safetensors", "np") as file:
+        stored = sum(int(np.prod(file.get_slice(name).get_shape())) for name in file.keys())  # noqa: SIM118
+    assert shape.parameters == pytest.approx(stored, rel=0.01)
+
+
+@pytest.mark.parametrize(("stage", "expected"), [(0, 16.0), (1, 7.0), (2, 5.5), (3, 4.0)])
+def test_zero_shares_out_16_bytes_a_parameter(raw: Raw, stage: int, expected: float) -> None:
+    """bf16 over four workers: 2 weights + 2 gradients + 12 optimizer bytes."""
+    spec = on_gpus(
+        raw, 1, 1, model="Qwen/Qwen3-4B", learner={"workers": 4, "zero_stage": stage, "dtype": "bfloat16"}
+    )
+    found = estimate(spec.reference_config(), spec.slots, None)
+    assert found is not None
+    states = sum(found.learner[name] for name in ("weights", "gradients", "optimizer"))
+    assert states / found.parameters == pytest.approx(expected, rel=1e-6)
+
+
+def test_refuses_what_no_gpu_holds_with_the_numbers(raw: Raw) -> None:
+    large = on_gpus(raw, 1, 1, model="Qwen/Qwen3-4B", learner={"zero_stage": 2, "dtype": "bfloat16"})
+    with pytest.raises(
+        PlanError, match=r"learner worker needs about .*optimizer 48\.\d.* of 80\.0 GB.*zero_stage"
+    ):
+        plan_here(large, gpus(8, 80))
+    plan_here(large, gpus(8))  # GPUs of unknown size: an estimate, no verdict
+    share = on_gpus(raw, 1, 0.5, model="Qwen/Qwen3-4B")
+    with pytest.raises(PlanError, match=r"gpu_memory_utilization: 0\.85.*slots\.engine_gpus=0\.5"):
+        plan_here(share, gpus(8, 900))

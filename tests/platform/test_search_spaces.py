@@ -7,7 +7,9 @@ import itertools
 import pytest
 
 from trainables.strategies.build import build_strategy
-from trimtab.plan import GB, make_plan
+from trimtab.machine import Machine
+from trimtab.placement import plan_here
+from trimtab.plan import GB
 from trimtab.space import enqueued, own_values
 from trimtab.spec import load_spec, shipped_spaces
 from trimtab.spec.check import corners
@@ -26,8 +28,26 @@ def test_these_spaces_are_shipped() -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_two_cores_hold_it(name: str) -> None:
-    plan = make_plan(load_spec(name), 2.0, 0, 16 * GB)
+    plan = plan_here(load_spec(name), Machine(2.0, 0, 16 * GB))
     assert plan.slots == 2
+
+
+@pytest.mark.parametrize("name", PRODUCTION)
+def test_two_nodes_of_eight_gpus_hold_it(name: str) -> None:
+    """On the cluster that its head names, one slot on each node."""
+    head = shipped_spaces()[name].read_text(encoding="utf-8")
+    command = next(line for line in head.splitlines() if line.startswith(f"#   trimtab plan {name}"))
+    numbers = dict(zip(*[iter(command.split()[4:])] * 2, strict=True))
+    machine = Machine(
+        cpus=float(numbers["--cpus"]),
+        gpus=int(numbers["--gpus"]),
+        memory_bytes=int(numbers["--memory-gb"]) * GB,
+        gpu_memory_bytes=int(numbers["--gpu-memory-gb"]) * GB,
+    )
+    assert (numbers["--nodes"], machine.gpus) == ("2", 8)
+    plan = plan_here(load_spec(name), machine, nodes=2)
+    assert plan.places == tuple(f"node {k}: 4 learner workers, 4 engines" for k in (0, 1))
+    assert plan.gpu_memory is not None
 
 
 @pytest.mark.parametrize("name", SPACES)
