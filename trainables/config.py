@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from trainables.strategies.config import StrategyConfig, parse_strategy
 
 Positive = Annotated[int, Field(ge=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Strict(BaseModel):
@@ -84,7 +85,7 @@ class LearnerConfig(Strict):
     """`auto`: bfloat16 on GPUs, float32 on CPUs."""
     lr: Annotated[float, Field(gt=0)] = 1e-6
     lr_warmup_steps: Annotated[int, Field(ge=0)] = 0
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     grad_clip: Annotated[float, Field(gt=0)] = 1.0
     mini_batches: Positive = 1

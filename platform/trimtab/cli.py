@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -276,10 +277,14 @@ def _report(ctx: click.Context, result: SweepResult, spec: SweepSpec) -> None:
         click.echo(f"not tracked: {line}", err=True)
     _print_comparison(spec, result.name)
     if result.status == "killed":
-        click.echo(f"stopped; what finished is in MLflow. Go on: trimtab resume {result.name}", err=True)
+        click.echo(
+            f"stopped; what finished is in MLflow. Go on: {_command('resume', result.name, spec.home)}",
+            err=True,
+        )
         ctx.exit(INTERRUPTED)
     if result.status == "failed":
-        click.echo("no configuration finished; trimtab ui shows their tracebacks", err=True)
+        shown = _command("ui", "", spec.home)
+        click.echo(f"no configuration finished; {shown} shows their tracebacks", err=True)
         ctx.exit(1)
 
 
@@ -304,10 +309,21 @@ def _print_comparison(spec: SweepSpec, name: str) -> None:
     try:
         found = comparison(uri, name, spec.tracking.experiment, _sweep_id(sweep_dir(home, name)))
     except (NotFoundError, TrackingError) as error:
-        click.echo(f"no comparison: {error}; later: trimtab compare {name}", err=True)
+        click.echo(f"no comparison: {error}; later: {_command('compare', name, spec.home)}", err=True)
         return
     _print(found)
-    click.echo(f"curves of every run: make ui, or trimtab ui; this table again: trimtab compare {name}")
+    shown, again = _command("ui", "", spec.home), _command("compare", name, spec.home)
+    options = shown.removeprefix("trimtab ui").strip()
+    make = f'make ui ARGS="{options}"' if options else "make ui"
+    click.echo(f"curves of every run: {make}, or {shown}; this table again: {again}")
+
+
+def _command(command: str, name: str, home: Path) -> str:
+    """A command to go on with, as it must be typed: with `--home` where that is not the default."""
+    words = ["trimtab", command, *filter(None, [name])]
+    if home.expanduser().resolve() != Path(".trimtab").resolve():
+        words += ["--home", shlex.quote(str(home))]
+    return " ".join(words)
 
 
 def _print(found: Any) -> None:

@@ -47,27 +47,37 @@ def create_sweep_dir(home: Path, family: str, name: str | None = None) -> Path:
     """Claim a new sweep folder; its last part is the sweep's name.
 
     Without `name` the first free one of `family`, `family-2`, `family-3`, ... is taken. Making the folder is
-    the claim, so that two sweeps started at once cannot share a name. SpecError: `name` is in use.
+    the claim, so that two sweeps started at once cannot share a name. SpecError: `name` is in use, or
+    `home` cannot be written.
     """
     if name is not None:
         folder = sweep_dir(home, check_name(name))
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
+        if not _claim(home, folder):
             raise SpecError(
                 f"--name: {name!r} is in use ({folder} exists); choose another name, or leave --name out "
                 f"for the next free one of the family {family!r}"
-            ) from None
+            )
         return folder
     number = 1
     while True:
         folder = sweep_dir(home, family if number == 1 else f"{family}-{number}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-        else:
+        if _claim(home, folder):
             return folder
+        number += 1
+
+
+def _claim(home: Path, folder: Path) -> bool:
+    """Make the folder; False if it is there already. SpecError: `home` cannot be written."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise SpecError(
+            f"home: {str(home)!r} cannot be written ({error.strerror}: {error.filename}); give a folder of "
+            "yours: home: /path, or --set home=/path"
+        ) from None
+    return True
 
 
 def tracking_uri(home: Path, uri: str | None) -> str:

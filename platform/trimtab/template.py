@@ -75,11 +75,18 @@ home: .trimtab                    # everything that sweeps leave behind
 
 
 def write_template(path: Path) -> None:
-    """Write the commented spec. SpecError: the file exists, or its name cannot name a sweep."""
+    """Write the commented spec. SpecError: the file exists, cannot be written, or its name cannot
+    name a sweep."""
     name = check_name(path.stem)
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as file:
             file.write(TEMPLATE.format(name=name, file=path))
-    except FileExistsError:
-        raise SpecError(f"PATH: {str(path)!r} exists already; choose another, or delete it first") from None
+    except OSError as error:
+        if path.exists():
+            raise SpecError(
+                f"PATH: {str(path)!r} exists already; choose another, or delete it first"
+            ) from None
+        raise SpecError(
+            f"PATH: {str(path)!r} cannot be written ({error.strerror}: {error.filename}); choose another"
+        ) from None

@@ -157,6 +157,11 @@ def parse_strategy(value: object) -> StrategyConfig:
             f"strategy: {value!r} is neither a preset's name, a mapping, nor an import path "
             f"'package.module:Class'; known presets: {', '.join(PRESETS)}"
         )
+    if not value:
+        raise SpecError(
+            f"strategy: {{}} names nothing; write a preset ({', '.join(PRESETS)}), axes such as prior and "
+            f"fusion, or an import path 'package.module:Class'"
+        )
     fields = dict(value)
     if "preset" in fields:
         name = fields.pop("preset")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from trimtab.errors import SpecError
-from trimtab.spec.ranges import Known, Value
+from trimtab.spec.ranges import FloatRange, Known, Value
 from trimtab.spec.strategy import check_parameter, parameters
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def check_searched(spec: SweepSpec, candidate: Searched, where: str) -> None:
             _try_corner(spec, candidate, corner, where)
     except _BoundsError as error:
         raise SpecError(f"{where}.{error}") from None
+    _check_inside(spec, candidate, where)
     _check_enqueued(spec, candidate, where)
     if candidate is spec.reference:
         _check_own_values(candidate)
@@ -90,6 +91,38 @@ def _try_corner(spec: SweepSpec, candidate: Searched, corner: Mapping[str, Value
             f"{where}.{fields}: the space holds {point}, which cannot run: {error}. Narrow the range, "
             "or let a bound follow another parameter: int: [<parameter>, 16]"
         ) from None
+
+
+def _check_inside(spec: SweepSpec, candidate: Searched, where: str) -> None:
+    """Values between the ends of a float range: whole ends may hide that only whole numbers can run."""
+    for name, range_ in candidate.search.items():
+        if not isinstance(range_, FloatRange):
+            continue
+        point = _inside(candidate, name)
+        try:
+            spec.config_of(candidate, point)
+        except SpecError as error:
+            raise SpecError(
+                f"{where}.search.{name}: the space holds {name}={point[name]!r}, which cannot run: {error}; "
+                "for whole numbers write int: [low, high]"
+            ) from None
+
+
+def _inside(candidate: Searched, name: str) -> dict[str, Value]:
+    """A point between the ends of one float range, at the high ends of the others."""
+    point: dict[str, Value] = {}
+    for other, range_ in candidate.search.items():
+        known: Known = {**known_values(candidate), **point}
+        try:
+            point[other] = range_.corners(known)[-1]
+        except SpecError:
+            # A bound that follows the fraction: the value itself is what to refuse.
+            return point
+        if other == name and isinstance(range_, FloatRange):
+            low, high = range_.resolve(known)
+            step = (high - low) * 0.382 if range_.step is None else range_.step
+            point[other] = min(low + step, high)
+    return point
 
 
 def _own_error(spec: SweepSpec, candidate: Searched) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,10 @@ class _Loader(yaml.SafeLoader):
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is no text", key_node.start_mark
+                )
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} occurs twice", key_node.start_mark
@@ -122,10 +126,11 @@ def _apply(raw: dict[str, Any], override: str) -> None:
 
 def _descend(here: Any, part: str, override: str) -> Any:
     if isinstance(here, list):
-        return here[_index(here, part, override)]
-    if here.get(part) is None:
-        here[part] = {}
-    child = here[part]
+        child = here[_index(here, part, override)]
+    else:
+        if here.get(part) is None:
+            here[part] = {}
+        child = here[part]
     if not isinstance(child, dict | list):
         raise SpecError(f"--set: {override!r} goes into {part!r}, which is {child!r} and holds no keys")
     return child

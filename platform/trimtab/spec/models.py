@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from trainables.config import Strict, TrialConfig
 from trimtab.errors import ModelError
 from trimtab.home import check_name
+from trimtab.shapes import read_config
 from trimtab.spec.check import check_sampler, check_searched
 from trimtab.spec.imports import check_imports
 from trimtab.spec.messages import spec_error
@@ -21,6 +22,9 @@ from trimtab.spec.strategy import default_label, merge
 RawStrategy = str | dict[str, Any]
 """As in `TrialConfig.strategy`: a preset's name, a preset with parameters, axes, or an import path."""
 
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://.")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -46,7 +50,7 @@ class Reference(Searched):
     best of many is compared with the best of as many.
     """
 
-    label: str | None = None
+    label: Label | None = None
     """Name in tables and tags; default: the preset's name."""
     trials: Annotated[int, Field(ge=1)] | None = None
     """Configurations of the reference, its own values included; default: `search.trials` if it has a
@@ -65,7 +69,7 @@ class Reference(Searched):
 class Candidate(Searched):
     """One contender."""
 
-    label: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] | None = None
+    label: Label | None = None
     """Prefix of its parameters in the study, and its name in tables; default: the preset's name."""
 
 
@@ -178,6 +182,7 @@ class SweepSpec(Strict):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: {list(self.seeds)} names a seed twice; give distinct seeds")
         _check_labels([candidate_label(candidate) for candidate in self.candidates])
+        _check_urls(self.storage, self.tracking.uri)
         if "strategy" in self.trial:
             raise ValueError(
                 "trial.strategy: strategies differ between configurations; move it to reference.strategy or "
@@ -185,6 +190,7 @@ class SweepSpec(Strict):
             )
         config = self.reference_config()
         check_model(config.model)
+        _check_reference_label(self.reference_label, self.candidates)
         for searched in (self.reference, *self.candidates):
             check_searched(self, searched, self._where(searched))
         check_sampler(self)
@@ -257,6 +263,7 @@ def check_model(model: str) -> None:
             raise ModelError(
                 f"trial.model: {model!r} holds no config.json; give a directory in Hugging Face format"
             )
+        read_config(path / "config.json")
         return
     if not HUB_ID.fullmatch(model) or path.parent.is_dir():
         raise ModelError(
@@ -281,4 +288,26 @@ def _check_labels(labels: list[str]) -> None:
             raise ValueError(
                 f"candidates: the label {label!r} occurs {labels.count(label)} times; give each candidate a "
                 "label: of its own"
+            )
+
+
+def _check_urls(storage: str | None, tracking: str | None) -> None:
+    if storage is not None and not URL.match(storage):
+        raise ValueError(
+            f"storage: {storage!r} is no URL; write postgresql://user@host/database, or leave it out for a "
+            "journal file in the sweep's folder"
+        )
+    if tracking is not None and tracking != "databricks" and not URL.match(tracking):
+        raise ValueError(
+            f"tracking.uri: {tracking!r} is no URL; write http://host:5000 or sqlite:////path/mlflow.db, or "
+            "leave it out for SQLite under home"
+        )
+
+
+def _check_reference_label(label: str, candidates: tuple[Candidate, ...]) -> None:
+    for number, candidate in enumerate(candidates):
+        if candidate_label(candidate) == label:
+            raise ValueError(
+                f"candidates.{number}.label: {label!r} is the reference's name too; "
+                "give the candidate a label: of its own"
             )

@@ -1,0 +1,150 @@
+"""Mistakes that were tracebacks, or failures in the middle of a sweep: one message and exit code 2 now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from trimtab.cli import main
+from trimtab.errors import ModelError, SpecError
+from trimtab.spec import load_spec
+
+
+def trimtab(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments))
+
+
+def refused(done: Result, *parts: str) -> None:
+    assert done.exit_code == 2, done.output
+    assert isinstance(done.exception, SystemExit), done.exception
+    assert "Traceback" not in done.output
+    assert done.output.startswith("Error: ")
+    for part in parts:
+        assert part in done.output
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """A user's package of its own name; its modules stand in `MODULES`."""
+    name = f"user_package_{abs(hash(request.node.name))}"
+    for module, text in MODULES.items():
+        file = tmp_path / name / f"{module}.py"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return name
+
+
+MODULES = {
+    "__init__": "",
+    "raises": "raise RuntimeError('no licence found')",
+    "needs": "import no_such_dependency",
+    "syntax": "def (",
+    "mine": """
+class Task:
+    judge = "x:y"
+    def split(self, name):
+        return []
+class Thing:
+    pass
+number = 3
+""",
+}
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("seeds.0.x=1", ["--set", "seeds.0.x=1", "holds no keys"]),
+        ("candidates.0.search.group_size={float: [2, 8]}", ["search.group_size", "int: [low, high]"]),
+        ("trial.task.name=additoin", ["trial.task.name", "'additoin'", "'addition'"]),
+        ("trial.task.name=math", ["trial.task.train", "is missing", ".jsonl"]),
+        (
+            "trial.task={name: math, train: /no/file.jsonl, validation: a/b}",
+            ["trial.task.train", "/no/file.jsonl"],
+        ),
+        ("trial.task={name: math, train: a/b, validation: data}", ["trial.task.validation", "'data'", "hub"]),
+        (
+            "trial.task={name: math, train: a/b, validation: a/b, template: Q}",
+            ["template", "{question}"],
+        ),
+        ("candidates.0.label=dapo", ["candidates.0.label", "'dapo'", "reference's name"]),
+        ("reference.label=da po", ["reference.label", "'da po'"]),
+        ("storage=study.db", ["storage", "'study.db'", "postgresql://"]),
+        ("tracking.uri=localhost:5000", ["tracking.uri", "'localhost:5000'", "http://"]),
+        ("trial.learner.betas=[0.9, 1.0]", ["trial.learner.betas", "1.0"]),
+        ("trial.learner.betas=[-0.1, 0.9]", ["trial.learner.betas", "-0.1"]),
+        ("reference.strategy={}", ["reference.strategy", "names nothing", "dapo"]),
+    ],
+)
+def test_refused_at_load(override: str, parts: list[str]) -> None:
+    refused(trimtab("plan", "quickstart", "--set", override), *parts)
+
+
+@pytest.mark.parametrize(
+    ("path", "parts"),
+    [
+        ("raises:Thing", ["RuntimeError", "no licence found"]),
+        ("needs:Thing", ["no_such_dependency", "not installed"]),
+        ("syntax:Thing", ["SyntaxError"]),
+        ("mine:Thign", ["no class 'Thign'", "did you mean 'Thing'"]),
+        ("mine:number", ["no class 'number'"]),
+        ("mine:Thing", ["no Strategy"]),
+    ],
+)
+def test_a_users_class_is_looked_at_before_anything_starts(package: str, path: str, parts: list[str]) -> None:
+    overrides = ["--set", f"candidates=[{{strategy: '{package}.{path}'}}]"]
+    refused(trimtab("plan", "quickstart", *overrides), "candidates.0.strategy", path, *parts)
+
+
+def test_axes_and_tasks_of_the_users_own_are_looked_at_too(package: str) -> None:
+    prior = f"candidates=[{{strategy: {{prior: '{package}.mine:Thing', fusion: tested}}}}]"
+    with pytest.raises(SpecError, match=r"candidates\.0\.strategy.*no Prior"):
+        load_spec("quickstart", [prior])
+    with pytest.raises(SpecError, match=r"trial\.task\.name.*without `split`"):
+        load_spec("quickstart", [f"trial.task.name={package}.mine:Thing"])
+    assert load_spec("quickstart", [f"trial.task.name={package}.mine:Task"])
+
+
+def test_a_float_range_in_whole_steps_may_serve_a_whole_number() -> None:
+    assert load_spec("quickstart", ["candidates.0.search.group_size={float: [2, 8], step: 2}"])
+
+
+@pytest.mark.parametrize("text", ["? [a, b]\n: 1\n", "name: x\ntrial: {? {a: 1} : 2}\n"])
+def test_a_key_that_is_a_list_or_a_mapping(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "spec.yaml"
+    file.write_text(text)
+    refused(trimtab("plan", str(file)), "not YAML", "is no text", "line")
+
+
+@pytest.mark.parametrize("text", ["{", "[1, 2]", "\xff"])
+def test_a_corrupt_config_of_a_model(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ModelError, match=r"trial\.model: .*config\.json.*save the model"):
+        load_spec("quickstart", [f"trial.model={tmp_path}"])
+
+
+def test_a_home_that_is_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "home"
+    file.touch()
+    refused(trimtab("sweep", "quickstart", "--set", f"home={file}"), "home", str(file), "cannot be written")
+
+
+def test_a_home_that_nobody_may_write() -> None:
+    refused(
+        trimtab("sweep", "quickstart", "--set", "home=/proc/home"), "home", "/proc/home", "cannot be written"
+    )
+
+
+def test_init_where_nothing_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    refused(trimtab("init", str(tmp_path / "file" / "mine.yaml")), "PATH", "cannot be written")
+
+
+def test_hints_name_a_home_that_is_not_the_default() -> None:
+    from trimtab.cli import _command
+
+    assert _command("resume", "mine", Path(".trimtab")) == "trimtab resume mine"
+    assert _command("compare", "mine", Path("/data/my home")) == "trimtab compare mine --home '/data/my home'"
