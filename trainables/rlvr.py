@@ -42,9 +42,6 @@ from trainables.sync import sync_weights
 from trainables.tasks.base import Split
 from trimtab.errors import DivergedError, StrategyError, VerifierError
 
-ROUNDS = 16
-"""Most rounds of sampling in one step; a strategy that asks for more is told there is no room."""
-
 
 def run_trial(lease: Lease, config: TrialConfig, seed: int, output: Path) -> Literal["finished", "stopped"]:
     """Train one configuration under one seed, from the newest checkpoint in `output` if there is one.
@@ -111,10 +108,10 @@ def train_step(run: Run) -> bool:
 def gather_rollouts(run: Run, clock: Stopwatch) -> StepBook:
     """select -> [draw, verify, decide]*, never more than the step's room in rollouts and rounds."""
     book = StepBook(run.stratum_of_prompt)
-    total = run.room()
+    total, rounds = run.room(), run.config.strategy.rounds()
 
     def room() -> Room:
-        return Room(total - book.rollouts, ROUNDS - book.rounds, run.step, total)
+        return Room(total - book.rollouts, rounds - book.rounds, run.step, total)
 
     with clock.part("select"):
         requests = select_prompts(run, book, room(), None)

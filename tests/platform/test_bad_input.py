@@ -108,6 +108,37 @@ def test_axes_and_tasks_of_the_users_own_are_looked_at_too(package: str) -> None
     assert load_spec("quickstart", [f"trial.task.name={package}.mine:Task"])
 
 
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("seeds=[]", ["seeds: []", "must have at least 1 item"]),
+        ("reference=dapo", ["reference.strategy: 'dapo'", "write {strategy: dapo}"]),
+        ("candidates=[v05]", ["candidates.0.strategy: 'v05'", "write {strategy: v05}"]),
+        ("reference.strategy=dpao", ["'dpao'", "did you mean 'dapo'?"]),
+        ("candidates.0.strategy.aplha=0.1", ["strategy.aplha", "0.1", "did you mean 'alpha'?"]),
+        ("reference.strategy={fusoin: tested}", ["strategy.fusoin", "did you mean 'fusion'?"]),
+        ("candidates.0.strategy.alpha=1.5", ["strategy.alpha: 1.5 must be less than 1"]),
+        ("candidates.0.strategy.group_size=2.5", ["2.5 must be a whole number"]),
+        ("trial.steps=many", ["trial.steps: 'many'", "must be a whole number"]),
+        ("reference.strategy={fusion: {type: testd}}", ["strategy.fusion", "'testd'", "'tested'"]),
+    ],
+)
+def test_messages_are_in_plain_words(override: str, parts: list[str]) -> None:
+    done = trimtab("plan", "quickstart", "--set", override)
+    refused(done, *parts)
+    for raw in ("Input should", "input should", "tuple", "instance of", "validation"):
+        assert raw not in done.output
+
+
+def test_the_hint_to_follow_another_parameter_is_given_only_where_it_helps() -> None:
+    hint = "follow another parameter"
+    related = trimtab("plan", "quickstart", "--set", "candidates.0.search.k_max={int: [4, 16]}")
+    refused(related, "k_max=4", hint)
+    alone = trimtab("plan", "quickstart", "--set", "candidates.0.search.alpha={float: [0.0, 0.5]}")
+    refused(alone, "alpha=0.0", "Narrow the range")
+    assert hint not in alone.output
+
+
 def test_a_float_range_in_whole_steps_may_serve_a_whole_number() -> None:
     assert load_spec("quickstart", ["candidates.0.search.group_size={float: [2, 8], step: 2}"])
 

@@ -67,10 +67,13 @@ def test_parameters_of_a_preset_carry_type_default_and_bounds() -> None:
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        ("dapoo", r"strategy\.preset: 'dapoo' is unknown; choose one of grpo"),
+        ("dapoo", r"strategy\.preset: 'dapoo' is unknown; did you mean 'dapo'\? choose one of grpo"),
         ({"preset": "v05", "alpha": 1.5}, r"strategy\.alpha: 1\.5"),
         ({"preset": "v05", "alpha": 0.0}, r"strategy\.alpha: 0"),
-        ({"preset": "v05", "aplha": 0.1}, r"strategy\.aplha: unknown for preset 'v05'; its parameters are"),
+        (
+            {"preset": "v05", "aplha": 0.1},
+            r"strategy\.aplha: unknown for preset 'v05' .*did you mean 'alpha'\? its parameters are",
+        ),
         ({"preset": "v05", "group_size": 32}, r"strategy\.k_max: 16 is a cap below the group size k_min=32"),
         ({"preset": "grpo", "group_size": 1}, r"strategy\.group_size: 1"),
         (
@@ -82,7 +85,7 @@ def test_parameters_of_a_preset_carry_type_default_and_bounds() -> None:
         ({"fusion": "tested"}, r"strategy\.prior: none, but fusion 'tested'"),
         ({"prior": "strata", "fusion": "james_stein"}, r"set prior to pool"),
         ({"prior": "pool", "fusion": "prior_only", "budget": "weighted"}, r"speaks only after sampling"),
-        ({"fusion": "testd"}, r"strategy\.fusion: testd"),
+        ({"fusion": "testd"}, r"strategy\.fusion: 'testd' must be one of"),
         ({"foo": 1}, r"strategy\.foo: unknown key"),
         (3, r"strategy: 3 is neither"),
         (
@@ -131,3 +134,19 @@ def test_configs_load_without_numpy_and_strategies_without_torch() -> None:
 
     assert not loaded("trainables.strategies.config") & {"numpy", "scipy", "torch", "ray"}
     assert not loaded("trainables.strategies.build") & {"torch", "ray", "vllm", "deepspeed"}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "rounds"),
+    [
+        ("grpo", 16),
+        ({"preset": "v05", "group_size": 4, "k_max": 64}, 61),
+        ({"preset": "v05", "group_size": 4, "k_max": 64, "draw": 8}, 16),
+        ({"preset": "v05", "group_size": 1, "k_max": 33, "draw": 2}, 17),
+        ({"preset": "dapo", "max_refills": 30}, 31),
+        ({"prior": "none", "budget": {"type": "two_phase", "group_size": 2, "k_max": 64}}, 32),
+        ({"preset": "spo", "warmup": {"updates": 2, "strategy": {"preset": "dapo", "max_refills": 30}}}, 31),
+    ],
+)
+def test_a_step_has_the_rounds_that_the_cap_needs(strategy, rounds):
+    assert parse_strategy(strategy).rounds() == rounds

@@ -10,6 +10,7 @@ Four forms, all resolved to one `StrategyConfig`:
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from types import NoneType, UnionType
@@ -21,12 +22,15 @@ from pydantic_core import ErrorDetails
 
 from trainables.strategies import axes
 from trainables.strategies.presets import PRESETS, Preset
+from trainables.strategies.wording import did_you_mean, rule
 from trimtab.errors import SpecError
 
 IMPORT_PATH = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 COMMON = ("prior", "fusion", "budget", "estimator", "normaliser", "weighting", "reward_range", "warmup")
 """Keys that may stand beside a preset's own parameters."""
 
+ROUNDS = 16
+"""Rounds of sampling that every strategy may take in one step, one of your own included."""
 NEEDS_PRIOR = ("prior_only", "tested", "beta", "ebpo", "james_stein")
 """Fusions that mix in a prior."""
 LEARNED = {
@@ -124,6 +128,12 @@ class StrategyConfig(BaseModel):
         own = first + (1 if self.prior.type == "greedy" else 0)
         return max(own, self.warmup.strategy.min_rollouts() if self.warmup else 0)
 
+    def rounds(self) -> int:
+        """Rounds of sampling that one step may take, so that every cap of the budget can be reached."""
+        need = 1 if self.custom is not None else rounds_of(self.budget)
+        later = self.warmup.strategy.rounds() if self.warmup is not None else 1
+        return max(ROUNDS, need, later)
+
     def missing(self) -> str | None:
         """Why this strategy cannot run yet (its prior's learner does not exist), or None."""
         if self.custom is not None:
@@ -190,9 +200,26 @@ def smallest_group(budget: BaseModel) -> int:
     return 1
 
 
+def rounds_of(budget: BaseModel) -> int:
+    """Rounds until a prompt of the first round has met its cap; twice as many where prompts come later."""
+    match budget:
+        case axes.Sequential():
+            need = 1 + math.ceil((budget.k_max - budget.k_min) / budget.draw)
+            return 2 * need if budget.refill else need
+        case axes.TwoPhase():
+            return 1 + math.ceil((budget.k_max - budget.group_size) / budget.group_size)
+        case axes.Dynamic():
+            return 1 + budget.max_refills
+        case _:
+            return 1
+
+
 def _preset(name: object) -> type[Preset]:
     if not isinstance(name, str) or name not in PRESETS:
-        raise SpecError(f"strategy.preset: {name!r} is unknown; choose one of {', '.join(PRESETS)}")
+        raise SpecError(
+            f"strategy.preset: {name!r} is unknown; {did_you_mean(name, PRESETS)}choose one of "
+            f"{', '.join(PRESETS)}"
+        )
     return PRESETS[name]
 
 
@@ -203,7 +230,8 @@ def _open_preset(name: object, fields: Mapping[str, Any]) -> dict[str, Any]:
     unknown = [k for k in own if k not in preset.model_fields]
     if unknown:
         raise SpecError(
-            f"strategy.{unknown[0]}: unknown for preset {name!r}; its parameters are "
+            f"strategy.{unknown[0]}: unknown for preset {name!r} (value {own[unknown[0]]!r}); "
+            f"{did_you_mean(unknown[0], (*preset.model_fields, *COMMON))}its parameters are "
             f"{', '.join(preset.model_fields)}; the axes {', '.join(COMMON)} may be replaced as well"
         )
     try:
@@ -332,9 +360,9 @@ def _check_estimator(config: StrategyConfig) -> None:
 
 def _parameter(info: FieldInfo) -> Parameter:
     low = high = None
-    for rule in info.metadata:
-        low = next((getattr(rule, a) for a in ("ge", "gt") if getattr(rule, a, None) is not None), low)
-        high = next((getattr(rule, a) for a in ("le", "lt") if getattr(rule, a, None) is not None), high)
+    for limit in info.metadata:
+        low = next((getattr(limit, a) for a in ("ge", "gt") if getattr(limit, a, None) is not None), low)
+        high = next((getattr(limit, a) for a in ("le", "lt") if getattr(limit, a, None) is not None), high)
     annotation: Any = info.annotation
     kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
     choices = tuple(arg for kind in kinds if get_origin(kind) is Literal for arg in get_args(kind))
@@ -396,8 +424,13 @@ def _problem(error: ErrorDetails) -> str:
     if error["type"] == "value_error":
         return f"{where}.{message}" if re.match(r"[a-z_.]+: ", message) else f"{where}: {message}"
     if error["type"] == "extra_forbidden":
-        return f"{where}: unknown key; remove it or check its spelling"
-    return f"{where}: {_short(error['input'])}: {message}"
+        hint = did_you_mean(error["loc"][-1], StrategyConfig.model_fields if len(error["loc"]) == 1 else ())
+        hint = hint.rstrip() or "remove it or check its spelling"
+        return f"{where}: unknown key (value {error['input']!r}); {hint}"
+    value = error["input"]
+    if error["type"] == "union_tag_invalid":
+        value = value.get("type", value)
+    return f"{where}: {value!r} {rule(error['type'], message, error.get('ctx', {}))}"
 
 
 def _is_type(name: str) -> bool:

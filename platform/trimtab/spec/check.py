@@ -87,10 +87,26 @@ def _try_corner(spec: SweepSpec, candidate: Searched, corner: Mapping[str, Value
             raise
         point = ", ".join(f"{name}={value!r}" for name, value in corner.items())
         fields = " and ".join(f"search.{name}" for name in _blamed(corner, str(error)))
+        follow = ""
+        if _runs_elsewhere(spec, candidate, corner, _blamed(corner, str(error))):
+            follow = ", or let a bound follow another parameter: int: [<parameter>, 16]"
         raise SpecError(
-            f"{where}.{fields}: the space holds {point}, which cannot run: {error}. Narrow the range, "
-            "or let a bound follow another parameter: int: [<parameter>, 16]"
+            f"{where}.{fields}: the space holds {point}, which cannot run: {error}. Narrow the range{follow}"
         ) from None
+
+
+def _runs_elsewhere(
+    spec: SweepSpec, candidate: Searched, corner: Mapping[str, Value], blamed: list[str]
+) -> bool:
+    """Whether the blamed values run beside other values of the rest: then it is a matter of both."""
+    for other in corners(candidate):
+        if other != corner and all(other[name] == corner[name] for name in blamed):
+            try:
+                spec.config_of(candidate, other)
+            except SpecError:
+                continue
+            return True
+    return False
 
 
 def _check_inside(spec: SweepSpec, candidate: Searched, where: str) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from trainables.strategies.wording import rule
 from trimtab.errors import SpecError, TrimtabError
 
 Path = tuple[str | int, ...]
@@ -37,10 +38,10 @@ def spec_error(
             continue
         path = _in_input(item["loc"], raw, keep_last=item["type"] in ("missing", "extra_forbidden"))
         text = _line(item, path, model, prefix, renamed or {})
-        head, mark, rule = text.partition(" is not valid: ")
+        head, mark, broken = text.partition(" is not valid: ")
         rules = by_field.setdefault(head + mark, [])
-        if rule not in rules:
-            rules.append(rule)
+        if broken not in rules:
+            rules.append(broken)
     # The branches of a union each report why they refused the value: one line for all of them.
     lines = [head + " or ".join(rules) for head, rules in by_field.items()]
     return SpecError(lines[0] if len(lines) == 1 else "\n".join(["", *(f"  {line}" for line in lines)]))
@@ -73,7 +74,12 @@ def _line(
     # A validator of ours names field, value and fix itself; pydantic's own messages name only the rule.
     if item["type"] == "value_error":
         return f"{field}.{message}" if field else message
-    return f"{field}: {value} is not valid: {message[0].lower()}{message[1:]}"
+    return f"{field}: {value} is not valid: {_rule(item, message)}"
+
+
+def _rule(item: Mapping[str, Any], message: str) -> str:
+    text = rule(str(item["type"]), message, item.get("ctx", {}))
+    return f"{text[0].lower()}{text[1:]}"
 
 
 def _dotted(path: Path, prefix: str, renamed: Mapping[str, str]) -> str:

@@ -42,6 +42,13 @@ class Searched(Strict):
     """Configurations to run before searching, after the strategy's own: each gives searched parameters a
     value; those that it leaves out are drawn."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _keyed(cls, raw: Any) -> Any:
+        if isinstance(raw, str):
+            raise ValueError(f"strategy: {raw!r} stands alone; write {{strategy: {raw}}}")
+        return raw
+
 
 class Reference(Searched):
     """The configuration that everything is compared with. It runs first, at the same compute.
