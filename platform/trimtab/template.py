@@ -55,7 +55,7 @@ seeds: [0, 1, 2]                  # of every configuration; fewer than three are
 
 search:
   trials: 5                       # configurations beside the reference
-  sampler: tpe                    # tpe | random
+  sampler: tpe                    # tpe | gp | qmc | random | grid
   seed: 0
   early_stopping: null            # or {{type: asha, first_rung: 5760, reduction_factor: 3}}, rung in rollouts
 
