@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import click
 
 from trimtab import __version__
 from trimtab.errors import TrimtabError
+from trimtab.options import Size
 from trimtab.submit_cli import CLUSTER, cluster_options, job_status, logs, stop_job, submit
 from trimtab.v0_cli import v0
 
@@ -37,21 +37,6 @@ SET = click.option(
     metavar="KEY=VALUE",
     help="Override a value of the spec, such as trial.learner.lr=1e-4; may be repeated.",
 )
-
-
-class Size(click.ParamType[float]):
-    """A number above zero that is a number: neither `nan` nor `inf`."""
-
-    name = "number"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            number = float(value)
-        except ValueError:
-            number = math.nan
-        if not (math.isfinite(number) and number > 0):
-            self.fail(f"{value!r} is no size; give a number above 0.", param, ctx)
-        return number
 
 
 class _Group(click.Group):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trimtab.machine import Machine
+from trimtab.options import Size
 
 if TYPE_CHECKING:
     from trimtab.jobs import Jobs
@@ -21,9 +22,9 @@ ADDRESS = click.option(
     "head; default: a Ray of the sweep's own on this machine.",
 )
 CAPACITY = (
-    click.option("--cpus", type=float, help="CPU cores the cluster may grow to; default: what it has."),
-    click.option("--gpus", type=int, default=0, help="GPUs it may grow to, with --cpus."),
-    click.option("--memory-gb", type=float, default=0.0, help="Memory it may grow to, with --cpus."),
+    click.option("--cpus", type=Size(), help="CPU cores the cluster may grow to; default: what it has."),
+    click.option("--gpus", type=click.IntRange(0), default=0, help="GPUs it may grow to, with --cpus."),
+    click.option("--memory-gb", type=Size(), help="Memory it may grow to, with --cpus."),
 )
 JOBS = click.option("--address", required=True, help="The cluster's job API, such as http://127.0.0.1:8265.")
 CLUSTER = click.option("--address", help="The job API of the cluster that NAME was submitted to.")
@@ -33,10 +34,10 @@ def _capacity(command: Callable[..., None]) -> Callable[..., None]:
     """--cpus, --gpus and --memory-gb as one `capacity` (a Machine, or None)."""
 
     @functools.wraps(command)
-    def wrapped(*args: Any, cpus: float | None, gpus: int, memory_gb: float, **options: Any) -> None:
+    def wrapped(*args: Any, cpus: float | None, gpus: int, memory_gb: float | None, **options: Any) -> None:
         if cpus is None and (gpus or memory_gb):
             raise click.UsageError("--gpus and --memory-gb say what a cluster may grow to; give --cpus too")
-        capacity = None if cpus is None else Machine(cpus, gpus, int(memory_gb * 1e9))
+        capacity = None if cpus is None else Machine(cpus, gpus, int((memory_gb or 0) * 1e9))
         command(*args, capacity=capacity, **options)
 
     for option in CAPACITY:

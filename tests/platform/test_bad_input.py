@@ -157,6 +157,15 @@ def test_a_corrupt_config_of_a_model(tmp_path: Path, text: str) -> None:
         load_spec("quickstart", [f"trial.model={tmp_path}"])
 
 
+@pytest.mark.parametrize(("option", "number"), [("--cpus", "nan"), ("--memory-gb", "inf"), ("--gpus", "-1")])
+def test_what_a_cluster_may_grow_to_is_a_size_too(option: str, number: str) -> None:
+    done = trimtab("submit", "quickstart", "--address", "http://127.0.0.1:1", option, number)
+    assert done.exit_code == 2
+    assert isinstance(done.exception, SystemExit)
+    assert option in done.output
+    assert number in done.output
+
+
 def test_a_home_that_is_a_file(tmp_path: Path) -> None:
     file = tmp_path / "home"
     file.touch()
