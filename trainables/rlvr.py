@@ -20,6 +20,7 @@ import numpy as np
 
 from trainables.config import TrialConfig
 from trainables.learner.tokens import Float32, TokenBatch, TrainBatch, ragged_index
+from trainables.learner.value_batch import ValueBatch, positions
 from trainables.learner.worker import UpdateStats
 from trainables.lease import Lease
 from trainables.meters import Stopwatch, accuracy_figures, mismatch, rollout_figures
@@ -82,6 +83,8 @@ def train_step(run: Run) -> bool:
         scores = run.strategy.score(batch)
     with clock.part("update"):
         updates = update_policy(run, batch, tokens, scores, reading.logprob_M)
+    with clock.part("critic"):
+        fitted = update_critic(run, batch, tokens, scores)
     run.version += 1
     with clock.part("sync"):
         synced = _sync(run)
@@ -94,6 +97,7 @@ def train_step(run: Run) -> bool:
         **drift,
         **synced,
         **_update_figures(updates),
+        **fitted,
         "truncated": book.truncated(),
         "entropy": float(reading.entropy_M.mean()),
         **_reading_figures(reading),
@@ -177,7 +181,11 @@ def read_rollouts(run: Run, book: StepBook) -> None:
     tokens = book.unread()
     if tokens is not None:
         forward = run.lease.learner.forward(tokens, run.feature_plan)
-        book.enter(Reading(forward.logprob_M, forward.entropy_M, forward.features))
+        values = None
+        if run.needs.values is not None:
+            flat_M = run.lease.learner.values(tokens).astype(np.float64)
+            values = tuple(np.split(flat_M, np.cumsum(tokens.response_length_N)[:-1]))
+        book.enter(Reading(forward.logprob_M, forward.entropy_M, forward.features, values))
 
 
 def update_policy(
@@ -205,6 +213,29 @@ def update_policy(
         )
         done.append(run.lease.learner.update(mini_batch, run.config.loss))
     return done
+
+
+def update_critic(run: Run, batch: Batch, tokens: TokenBatch, scores: Scores) -> dict[str, float]:
+    """Updates of the critic towards the strategy's value targets; prompts stay whole."""
+    needs = run.needs.values
+    if needs is None or scores.value_targets is None:
+        return {}
+    target_M = np.concatenate(scores.value_targets).astype(np.float32)
+    rng = np.random.default_rng([run.seed, run.step, 0xC217])
+    done = []
+    for prompts in np.array_split(rng.permutation(batch.prompts), min(needs.mini_batches, batch.prompts)):
+        rows = np.flatnonzero(np.isin(batch.prompt_N, prompts))
+        part, length_N = tokens.take(rows), tokens.response_length_N[rows]
+        part_M = target_M[ragged_index(tokens.response_length_N, rows)]
+        if np.isfinite(part_M).any():
+            count = positions(part_M, length_N, needs.level)
+            done.append(run.lease.learner.update_values(ValueBatch(part, part_M, count)))
+    if not done:
+        return {}
+    return {
+        "critic_loss": float(np.mean([stats.loss for stats in done])),
+        "critic_gradient_norm": float(np.mean([stats.gradient_norm for stats in done])),
+    }
 
 
 def evaluate_when_due(run: Run, *, last: bool = False) -> bool:

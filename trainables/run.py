@@ -66,7 +66,7 @@ class Run:
         needs = strategy.needs()
         train = task.split("train")
         strata = np.array([p.stratum for p in train], dtype=np.int64)
-        lease.learner.reset(lease.model, config.learner, config.sampling.temperature, seed)
+        lease.learner.reset(lease.model, config.learner, config.sampling.temperature, seed, needs.values)
         plan = None
         if needs.features is not None:
             plan = FeaturePlan.of(needs.features, lease.learner.layers, lease.tokenizer)

@@ -19,7 +19,7 @@ from trainables.strategies.config import (
 from trainables.strategies.protocol import Strategy
 from trimtab.errors import SpecError, StrategyError
 
-LEARNED = {"v0": "context", "ppo": "critic"}
+LEARNED = {"v0": "context"}
 
 
 @pytest.mark.parametrize("name", preset_names())

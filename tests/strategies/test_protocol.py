@@ -33,6 +33,12 @@ class StubCritic(Prior):
 
 
 @dataclass
+class StubPromptCritic(Prior):
+    def predict(self, batch: Batch) -> Belief:
+        return Belief(mean_P=(batch.prompt_id_P % 10) / 10.0)
+
+
+@dataclass
 class StubContext(Prior):
     """Forecasts by stratum; no state."""
 
@@ -43,7 +49,7 @@ class StubContext(Prior):
         return Belief(mean_P=(stratum_C + 1.0) / 6.0)
 
 
-STUBS = {"ppo": StubCritic, "v0": StubContext}
+STUBS = {"ppo": StubCritic, "sppo": StubPromptCritic, "v0": StubContext}
 RATE = np.random.default_rng(0).beta(1.2, 2.2, 96)
 STRATUM = (RATE * 4).astype(np.int64)
 NAMES = preset_names()

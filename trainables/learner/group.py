@@ -13,10 +13,11 @@ import torch.distributed as dist
 
 from trainables.config import LearnerConfig, LossConfig
 from trainables.learner.features import FeaturePlan
-from trainables.learner.tokens import TokenBatch, TrainBatch, deal, ragged_index
+from trainables.learner.tokens import Float32, TokenBatch, TrainBatch, deal, ragged_index
+from trainables.learner.value_batch import ValueBatch, ValueStats
 from trainables.learner.weights import Weights
 from trainables.learner.worker import Forward, Learner, UpdateStats
-from trainables.strategies.batch import Features
+from trainables.strategies.batch import CriticNeeds, Features
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,16 @@ class LearnerGroup:
         """`float32` or `bfloat16`."""
         return str(self._learner.dtype()).removeprefix("torch.")
 
-    def reset(self, model: str, config: LearnerConfig, temperature: float, seed: int) -> None:
-        """Base weights, fresh optimizer, seeds; every lease begins with it."""
-        self._all("reset", model, config, temperature, seed)
+    def reset(
+        self,
+        model: str,
+        config: LearnerConfig,
+        temperature: float,
+        seed: int,
+        critic: CriticNeeds | None = None,
+    ) -> None:
+        """Base weights, fresh optimizer, seeds, a fresh critic if one is needed; every lease begins so."""
+        self._all("reset", model, config, temperature, seed, critic)
 
     def forward(self, batch: TokenBatch, plan: FeaturePlan | None = None) -> Forward:
         """Teacher-forced log-probs (M,) and entropies (M,), and pooled states if asked for, in the batch's
@@ -88,6 +96,22 @@ class LearnerGroup:
             capped_tokens=sum(p.capped_tokens for p in parts),
             tokens=sum(p.tokens for p in parts),
         )
+
+    def values(self, batch: TokenBatch) -> Float32:
+        """The critic's values of the states that response tokens are drawn from, (M,), in order."""
+        rows = deal(batch, self.world_size)
+        value_M = np.empty(batch.response_tokens, dtype=np.float32)
+        parts = self._each("values", [(batch.take(rank_rows),) for rank_rows in rows])
+        for rank_rows, part_M in zip(rows, parts, strict=True):
+            value_M[ragged_index(batch.response_length_N, rank_rows)] = part_M
+        return value_M
+
+    def update_values(self, batch: ValueBatch) -> ValueStats:
+        """One update of the critic. Raises DivergedError on a gradient that is not finite."""
+        parts: Sequence[ValueStats] = self._each(
+            "update_values", [(batch.take(rows),) for rows in deal(batch.tokens, self.world_size)]
+        )
+        return dataclasses.replace(parts[0], loss=sum(p.loss for p in parts))
 
     def weights(self) -> Weights:
         """All parameters, gathered on this rank."""

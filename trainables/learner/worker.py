@@ -22,7 +22,8 @@ import torch.distributed as dist
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from trainables.config import LearnerConfig, LossConfig
-from trainables.learner.extensions import skip_shm_extension
+from trainables.learner.critic import Critic
+from trainables.learner.engine import dtype_of, gradient_norm, loading, rank_parts, start_engine
 from trainables.learner.features import (
     FeaturePlan,
     StatePool,
@@ -36,13 +37,12 @@ from trainables.learner.tokens import (
     Padded,
     TokenBatch,
     TrainBatch,
-    filler,
-    micro_batches,
     ragged_index,
 )
+from trainables.learner.value_batch import ValueBatch, ValueStats
 from trainables.learner.weights import Weights, to_numpy
-from trainables.strategies.batch import Features
-from trimtab.errors import DivergedError, ModelError
+from trainables.strategies.batch import CriticNeeds, Features
+from trimtab.errors import DivergedError, ModelError, StrategyError
 
 
 @dataclass(frozen=True)
@@ -76,43 +76,41 @@ class Learner:
     world_size: int
     device: torch.device
     _engine: Any = field(default=None, init=False)
+    _critic: Critic | None = field(default=None, init=False)
     _model: Any = field(default=None, init=False)
     _config: LearnerConfig = field(default=LearnerConfig(), init=False)
     _pad_token: int = field(default=0, init=False)
     _temperature: float = field(default=1.0, init=False)
     _updates: int = field(default=0, init=False)
 
-    def reset(self, model: str, config: LearnerConfig, temperature: float, seed: int) -> None:
-        """Load the base weights afresh and build a new DeepSpeed engine around them."""
+    def reset(
+        self,
+        model: str,
+        config: LearnerConfig,
+        temperature: float,
+        seed: int,
+        critic: CriticNeeds | None = None,
+    ) -> None:
+        """Load the base weights afresh and build a new DeepSpeed engine, and a critic's if one is needed."""
         self.close()
-        skip_shm_extension()
         torch.manual_seed(seed)
         self._config, self._temperature, self._updates = config, temperature, 0
         dtype = self.dtype()
-        settings = _deepspeed_settings(config, dtype)
-        # Stage 3 shards parameters while they are built; transformers must know before from_pretrained.
-        sharding = _zero3_context(settings) if config.zero_stage == 3 else None
-        self._model = _load(model, torch.float32 if dtype is torch.float32 else dtype)
-        del sharding
-        self._model.train()
-        _switch_dropout_off(self._model)
+        with loading(config, dtype):
+            self._model = _load(model, dtype)
         self._pad_token = _pad_token(self._model)
-        parameters = [p for p in self._model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(
-            parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
-        )
-        self._engine, *_ = deepspeed.initialize(
-            model=self._model,
-            optimizer=optimizer,
-            config=settings,
-            dist_init_required=False,
-        )
+        self._engine = start_engine(self._model, config, dtype, config.lr)
+        if critic is not None:
+            self._critic = Critic(critic, config, self._pad_token, self.rank, self.world_size, self.device)
+            self._critic.start(model)
 
     def close(self) -> None:
-        """Give the engine's memory back."""
+        """Give the engines' memory back."""
+        if self._critic is not None:
+            self._critic.close()
         if self._engine is not None:
             self._engine.destroy()
-        self._engine = self._model = None
+        self._engine = self._model = self._critic = None
         gc.collect()
 
     @torch.no_grad()
@@ -164,7 +162,7 @@ class Learner:
             clipped += sums.clipped
             capped += sums.importance_capped
         self._set_lr()
-        before = self._stage0_norm() if self._config.zero_stage == 0 else None
+        before = gradient_norm(engine, self._model, self._config.zero_stage)
         engine.step()
         norm = float(before if before is not None else engine.get_global_grad_norm())
         # The norm is global, so every rank raises or none does.
@@ -181,6 +179,14 @@ class Learner:
             capped_tokens=capped,
             tokens=batch.tokens.response_tokens,
         )
+
+    def values(self, batch: TokenBatch) -> Float32:
+        """The critic's values (M,) of this rank's rollouts (see `Critic.values`)."""
+        return self._need_critic().values(batch)
+
+    def update_values(self, batch: ValueBatch) -> ValueStats:
+        """One update of the critic on this rank's share."""
+        return self._need_critic().update(batch)
 
     def weights(self) -> Weights | None:
         """The policy's parameters under their Hugging Face names; on rank 0 only (None elsewhere).
@@ -199,6 +205,8 @@ class Learner:
     def save(self, folder: Path) -> None:
         """Write DeepSpeed's state and, on rank 0, the model in Hugging Face format (`folder/model`)."""
         self._engine.save_checkpoint(str(folder / "deepspeed"), tag="state")
+        if self._critic is not None:
+            self._critic.save(folder)
         weights = self.weights()
         if weights is not None:
             state = dict(weights.tensors())
@@ -211,34 +219,31 @@ class Learner:
         path, _ = self._engine.load_checkpoint(str(folder / "deepspeed"), tag="state")
         if path is None:
             raise ModelError(f"checkpoint {folder}: holds no DeepSpeed state; delete it to start afresh")
+        if self._critic is not None:
+            self._critic.load(folder)
         self._updates = json.loads((folder / "learner.json").read_text())["updates"]
 
     def dtype(self) -> torch.dtype:
         """What the parameters are computed in."""
-        if self._config.dtype == "auto":
-            return torch.bfloat16 if self.device.type == "cuda" else torch.float32
-        return torch.bfloat16 if self._config.dtype == "bfloat16" else torch.float32
+        return dtype_of(self._config, self.device)
 
     def rank_alive(self) -> None:
         """Nothing: keeps a waiting rank's collective from timing out."""
 
     # -- internals ---------------------------------------------------------------------------------
 
+    def _need_critic(self) -> Critic:
+        if self._critic is None:
+            raise StrategyError("strategy: reads values, but `needs` asked for no critic")
+        return self._critic
+
     def _barrier(self) -> None:
         if self.world_size > 1:
             dist.barrier()
 
     def _parts(self, batch: TokenBatch) -> Iterator[Padded]:
-        """This rank's micro-batches, filled up so that every rank runs the same number."""
-        parts = list(micro_batches(batch, self._config.micro_batch_tokens, self._pad_token))
-        wanted = len(parts)
-        if self.world_size > 1:
-            count = torch.tensor(wanted, device=self.device)
-            dist.all_reduce(count, op=dist.ReduceOp.MAX)
-            wanted = int(count)
-        yield from parts
-        for _ in range(wanted - len(parts)):
-            yield filler(self._pad_token)
+        budget = self._config.micro_batch_tokens
+        return rank_parts(batch, budget, self._pad_token, self.world_size, self.device)
 
     def _logprobs(self, part: Padded, *, entropy: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probs, and entropies if wanted, of the response tokens, both (B, T)."""
@@ -287,47 +292,10 @@ class Learner:
         for group in self._engine.optimizer.param_groups:
             group["lr"] = self._config.lr * scale
 
-    def _stage0_norm(self) -> float:
-        """DeepSpeed reports no gradient norm at stage 0; the gradients are whole and averaged here."""
-        squares = [p.grad.float().pow(2).sum() for p in self._model.parameters() if p.grad is not None]
-        return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
-
-
-def _deepspeed_settings(config: LearnerConfig, dtype: torch.dtype) -> dict[str, Any]:
-    return {
-        # Micro-batches are ours: gradient accumulation is steered by hand (see `Learner.update`).
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": 1,
-        "gradient_clipping": config.grad_clip,
-        "zero_optimization": {
-            "stage": config.zero_stage,
-            "stage3_gather_16bit_weights_on_model_save": True,
-        },
-        "zero_allow_untested_optimizer": True,
-        "bf16": {"enabled": dtype is torch.bfloat16},
-        "steps_per_print": 10**9,
-        "wall_clock_breakdown": False,
-    }
-
-
-def _zero3_context(settings: dict[str, Any]) -> Any:
-    from transformers.integrations import HfDeepSpeedConfig
-
-    return HfDeepSpeedConfig(settings)
-
 
 def _load(model: str, dtype: torch.dtype) -> Any:
     config = AutoConfig.from_pretrained(model)
     return AutoModelForCausalLM.from_pretrained(model, config=config, dtype=dtype, attn_implementation="sdpa")
-
-
-def _switch_dropout_off(model: torch.nn.Module) -> None:
-    """Dropout would make the learner's log-probs differ from the sampler's."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0  # type: ignore[assignment]
 
 
 def _pad_token(model: Any) -> int:

@@ -144,9 +144,20 @@ class ProbePrior(Axis):
 
 
 class CriticPrior(Axis):
-    """Token values of a critic that the learner trains (PPO)."""
+    """A critic of the policy's architecture, which the learner trains beside it (PPO, SPPO)."""
 
     type: Literal["critic"] = "critic"
+    level: Literal["token", "prompt"] = "token"
+    """`token`: a value for every state, fitted by squared error. `prompt`: one value per prompt, the sigmoid
+    of a head on its last token, fitted by cross-entropy (SPPO); rewards in [0, 1] only."""
+    lr: Positive = 1e-5
+    """Learning rate of the critic."""
+    mini_batches: Annotated[int, Field(ge=1)] = 1
+    """Updates of the critic per step."""
+    warmup_updates: Annotated[int, Field(ge=0)] = 0
+    """Steps that train the critic only; their rollouts are paid for."""
+    start: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Value of every state before any update, as a share of the reward range."""
 
 
 # ---- fusions ------------------------------------------------------------------------------------------

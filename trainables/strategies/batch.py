@@ -191,7 +191,7 @@ class Batch:
     features: Features | None = None
     values: tuple[FloatArray, ...] | None = None
     """Critic values of the states that each rollout's response tokens are drawn from: N arrays of shape
-    (T_n,); of shape (1,) where the critic reads the prompt only."""
+    (T_n,). The first is the prompt's, and all are where the critic reads the prompt only."""
 
     @property
     def rollouts(self) -> int:
@@ -224,7 +224,7 @@ class Scores:
     advantage_tokens: tuple[FloatArray, ...] | None = None
     """Per-token advantages, N arrays of shape (T_n,), where the estimator speaks per token."""
     value_targets: tuple[FloatArray, ...] | None = None
-    """Regression targets for a critic, N arrays of shape (T_n,)."""
+    """Regression targets for a critic, N arrays of shape (T_n,); NaN = none."""
     diagnostics: Mapping[str, float] = field(default_factory=dict)
     """Scalars for the log: mean baseline, mean prior, mean w, acceptance rate, uniform groups, ..."""
 
@@ -265,6 +265,8 @@ class CriticNeeds:
     lr: float = 1e-5
     mini_batches: int = 1
     """Optimizer updates of the critic per step."""
+    start: float = 0.5
+    """Value of every state before any update, in reward units; inside (0, 1) at level `prompt`."""
 
 
 @dataclass(frozen=True)

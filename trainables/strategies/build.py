@@ -26,6 +26,7 @@ from trainables.strategies.fusion.shrinkage import BetaCounts, Ebpo, JamesStein
 from trainables.strategies.fusion.tested import Tested
 from trainables.strategies.normalisers import BatchStd, GroupStd, NoNormaliser, Normaliser
 from trainables.strategies.priors.base import Prior
+from trainables.strategies.priors.critic import CriticPrior
 from trainables.strategies.priors.greedy import GreedyPrior
 from trainables.strategies.priors.none import NoPrior
 from trainables.strategies.priors.pool import PoolPrior
@@ -47,6 +48,7 @@ PRIORS: dict[str, type[Prior]] = {
     "pool": PoolPrior,
     "greedy": GreedyPrior,
     "probe": ProbePrior,
+    "critic": CriticPrior,
 }
 FUSIONS: dict[str, type[Fusion]] = {
     "group_mean": GroupMean,

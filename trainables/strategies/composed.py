@@ -24,13 +24,13 @@ from trainables.strategies.budget.base import Budget, Outlook, Progress
 from trainables.strategies.budget.fixed import Fixed
 from trainables.strategies.diagnostics import describe
 from trainables.strategies.estimators import Estimator, MonteCarlo
-from trainables.strategies.fusion.base import Fusion
+from trainables.strategies.fusion.base import Baseline, Fusion
 from trainables.strategies.fusion.group import GroupMean
 from trainables.strategies.groups import Groups
 from trainables.strategies.normalisers import NoNormaliser, Normaliser
 from trainables.strategies.priors.base import Prior
 from trainables.strategies.priors.none import NoPrior
-from trainables.strategies.scale import UNIT, Scale, check_batch, check_belief
+from trainables.strategies.scale import UNIT, Scale, check_batch, check_belief, verified_N
 
 NO_ROOM = Room(rollouts=0, rounds=0, step=0, total=0)
 
@@ -70,7 +70,7 @@ class Composed:
         check_batch(batch, self.scale)
         groups = Groups.of(batch, self.scale)
         belief = self._believe(batch, groups)
-        baseline = self.fusion.fuse(groups, belief)
+        baseline = _spoken(self.fusion.fuse(groups, belief), belief)
         shaped = groups.with_values(batch.reward_N)
         scored_N = baseline.scored_N
         shaping_N = _shaping(batch, groups, self.fusion)
@@ -81,9 +81,14 @@ class Composed:
         notes = describe(batch, groups, belief, baseline, advantage_N, self.budget.shortfall(progress))
         notes |= self.prior.figures(batch)
         if belief is None or belief.tokens is None or not _tokenwise(self.fusion):
-            return Scores(normalised_N, weight_N, diagnostics=notes)
-        reward_N = np.where(groups.mask_N, batch.reward_N, 0.0)
-        advantages, targets = self.estimator.tokens(reward_N, belief.tokens)
+            targets = self.prior.targets(batch)
+            return Scores(normalised_N, weight_N, value_targets=targets, diagnostics=notes)
+        advantages, targets = self.estimator.tokens(batch.reward_N, belief.tokens)
+        judged_N = verified_N(batch)
+        targets = tuple(
+            target if judged else np.full(len(target), np.nan)
+            for target, judged in zip(targets, judged_N, strict=True)
+        )
         advantages = self.normaliser.tokens(advantages, shaped, scored_N)
         return Scores(normalised_N, weight_N, advantages, targets, notes)
 
@@ -132,6 +137,13 @@ class Composed:
 
 def _reads(needs: Needs) -> bool:
     return needs.features is not None or needs.values is not None
+
+
+def _spoken(baseline: Baseline, belief: Belief | None) -> Baseline:
+    """Rollouts that the prior is silent about are not trained."""
+    if belief is None or belief.silent_N is None:
+        return baseline
+    return replace(baseline, scored_N=baseline.scored_N & ~belief.silent_N)
 
 
 def _tokenwise(fusion: Fusion) -> bool:

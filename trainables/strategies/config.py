@@ -35,7 +35,6 @@ NEEDS_PRIOR = ("prior_only", "tested", "beta", "ebpo", "james_stein")
 """Fusions that mix in a prior."""
 LEARNED = {
     "context": "an in-context value model (V0)",
-    "critic": "a token critic (PPO)",
 }
 """Priors whose learner is not built yet: they parse, and are refused when they are to run."""
 OWN_STATES = (
@@ -111,6 +110,7 @@ class StrategyConfig(BaseModel):
             _check_group(self)
             _check_prior(self)
             _check_probe(self)
+            _check_critic(self)
             _check_estimator(self)
         elif self.warmup is not None:
             raise ValueError("warmup: not available beside `custom`; wrap inside your own class")
@@ -343,6 +343,22 @@ def _check_probe(config: StrategyConfig) -> None:
                 f"budget: {config.budget.type!r} may leave a prompt with one rollout, which has no other one "
                 f"whose states the probe could read; start with at least 2, or set prior.states: prompt"
             )
+
+
+def _check_critic(config: StrategyConfig) -> None:
+    prior = config.prior
+    if not isinstance(prior, axes.CriticPrior) or prior.level == "token":
+        return
+    if config.reward_range != (0.0, 1.0):
+        low, high = config.reward_range
+        raise ValueError(
+            f"prior.level: 'prompt' is fitted by cross-entropy, which takes rewards in [0, 1], not in "
+            f"[{low:g}, {high:g}]; set level to token, or rewards to [0, 1]"
+        )
+    if config.estimator.type == "gae":
+        raise ValueError(
+            "prior.level: 'prompt' gives one value a prompt under estimator 'gae'; set it to token"
+        )
 
 
 def _check_estimator(config: StrategyConfig) -> None:

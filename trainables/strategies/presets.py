@@ -249,17 +249,53 @@ class Poise(Preset):
 
 
 class Ppo(Preset):
-    """PPO (arXiv 1707.06347) with a critic: GAE, discount 1, whitened over the batch's tokens."""
+    """PPO (arXiv 1707.06347) with a critic: GAE, discount 1, whitened over the batch's tokens.
+
+    Departs: the value loss is not clipped. The critic is a model of its own, started from the policy's.
+    """
 
     group_size: GroupSize = 1
     lam: float = Field(default=1.0, ge=0, le=1)
+    length_adaptive: float = Field(default=0.0, ge=0)
+    """VAPO's a in lambda = 1 - 1/(a T), limited to [0, 1]; 0 = `lam` for every length."""
+    critic_lr: Positive = 1e-5
+    critic_mini_batches: int = Field(default=1, ge=1)
+    warmup_updates: int = Field(default=0, ge=0)
+    """Steps that train the critic only."""
 
     def axes(self) -> Axes:
         return {
-            "prior": CriticPrior(),
+            "prior": CriticPrior(
+                lr=self.critic_lr, mini_batches=self.critic_mini_batches, warmup_updates=self.warmup_updates
+            ),
             "fusion": PriorOnly(),
             "budget": Fixed(group_size=self.group_size),
-            "estimator": Gae(lam=self.lam),
+            "estimator": Gae(lam=self.lam, length_adaptive=self.length_adaptive),
+            "normaliser": BatchStd(center=True),
+        }
+
+
+class Sppo(Preset):
+    """SPPO: a critic that sees the prompt only, V(x) = sigmoid(head(last prompt token)); A = r - V, whitened.
+
+    Departs: the critic is a model of its own, started from the policy's weights.
+    """
+
+    group_size: GroupSize = 1
+    critic_lr: Positive = 1e-5
+    critic_mini_batches: int = Field(default=1, ge=1)
+    warmup_updates: int = Field(default=0, ge=0)
+
+    def axes(self) -> Axes:
+        return {
+            "prior": CriticPrior(
+                level="prompt",
+                lr=self.critic_lr,
+                mini_batches=self.critic_mini_batches,
+                warmup_updates=self.warmup_updates,
+            ),
+            "fusion": PriorOnly(),
+            "budget": Fixed(group_size=self.group_size),
             "normaliser": BatchStd(center=True),
         }
 
@@ -336,6 +372,7 @@ PRESETS: dict[str, type[Preset]] = {
     "v0": V0,
     "poise": Poise,
     "ppo": Ppo,
+    "sppo": Sppo,
     "spo": Spo,
     "jspo": Jspo,
     "ebpo": EbpoPreset,

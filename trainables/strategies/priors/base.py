@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
-from trainables.strategies.batch import Batch, IntArray, Kind, Needs, Stats
+from trainables.strategies.batch import Batch, FloatArray, IntArray, Kind, Needs, Stats
 from trainables.strategies.belief import Belief
 
 
@@ -37,6 +37,10 @@ class Prior(ABC):
     def observe(self, batch: Batch, stats: Stats) -> None:
         """After the update: learn from the step."""
         return
+
+    def targets(self, batch: Batch) -> tuple[FloatArray, ...] | None:
+        """Value targets for the learner's critic, N arrays of shape (T_n,), NaN = none; None: no critic."""
+        return None
 
     def figures(self, batch: Batch) -> dict[str, float]:
         """Scalars for the log, beside those that every prior has (see `diagnostics`)."""

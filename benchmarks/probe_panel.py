@@ -1,0 +1,129 @@
+"""Priors side by side on the same rollouts of one training run: a strategy that trains with leave-one-out.
+
+`strategy: {custom: "benchmarks.probe_panel:Panel", params: {...}}` in a spec; `benchmarks.probe_table` reads
+its journals. Every prior sees what it would see as the trial's own prior, learns in `observe` only, and is scored
+on the step's rewards before that: out of sample, at equal rollouts. The critic is trained by the learner.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+
+from trainables.strategies.batch import (
+    Batch,
+    Decision,
+    FloatArray,
+    Needs,
+    Pool,
+    Requests,
+    Room,
+    Scores,
+    Stats,
+)
+from trainables.strategies.belief import Belief
+from trainables.strategies.build import build_strategy
+from trainables.strategies.config import parse_strategy
+from trainables.strategies.groups import Groups
+from trainables.strategies.priors.base import Prior
+from trainables.strategies.priors.critic import CriticPrior
+from trainables.strategies.priors.probe import ProbePrior
+from trainables.strategies.priors.strata import GlobalPrior, StrataPrior
+from trainables.strategies.priors.tracker import TrackerPrior
+from trainables.strategies.scale import UNIT
+
+
+class Panel:
+    """RLOO with `group_size` rollouts, and forecasts of each prior in its diagnostics: `<prior>_mae`, `_mse`
+    and `_pearson` against the rewards of the step."""
+
+    def __init__(
+        self, group_size: int = 4, level: Literal["token", "prompt"] = "token", critic_lr: float = 5e-5
+    ) -> None:
+        self.own = build_strategy(parse_strategy({"preset": "rloo", "group_size": group_size}))
+        self.priors: dict[str, Prior] = {
+            "probe": ProbePrior(survey=True),
+            "probe_all_columns": ProbePrior(survey=True, pca_prompt=0, pca_response=0, penalty=1000.0),
+            "probe_prompt": ProbePrior(survey=True, states="prompt"),
+            "probe_auto": ProbePrior(survey=True, layer="auto"),
+            "critic": CriticPrior(level=level, lr=critic_lr),
+            "tracker": TrackerPrior(),
+            "strata": StrataPrior(),
+            "global": GlobalPrior(),
+        }
+
+    def needs(self) -> Needs:
+        needs = self.own.needs()
+        for prior in self.priors.values():
+            needs = needs.union(prior.needs())
+        return needs
+
+    def select(self, pool: Pool, room: Room, wanted: int | None = None) -> Requests:
+        return self.own.select(pool, room, wanted)
+
+    def decide(self, batch: Batch, room: Room) -> Decision:
+        return self.own.decide(batch, room)
+
+    def score(self, batch: Batch) -> Scores:
+        scores = self.own.score(batch)
+        notes = dict(scores.diagnostics)
+        groups = Groups.of(batch, UNIT)
+        for name, belief_N in self._beliefs(batch, groups).items():
+            notes |= errors(name, belief_N, groups)
+        probe = self.priors["probe"]
+        notes |= {k: v for k, v in probe.figures(batch).items() if k.startswith("layer_")}
+        notes["probe_auto_layer"] = self.priors["probe_auto"].figures(batch)["probe_layer"]
+        return replace(scores, value_targets=self.priors["critic"].targets(batch), diagnostics=notes)
+
+    def observe(self, batch: Batch, stats: Stats) -> None:
+        self.own.observe(batch, stats)
+        for prior in self.priors.values():
+            prior.observe(batch, stats)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: prior.state_dict() for name, prior in self.priors.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, prior in self.priors.items():
+            prior.load_state_dict(state[name])
+
+    def _beliefs(self, batch: Batch, groups: Groups) -> dict[str, FloatArray]:
+        """Each belief about each rollout without anything of that rollout, (N,)."""
+        found = {}
+        for name, prior in self.priors.items():
+            belief = prior.predict(batch)
+            if belief is None:
+                raise TypeError(f"{name} has no opinion")
+            found[name] = belief.for_rollouts(groups, leave_one_out=True)
+            if name == "probe" and belief.mean_N is not None:
+                found["probe_one_other"] = next_of_group(belief.mean_N, groups)
+        if batch.values is not None:
+            last_N = np.clip([value_T[-1] for value_T in batch.values], 0.0, 1.0)
+            found["critic_last_token"] = Belief(mean_N=last_N).for_rollouts(groups, leave_one_out=True)
+        count_N, sum_N = groups.others()
+        found["others_mean"] = np.divide(sum_N, count_N, out=np.full(len(sum_N), np.nan), where=count_N > 0)
+        found["one_other"] = next_of_group(groups.value_N, groups)
+        return found
+
+
+def next_of_group(value_N: FloatArray, groups: Groups) -> FloatArray:
+    """The value of the next rollout of the same prompt, cyclically: what a group of two would read."""
+    next_N = np.full(len(value_N), np.nan)
+    for row in range(groups.prompts):
+        members = np.flatnonzero((groups.prompt_N == row) & groups.mask_N)
+        if len(members) > 1:
+            next_N[members] = value_N[np.roll(members, -1)]
+    return next_N
+
+
+def errors(name: str, belief_N: FloatArray, groups: Groups) -> dict[str, float]:
+    """Mean absolute error, mean squared error, Pearson r against the rewards."""
+    used_N = groups.mask_N & np.isfinite(belief_N)
+    belief, reward = belief_N[used_N], groups.value_N[used_N]
+    notes = {f"{name}_mae": float(np.abs(belief - reward).mean())}
+    notes[f"{name}_mse"] = float(np.square(belief - reward).mean())
+    if belief.std() > 1e-12 and reward.std() > 0:
+        notes[f"{name}_pearson"] = float(np.corrcoef(belief, reward)[0, 1])
+    return notes

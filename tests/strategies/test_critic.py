@@ -1,0 +1,113 @@
+"""The critic prior: values in, targets out, warm-up, levels. The critic itself is the learner's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.strategies.engine import FakeEngine, stats
+from trainables.strategies.batch import Batch
+from trainables.strategies.build import build_strategy
+from trainables.strategies.config import parse_strategy
+from trimtab.errors import SpecError, StrategyError
+
+RATE = np.random.default_rng(0).beta(1.2, 2.2, 96)
+
+
+def valued(strategy: Any, **changes: Any) -> Batch:
+    """A step's batch with values that rise along each response, some outside the reward range."""
+    batch = FakeEngine(RATE, np.zeros(96, np.int64), **changes).step(strategy)
+    rate_N = RATE[batch.prompt_id_P][batch.prompt_N]
+    values = tuple(np.linspace(v, 1.2, int(t)) for v, t in zip(rate_N, batch.length_N, strict=True))
+    return replace(batch, values=values)
+
+
+@pytest.mark.parametrize("name", ["ppo", "sppo"])
+def test_it_asks_the_learner_for_a_critic_and_gives_it_targets(name: str) -> None:
+    strategy = build_strategy(parse_strategy({"preset": name, "critic_lr": 3e-5}))
+    needs = strategy.needs().values
+    assert needs is not None
+    assert (needs.level, needs.lr, needs.start) == ("prompt" if name == "sppo" else "token", 3e-5, 0.5)
+    batch = valued(strategy, failure_rate=0.2)
+    scores = strategy.score(batch)
+    assert scores.value_targets is not None
+    for target_T, reward, verdict, length in zip(
+        scores.value_targets, batch.correct_N, batch.verdict_N, batch.length_N, strict=True
+    ):
+        assert len(target_T) == length
+        if verdict:
+            assert np.isnan(target_T).all()
+        else:
+            np.testing.assert_allclose(target_T, reward, atol=1e-12)
+
+
+def test_a_prompts_value_is_a_belief_that_any_fusion_may_use() -> None:
+    strategy = build_strategy(
+        parse_strategy(
+            {"prior": "critic", "fusion": "tested", "budget": {"type": "sequential", "k_min": 2, "k_max": 4}}
+        )
+    )
+    assert strategy.needs().at_decide
+    first = build_strategy(parse_strategy({"preset": "sppo", "group_size": 4, "normaliser": "none"}))
+    batch = valued(first)
+    advantage_N = first.score(batch).advantage_N
+    np.testing.assert_allclose(advantage_N, batch.reward_N - RATE[batch.prompt_id_P][batch.prompt_N])
+    targets = strategy.score(batch).value_targets
+    assert targets is not None
+    np.testing.assert_array_equal([t[0] for t in targets], batch.correct_N)
+
+
+@pytest.mark.parametrize("name", ["ppo", "sppo"])
+def test_warm_up_trains_the_critic_only(name: str) -> None:
+    strategy = build_strategy(parse_strategy({"preset": name, "warmup_updates": 2}))
+    trained = []
+    for step in range(4):
+        batch = valued(strategy)
+        scores = strategy.score(batch)
+        assert scores.value_targets is not None
+        assert all(np.isfinite(v) for v in scores.diagnostics.values())
+        trained.append(bool(scores.weight_N.any()))
+        twin = build_strategy(parse_strategy({"preset": name, "warmup_updates": 2}))
+        twin.load_state_dict(strategy.state_dict())
+        assert bool(twin.score(batch).weight_N.any()) == trained[-1]
+        strategy.observe(batch, stats(step))
+    assert trained == [False, False, True, True]
+
+
+def test_a_critic_learns_while_another_strategy_warms_up() -> None:
+    strategy = build_strategy(
+        parse_strategy(
+            {"preset": "ppo", "group_size": 4, "warmup": {"updates": 1, "strategy": {"preset": "rloo"}}}
+        )
+    )
+    batch = valued(strategy)
+    scores = strategy.score(batch)
+    assert scores.value_targets is not None
+    assert scores.advantage_tokens is None
+
+
+def test_length_adaptive_lambda_reaches_the_estimator() -> None:
+    strategy = build_strategy(
+        parse_strategy({"preset": "ppo", "length_adaptive": 0.05, "normaliser": "none"})
+    )
+    batch = valued(strategy)
+    scores = strategy.score(batch)
+    assert scores.advantage_tokens is not None
+    # Responses are shorter than 20 tokens, so lambda is 0: A_t is the one-step difference.
+    row = int(batch.length_N.argmax())
+    values = np.clip(batch.values[row], 0, 1)  # type: ignore[index]
+    np.testing.assert_allclose(scores.advantage_tokens[row][:-1], np.diff(values), atol=1e-12)
+
+
+def test_bad_input() -> None:
+    with pytest.raises(SpecError, match=r"prior\.level: 'prompt' is fitted by cross-entropy.*\[-1, 1\]"):
+        parse_strategy({"preset": "sppo", "reward_range": [-1, 1]})
+    with pytest.raises(SpecError, match=r"prior\.level: 'prompt'.*'gae'"):
+        parse_strategy({"preset": "sppo", "estimator": "gae"})
+    strategy = build_strategy(parse_strategy("ppo"))
+    batch = FakeEngine(RATE, np.zeros(96, np.int64)).step(strategy)
+    with pytest.raises(StrategyError, match="has none"):
+        strategy.score(batch)

@@ -1,0 +1,152 @@
+"""The critic: a second model of the policy's architecture with a value head, in a DeepSpeed engine. torch.
+
+A service of the learner: strategies see values and return targets. Methods are collective, as the learner's.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+from transformers import AutoModel
+
+from trainables.config import LearnerConfig
+from trainables.learner.engine import dtype_of, gradient_norm, loading, rank_parts, start_engine
+from trainables.learner.tokens import Float32, Padded, TokenBatch, ragged_index
+from trainables.learner.value_batch import ValueBatch, ValueStats
+from trainables.strategies.batch import CriticNeeds
+from trimtab.errors import DivergedError, ModelError
+
+
+class ValueModel(torch.nn.Module):
+    """A decoder without its output layer, and one number per position."""
+
+    def __init__(self, backbone: torch.nn.Module, start: float, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.backbone = backbone
+        width = int(backbone.config.get_text_config().hidden_size)  # type: ignore[operator, union-attr]
+        self.head = torch.nn.Linear(width, 1, dtype=dtype)
+        # Every state is worth `start` at first: no random opinion for the policy to follow.
+        torch.nn.init.zeros_(self.head.weight)
+        torch.nn.init.constant_(self.head.bias, start)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """(B, S) raw outputs."""
+        hidden_BSF = self.backbone(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=(attention_mask.cumsum(dim=1) - 1).clamp(min=0),
+            use_cache=False,
+        ).last_hidden_state
+        raw: torch.Tensor = self.head(hidden_BSF).squeeze(-1).float()
+        return raw
+
+
+@dataclass
+class Critic:
+    """One rank's share of the critic. Shares ZeRO stage, micro-batches and clipping with the learner."""
+
+    needs: CriticNeeds
+    config: LearnerConfig
+    pad_token: int
+    rank: int
+    world_size: int
+    device: torch.device
+    _engine: Any = field(default=None, init=False)
+    _model: Any = field(default=None, init=False)
+
+    def start(self, model: str) -> None:
+        """Load the base weights afresh; the head is new."""
+        dtype = dtype_of(self.config, self.device)
+        with loading(self.config, dtype):
+            backbone = AutoModel.from_pretrained(model, dtype=dtype, attn_implementation="sdpa")
+        bias = self.needs.start
+        if self.needs.level == "prompt":
+            bias = math.log(bias / (1.0 - bias))
+        self._model = ValueModel(backbone, bias, dtype)
+        self._engine = start_engine(self._model, self.config, dtype, self.needs.lr)
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.destroy()
+        self._engine = self._model = None
+        gc.collect()
+
+    @torch.no_grad()
+    def values(self, batch: TokenBatch) -> Float32:
+        """Value of the state that each response token is drawn from, (M,), in the batch's order.
+
+        At level `prompt` all tokens of a response carry the value of its prompt.
+        """
+        value_M = np.zeros(batch.response_tokens, dtype=np.float32)
+        for part in self._parts(batch):
+            raw_BT = self._raw(part)
+            if self.needs.level == "prompt":
+                raw_BT = raw_BT[:, :1].sigmoid().expand_as(raw_BT)
+            index = ragged_index(batch.response_length_N, part.row_B[part.row_B >= 0])
+            value_M[index] = raw_BT.cpu().numpy()[part.response_mask_BT]
+        return value_M
+
+    def update(self, batch: ValueBatch) -> ValueStats:
+        """One optimizer update towards the targets. Raises DivergedError on a gradient that is not finite."""
+        engine, total = self._engine, 0.0
+        parts = list(self._parts(batch.tokens))
+        for number, part in enumerate(parts):
+            engine.set_gradient_accumulation_boundary(number == len(parts) - 1)
+            loss = self._loss(batch, part, self._raw(part)) / batch.denominator
+            # DeepSpeed averages over ranks; the denominator is the whole mini-batch's.
+            engine.backward(loss * self.world_size)
+            total += float(loss.detach())
+        before = gradient_norm(engine, self._model, self.config.zero_stage)
+        engine.step()
+        norm = float(before if before is not None else engine.get_global_grad_norm())
+        if not math.isfinite(norm):
+            raise DivergedError(
+                f"critic: the gradient norm is {norm}; lower strategy.prior.lr (now {self.needs.lr})"
+            )
+        return ValueStats(loss=total, gradient_norm=norm)
+
+    def save(self, folder: Path) -> None:
+        self._engine.save_checkpoint(str(folder / "critic"), tag="state")
+
+    def load(self, folder: Path) -> None:
+        path, _ = self._engine.load_checkpoint(str(folder / "critic"), tag="state")
+        if path is None:
+            raise ModelError(f"checkpoint {folder}: holds no critic; delete it to start afresh")
+
+    # -- internals ---------------------------------------------------------------------------------
+
+    def _parts(self, batch: TokenBatch) -> Any:
+        return rank_parts(batch, self.config.micro_batch_tokens, self.pad_token, self.world_size, self.device)
+
+    def _raw(self, part: Padded) -> torch.Tensor:
+        """Raw outputs at the positions that predict the response's tokens, (B, T)."""
+        longest = part.response_mask_BT.shape[1]
+        token_BS = torch.from_numpy(part.token_BS).to(self.device)
+        mask_BS = torch.from_numpy(part.mask_BS).to(self.device)
+        raw_BS: torch.Tensor = self._engine(input_ids=token_BS, attention_mask=mask_BS)
+        return raw_BS[:, -longest - 1 : -1]
+
+    def _loss(self, batch: ValueBatch, part: Padded, raw_BT: torch.Tensor) -> torch.Tensor:
+        """Sum over the positions with a target; zero with a graph where there is none."""
+        index = ragged_index(batch.tokens.response_length_N, part.row_B[part.row_B >= 0])
+        target = np.full(part.response_mask_BT.shape, np.nan, dtype=np.float32)
+        # A filler's mask is empty, and so is its index.
+        target[part.response_mask_BT] = batch.target_M[index]
+        target_BT = torch.from_numpy(target).to(self.device)
+        if self.needs.level == "prompt":
+            # All tokens of a response repeat the target of its prompt.
+            raw_BT, target_BT = raw_BT[:, :1], target_BT[:, :1]
+        known_BT = target_BT.isfinite()
+        target_BT = target_BT.nan_to_num()
+        if self.needs.level == "prompt":
+            loss_BT = functional.binary_cross_entropy_with_logits(raw_BT, target_BT, reduction="none")
+        else:
+            loss_BT = 0.5 * (raw_BT - target_BT).square()
+        return (loss_BT * known_BT).sum()

@@ -1,0 +1,102 @@
+"""What the policy's and the critic's engines share: settings, loading, micro-batches. torch, DeepSpeed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import deepspeed
+import torch
+import torch.distributed as dist
+
+from trainables.config import LearnerConfig
+from trainables.learner.extensions import skip_shm_extension
+from trainables.learner.tokens import Padded, TokenBatch, filler, micro_batches
+
+
+def dtype_of(config: LearnerConfig, device: torch.device) -> torch.dtype:
+    """What parameters are computed in."""
+    if config.dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
+
+
+@contextmanager
+def loading(config: LearnerConfig, dtype: torch.dtype) -> Iterator[None]:
+    """Wraps `from_pretrained`: stage 3 shards parameters while they are built, and transformers must know."""
+    skip_shm_extension()
+    if config.zero_stage < 3:
+        yield
+        return
+    from transformers.integrations import HfDeepSpeedConfig
+
+    # transformers holds it by a weak reference, for as long as this frame lives.
+    sharding = HfDeepSpeedConfig(deepspeed_settings(config, dtype))
+    yield
+    del sharding
+
+
+def start_engine(model: torch.nn.Module, config: LearnerConfig, dtype: torch.dtype, lr: float) -> Any:
+    """A DeepSpeed engine with AdamW around a loaded model; dropout is off."""
+    model.train()
+    _switch_dropout_off(model)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=lr, betas=config.betas, weight_decay=config.weight_decay)
+    engine, *_ = deepspeed.initialize(
+        model=model,
+        optimizer=optimizer,
+        config=deepspeed_settings(config, dtype),
+        dist_init_required=False,
+    )
+    return engine
+
+
+def rank_parts(
+    batch: TokenBatch, budget: int, pad_token: int, world_size: int, device: torch.device
+) -> Iterator[Padded]:
+    """This rank's micro-batches, filled up so that every rank runs the same number."""
+    parts = list(micro_batches(batch, budget, pad_token))
+    wanted = len(parts)
+    if world_size > 1:
+        count = torch.tensor(wanted, device=device)
+        dist.all_reduce(count, op=dist.ReduceOp.MAX)
+        wanted = int(count)
+    yield from parts
+    for _ in range(wanted - len(parts)):
+        yield filler(pad_token)
+
+
+def gradient_norm(engine: Any, model: torch.nn.Module, stage: int) -> float | None:
+    """The norm before `engine.step()` at stage 0, for which DeepSpeed reports none; None at other stages."""
+    if stage > 0:
+        return None
+    # Gradients are whole and averaged here.
+    squares = [p.grad.float().pow(2).sum() for p in model.parameters() if p.grad is not None]
+    return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+
+
+def deepspeed_settings(config: LearnerConfig, dtype: torch.dtype) -> dict[str, Any]:
+    return {
+        # Micro-batches are ours: gradient accumulation is steered by hand (see `Learner.update`).
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": config.grad_clip,
+        "zero_optimization": {
+            "stage": config.zero_stage,
+            "stage3_gather_16bit_weights_on_model_save": True,
+        },
+        "zero_allow_untested_optimizer": True,
+        "bf16": {"enabled": dtype is torch.bfloat16},
+        "steps_per_print": 10**9,
+        "wall_clock_breakdown": False,
+    }
+
+
+def _switch_dropout_off(model: torch.nn.Module) -> None:
+    """Dropout would make the learner's log-probs differ from the sampler's."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0  # type: ignore[assignment]

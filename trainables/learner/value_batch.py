@@ -1,0 +1,41 @@
+"""What the loop hands to the critic and gets back. NumPy only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from trainables.learner.tokens import Float32, Int32, TokenBatch, take_ragged
+
+
+@dataclass(frozen=True)
+class ValueBatch:
+    """Rollouts and the values that their states should have."""
+
+    tokens: TokenBatch
+    target_M: Float32
+    """Target of the state that each response token is drawn from; NaN = none."""
+    denominator: float
+    """What the sum of the losses is divided by; the same on every rank."""
+
+    def take(self, rows: npt.NDArray[np.int64]) -> ValueBatch:
+        target_M = take_ragged(self.target_M, self.tokens.response_length_N, rows)
+        return ValueBatch(self.tokens.take(rows), target_M, self.denominator)
+
+
+def positions(target_M: Float32, length_N: Int32, level: Literal["token", "prompt"]) -> float:
+    """Positions that have a target and are fitted: every token's, or each rollout's first. At least 1."""
+    first_N = np.cumsum(length_N) - length_N
+    fitted = target_M if level == "token" else target_M[first_N]
+    return float(max(1, int(np.isfinite(fitted).sum())))
+
+
+@dataclass(frozen=True)
+class ValueStats:
+    """One update of the critic."""
+
+    loss: float
+    gradient_norm: float

@@ -1,0 +1,69 @@
+"""Values of a critic that the learner trains: per token (PPO, arXiv 1707.06347) or per prompt (SPPO)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from trainables.strategies.batch import Batch, CriticNeeds, FloatArray, Needs, Stats
+from trainables.strategies.belief import Belief
+from trainables.strategies.priors.base import Prior
+from trainables.strategies.scale import UNIT, Scale, verified_N
+from trimtab.errors import StrategyError
+
+
+@dataclass
+class CriticPrior(Prior):
+    """Believes the critic, clipped to the reward range. A state's value does not depend on the token drawn
+    from it, so reading a rollout's own values is unbiased.
+
+    While `warmup_updates` steps train the critic alone it is silent, and nothing is trained under it.
+    """
+
+    level: Literal["token", "prompt"] = "token"
+    lr: float = 1e-5
+    mini_batches: int = 1
+    warmup_updates: int = 0
+    start: float = 0.5
+    scale: Scale = UNIT
+    seen: int = 0
+    """Steps observed."""
+
+    def needs(self) -> Needs:
+        start = float(self.scale.low + self.scale.width * self.start)
+        return Needs(values=CriticNeeds(self.level, self.lr, self.mini_batches, start))
+
+    def predict(self, batch: Batch) -> Belief:
+        low, high = self.scale.low, self.scale.high
+        values = tuple(np.clip(value_T, low, high) for value_T in _required(batch))
+        warming = self.seen < self.warmup_updates
+        silent_N = np.ones(batch.rollouts, np.bool_) if warming else None
+        if self.level == "token":
+            return Belief(tokens=values, silent_N=silent_N)
+        mean_P = np.zeros(batch.prompts)
+        mean_P[batch.prompt_N] = [value_T[0] for value_T in values]
+        return Belief(mean_P=mean_P, silent_N=silent_N)
+
+    def targets(self, batch: Batch) -> tuple[FloatArray, ...]:
+        """The rollout's reward for each of its states; no target where the verifier failed."""
+        reward_N = np.where(verified_N(batch), batch.correct_N, np.nan)
+        return tuple(
+            np.full(len(value_T), reward) for value_T, reward in zip(_required(batch), reward_N, strict=True)
+        )
+
+    def observe(self, batch: Batch, stats: Stats) -> None:
+        self.seen += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seen": self.seen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.seen = int(state["seen"])
+
+
+def _required(batch: Batch) -> tuple[FloatArray, ...]:
+    if batch.values is None:
+        raise StrategyError("strategy.prior: 'critic' reads values, and this batch has none")
+    return batch.values
