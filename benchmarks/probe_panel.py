@@ -1,8 +1,8 @@
 """Priors side by side on the same rollouts of one training run: a strategy that trains with leave-one-out.
 
 `strategy: {custom: "benchmarks.probe_panel:Panel", params: {...}}` in a spec; `benchmarks.probe_table` reads
-its journals. Every prior sees what it would see as the trial's own prior, learns in `observe` only, and is scored
-on the step's rewards before that: out of sample, at equal rollouts. The critic is trained by the learner.
+its journals. Every prior sees what it would see as the trial's own prior, learns in `observe` only, and is
+scored on the step's rewards before that: out of sample, at equal rollouts. The learner trains the critic.
 """
 
 from __future__ import annotations
