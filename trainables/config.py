@@ -9,7 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from trainables.models.shape import model_shape
 from trainables.strategies.config import StrategyConfig, parse_strategy
+from trainables.strategies.suits import depth_error
 
 Positive = Annotated[int, Field(ge=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -158,6 +160,9 @@ class TrialConfig(Strict):
         missing = self.strategy.missing()
         if missing:
             raise ValueError(f"strategy: {missing}")
+        shape = model_shape(self.model)
+        if shape and (problem := depth_error(self.strategy, shape.layers)):
+            raise ValueError(problem)
         least = self.strategy.min_rollouts()
         if least > self.rollouts_per_step:
             raise ValueError(

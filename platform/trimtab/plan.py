@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from trainables.models.shape import model_shape
+from trainables.strategies.suits import warnings
 from trimtab.errors import PlanError
 from trimtab.gpu_memory import GpuMemory, describe, estimate
 from trimtab.spec import SweepSpec
@@ -76,6 +78,8 @@ class Plan:
     """Estimate for one GPU; None without GPUs, or where the model's shape is not known."""
     places: tuple[str, ...] = ()
     """Slot -> which of its processes go to which node; empty where the nodes are not told apart."""
+    warnings: tuple[str, ...] = ()
+    """What can run and will work badly."""
 
     @property
     def runs(self) -> int:
@@ -125,6 +129,7 @@ def make_plan(
         gpus=gpus,
         memory_bytes=memory_bytes,
         gpu_memory=estimate(config, slots, gpu_memory_bytes),
+        warnings=tuple(_warnings(spec)),
     )
 
 
@@ -138,6 +143,17 @@ def summary(plan: Plan) -> dict[str, Any]:
         "slot_cpus": plan.slot.cpus,
         "slot_gpus": plan.slot.gpus,
     }
+
+
+def _warnings(spec: SweepSpec) -> list[str]:
+    """What the strategies will find hard on this model, each said once."""
+    reference = spec.reference_config()
+    shape = model_shape(reference.model)
+    if shape is None:
+        return []
+    configs = [reference, *(spec.config_of(candidate, {}) for candidate in spec.candidates)]
+    found = [line for config in configs for line in warnings(config.strategy, shape.width)]
+    return list(dict.fromkeys(found))
 
 
 def _check_tensor_parallel(engine_gpus: float, tensor_parallel: int) -> None:
@@ -228,6 +244,8 @@ def render(plan: Plan) -> RenderableType:
         f"{plan.cpus:g} CPU, {plan.gpus:g} GPU, {plan.memory_bytes / GB:.1f} GB "
         f"({HEAD_BYTES / GB:.1f} kept for the driver and Ray)",
     )
+    for line in plan.warnings:
+        table.add_row("warning", line)
     return table
 
 

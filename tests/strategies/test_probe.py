@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.probe_level import expected_rate, rejection_rate
 from benchmarks.strategies import ACTIONS, TYPES, Bandit
 from benchmarks.strategies_sim import play
 from tests.strategies.engine import FakeEngine, states, stats
@@ -24,6 +25,7 @@ from trainables.strategies.fusion.prior_only import PriorOnly
 from trainables.strategies.priors.probe import ProbePrior
 from trainables.strategies.priors.probe_buffer import Rows, rows_of
 from trainables.strategies.scale import UNIT, Scale
+from trainables.strategies.suits import warnings
 from trimtab.errors import DivergedError, SpecError
 
 RATE = np.random.default_rng(0).beta(1.2, 2.2, 96)
@@ -349,22 +351,13 @@ def test_cross_rollout_baselines_are_unbiased_and_same_rollout_ones_are_not():
 
 def test_states_of_the_group_itself_make_the_test_conservative():
     """The prior is read from the rollouts whose mean it is tested against, so both move together."""
-    rejected = {own: rejection_rate(own) for own in (True, False)}
-    assert rejected[True] < rejected[False] - 0.02
-
-
-def rejection_rate(own: bool, prompts: int = 60_000, k: int = 4) -> float:
-    """Share of prompts where a probe that is right on average is rejected; `own`: it reads the same group."""
-    from trainables.strategies.fusion.tested import excess, threshold
-
-    rng = np.random.default_rng(3)
-    p = np.full(prompts, 0.5)
-    correct = rng.random((prompts, k)) < p[:, None]
-    # What a state knows of its own rollout: half of the deviation of its reward.
-    other = correct if own else rng.random((prompts, k)) < p[:, None]
-    prior = (p[:, None] + 0.5 * (other - p[:, None])).mean(axis=1)
-    delta2 = excess(correct.mean(axis=1) - prior, np.full(prompts, 0.25 / k), threshold(0.31731050786))
-    return float((delta2 > 0).mean())
+    alpha = 0.31731050786
+    assert rejection_rate(0.0, own=True) == pytest.approx(alpha, abs=0.02)
+    for known in (0.25, 0.5):
+        assert rejection_rate(known, own=True) == pytest.approx(expected_rate(known, own=True), abs=0.02)
+        assert rejection_rate(known, own=True) < alpha - 0.05
+        assert rejection_rate(known, own=False) == pytest.approx(expected_rate(known, own=False), abs=0.02)
+        assert rejection_rate(known, own=False) > alpha
 
 
 def test_the_pass_is_asked_for_once_per_round_under_a_sequential_budget():
@@ -384,3 +377,62 @@ def test_states_helper_agrees_over_rounds():
     batch = engine.step(strategy)
     again = states(RATE[batch.prompt_id_P][batch.prompt_N], batch)
     np.testing.assert_array_equal(batch.features.prompt_NF, again.prompt_NF)
+
+
+# ---- before anything starts ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "field"),
+    [
+        ({"preset": "poise", "window": 0}, "window"),
+        ({"preset": "poise", "depth": 0.0}, "depth"),
+        ({"preset": "poise", "depth": 1.1}, "depth"),
+        ({"preset": "poise", "layer": -1}, "layer"),
+        ({"preset": "poise", "layer": "best"}, "layer"),
+        ({"preset": "poise", "buffer": 0}, "buffer"),
+        ({"preset": "poise", "penalty": 0}, "penalty"),
+        ({"preset": "poise", "layer": "auto", "depth": 0.3}, "depth"),
+    ],
+)
+def test_bad_settings_name_the_field(written: dict[str, Any], field: str):
+    with pytest.raises(SpecError, match=field):
+        parse_strategy(written)
+
+
+def test_a_layer_beyond_the_depth_is_refused_when_a_trial_is_described(tmp_path):
+    from trainables.config import TrialConfig
+
+    with pytest.raises(ValueError, match=r"layer: 4 is beyond the model's depth: it has 4 decoder blocks"):
+        TrialConfig(strategy={"preset": "poise", "layer": 4})  # type: ignore[arg-type]
+    (tmp_path / "config.json").write_text(json.dumps({"n_layer": 12, "n_embd": 64}))
+    with pytest.raises(ValueError, match="0 to 11"):
+        TrialConfig(model=str(tmp_path), strategy={"preset": "poise", "layer": 12})  # type: ignore[arg-type]
+    assert TrialConfig(model=str(tmp_path), strategy={"preset": "poise", "layer": 11})  # type: ignore[arg-type]
+    assert TrialConfig(model="owner/unknown", strategy={"preset": "poise", "layer": 30})  # type: ignore[arg-type]
+
+
+def test_more_features_than_rows_are_warned_of_unless_something_shrinks_them():
+    def warned(**changes: Any) -> list[str]:
+        whole = {"preset": "poise", "buffer": 64, "pca_prompt": 0, "pca_response": 0, **changes}
+        return warnings(parse_strategy(whole), 128)
+
+    assert "64 rows for 259 features" in warned(model="mlp")[0]
+    assert "penalty 0.01" in warned(penalty=0.01)[0]
+    assert (
+        warned()
+        == warned(model="mlp", pca_prompt=8, pca_response=8)
+        == warned(model="mlp", buffer=4096)
+        == []
+    )
+    assert warnings(parse_strategy("dapo"), 128) == []
+
+
+def test_the_plan_shows_the_warning():
+    from trimtab.plan import make_plan
+    from trimtab.spec import parse_spec
+
+    probe = {"preset": "poise", "buffer": 64, "model": "mlp", "pca_prompt": 0, "pca_response": 0}
+    spec = parse_spec({"name": "x", "reference": {"strategy": "dapo"}, "candidates": [{"strategy": probe}]})
+    (line,) = make_plan(spec, 2.0, 0, 16 * 10**9).warnings
+    assert "259 features" in line

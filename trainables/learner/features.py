@@ -19,6 +19,7 @@ import torch
 
 from trainables.learner.tokens import Float32, Int32, Padded, TokenBatch
 from trainables.strategies.batch import FeatureNeeds, Features
+from trainables.strategies.suits import layer_error
 from trimtab.errors import ModelError, StrategyError
 
 HALF_MAX = float(torch.finfo(torch.float16).max)
@@ -48,11 +49,9 @@ def block_of(needs: FeatureNeeds, layers: int) -> int:
     """The decoder block, from 0, that a strategy asks for in a model of `layers` blocks."""
     if needs.layer is None:
         return min(layers - 1, int(needs.depth * layers))
-    if not 0 <= needs.layer < layers:
-        raise StrategyError(
-            f"strategy.prior.layer: {needs.layer} is beyond the model's depth: it has {layers} decoder "
-            f"blocks, 0 to {layers - 1}; lower layer, or give a relative depth in (0, 1]"
-        )
+    problem = layer_error(needs.layer, layers)
+    if problem is not None:
+        raise StrategyError(problem)
     return needs.layer
 
 
