@@ -229,3 +229,16 @@ def test_what_could_not_be_sent_is_said(journal) -> None:
     assert len(left) == 1
     assert uri in left[0]
     assert "1 runs" in left[0] or "of 1 run" in left[0]
+
+
+def test_layers_are_an_artifact_of_their_run(journal, store_uri) -> None:
+    journal.start("a")
+    spent = {"step": 1, "rollouts": 128, "tokens": 500, "seconds": 1.0}
+    metrics = {"strategy/layer_mae/00": 0.2, "strategy/layer_mae/01": 0.3}
+    journal.event("a", "step", seed=0, **spent, metrics=metrics)
+    journal.run("a", 0, CURVE)
+    journal.finish("a")
+    track(journal, store_uri)
+    (run,) = children(store_uri)
+    page = connect(store_uri).download_artifacts(run.info.run_id, "layers.html")
+    assert "layer 1, step 1: 0.3000" in Path(page).read_text()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from trimtab.spec import SweepSpec, dump_spec
 from trimtab.tracking import names
 from trimtab.tracking.store import connect, ensure_experiment
-from trimtab.tracking.translate import CloseRun, Key, LogPoints, OpenRun, Operation
+from trimtab.tracking.translate import CloseRun, Key, LogPoints, LogText, OpenRun, Operation
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -77,6 +77,8 @@ class Sender:
             return  # the store refused to open this run, which is reported once, there
         elif isinstance(operation, LogPoints):
             self._log(operation)
+        elif isinstance(operation, LogText):
+            self._connected().log_text(self._runs[operation.key], operation.text, operation.path)
         elif operation.key not in self._complete:
             self._close(operation)
 

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from trimtab.curves import ReferenceCurve
 from trimtab.records import Event, Status
 from trimtab.tracking import names
+from trimtab.tracking.heatmap import LayerCurves
 
 MAX_METRICS = 1000
 """MLflow's limit of one `log_batch`; at 250 characters a key it stays under its 1 MB as well."""
@@ -57,7 +58,15 @@ class CloseRun:
     traceback: str | None
 
 
-Operation: TypeAlias = OpenRun | LogPoints | CloseRun
+@dataclass(frozen=True)
+class LogText:
+    key: Key
+    path: str
+    """Name of the artifact."""
+    text: str
+
+
+Operation: TypeAlias = OpenRun | LogPoints | LogText | CloseRun
 
 
 @dataclass
@@ -82,6 +91,7 @@ class Translator:
         """Candidates' evaluations seen before the reference was complete."""
         self._trials: dict[str, _Trial] = {}
         self._points: dict[Key, list[Point]] = {}
+        self._layers: dict[Key, LayerCurves] = {}
         self._operations: list[Operation] = []
 
     def feed(self, events: Iterable[Event]) -> list[Operation]:
@@ -153,6 +163,8 @@ class Translator:
         metrics = event.get("metrics", {})
         for name, value in metrics.items():
             self._point(key, name if "/" in name else f"train/{name}", value, event, event["step"])
+            if isinstance(value, int | float):
+                self._layers.setdefault(key, LayerCurves()).add(name, event["step"], value)
         self._compute(key, event)
         if "reward" in metrics:
             self._by_compute(key, "reward", metrics["reward"], event)
@@ -214,6 +226,9 @@ class Translator:
         self, key: Key, status: Status, time_ms: int, tags: Mapping[str, str], trace: str | None
     ) -> None:
         self._flush(key)
+        page = self._layers.pop(key, LayerCurves()).page()
+        if page is not None:
+            self._operations.append(LogText(key, "layers.html", page))
         trial = self._trials[key[0]]
         trial.open.discard(key[1])
         trial.closed.add(key[1])
