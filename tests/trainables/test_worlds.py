@@ -51,6 +51,29 @@ def test_zero_3_on_two_workers_saves_a_whole_model(bench, tmp_path):
     assert all(p.isfinite().all() for p in model.parameters())
 
 
+def test_probe_and_critic_see_the_same_on_two_workers_with_zero_3(bench, tmp_path):
+    """States and values are gathered from the ranks that own the rollouts, in order."""
+    read = {
+        "strategy/prior_mae": {"preset": "poise", "group_size": 4, "warmup_updates": 1, "survey": True},
+        "critic_loss": {"preset": "ppo", "critic_lr": 1e-3},
+    }
+
+    def figures(where, name: str, strategy: dict[str, Any]) -> list[float]:
+        events = where.run(where.config(steps=3, strategy=strategy), [0])
+        assert events[-1]["outcome"] == "finished", events[-1]["error"]
+        return [e["metrics"][name] for e in events if e["event"] == "step" and name in e["metrics"]]
+
+    learner = LearnerConfig(lr=1e-4, workers=2, zero_stage=3)
+    world = start_bench(tmp_path, bench.model, learner, EngineConfig(max_model_len=320))
+    try:
+        found = {name: figures(world, name, strategy) for name, strategy in read.items()}
+    finally:
+        world.slots.close(60)
+    for name, strategy in read.items():
+        assert len(found[name]) >= 2
+        assert found[name] == pytest.approx(figures(bench, name, strategy), rel=0.02), name
+
+
 def test_tied_embeddings_are_refused_by_the_parity_probe_and_not_silently_wrong(bench, tmp_path, tiny_model):
     """vLLM on CPUs cannot reload them (stack.md); the transformers engine trains them."""
     import torch
