@@ -7,6 +7,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from slot_bench import Bench, start_bench
@@ -40,6 +41,24 @@ def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         )
         yield
         ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def group() -> Iterator[Any]:
+    """A learner of one rank in this process."""
+    import torch
+    import torch.distributed as dist
+
+    # What Ray Train sets for its workers.
+    os.environ.update(DS_ACCELERATOR="cpu", RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    from trainables.learner.group import LearnerGroup
+    from trainables.learner.worker import Learner
+
+    group = LearnerGroup(Learner(0, 1, torch.device("cpu")))
+    yield group
+    group.close()
+    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="session")

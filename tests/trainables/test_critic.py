@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +13,6 @@ from trainables.learner.tokens import TokenBatch
 from trainables.learner.value_batch import ValueBatch, positions
 from trainables.strategies.batch import CriticNeeds
 from trimtab.errors import StrategyError
-
-
-@pytest.fixture(scope="module")
-def group() -> Iterator[Any]:
-    """A learner of one rank in this process."""
-    import torch
-    import torch.distributed as dist
-
-    os.environ.update(DS_ACCELERATOR="cpu", RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    from trainables.learner.group import LearnerGroup
-    from trainables.learner.worker import Learner
-
-    group = LearnerGroup(Learner(0, 1, torch.device("cpu")))
-    yield group
-    group.close()
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")

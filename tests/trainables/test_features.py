@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,23 +36,6 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp(request.param)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return folder
-
-
-@pytest.fixture(scope="module")
-def group() -> Iterator[Any]:
-    """A learner of one rank in this process."""
-    import torch
-    import torch.distributed as dist
-
-    os.environ.update(DS_ACCELERATOR="cpu", RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    from trainables.learner.group import LearnerGroup
-    from trainables.learner.worker import Learner
-
-    group = LearnerGroup(Learner(0, 1, torch.device("cpu")))
-    yield group
-    group.close()
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
