@@ -17,13 +17,14 @@ from trainables.strategies.budget.sequential import Sequential
 from trainables.strategies.budget.two_phase import TwoPhase
 from trainables.strategies.budget.weighted import Weighted
 from trainables.strategies.composed import Composed
-from trainables.strategies.config import OWN_STATES, StrategyConfig
+from trainables.strategies.config import StrategyConfig
 from trainables.strategies.estimators import Estimator, Gae, MonteCarlo
 from trainables.strategies.fusion.base import Fusion
 from trainables.strategies.fusion.group import GroupMean, LeaveOneOut, LengthWeighted
 from trainables.strategies.fusion.prior_only import PriorOnly
 from trainables.strategies.fusion.shrinkage import BetaCounts, Ebpo, JamesStein
 from trainables.strategies.fusion.tested import Tested
+from trainables.strategies.learned import OWN_STATES
 from trainables.strategies.normalisers import BatchStd, GroupStd, NoNormaliser, Normaliser
 from trainables.strategies.priors.base import Prior
 from trainables.strategies.priors.critic import CriticPrior

@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from trainables.strategies import axes
+from trainables.strategies.learned import check_critic, check_probe
 from trainables.strategies.presets import PRESETS, Preset
 from trainables.strategies.wording import did_you_mean, rule
 from trimtab.errors import SpecError
@@ -37,10 +38,6 @@ LEARNED = {
     "context": "an in-context value model (V0)",
 }
 """Priors whose learner is not built yet: they parse, and are refused when they are to run."""
-OWN_STATES = (
-    "lets the probe read the states of the very rollout that it is a baseline for: they depend on the "
-    "rollout's own tokens, so the gradient would be biased"
-)
 FORESIGHT = ("strata", "global", "tracker", "context", "custom")
 """Priors that speak before anything is sampled; `allocated` and `weighted` budgets choose by them."""
 
@@ -109,8 +106,8 @@ class StrategyConfig(BaseModel):
             _check_range(self.reward_range)
             _check_group(self)
             _check_prior(self)
-            _check_probe(self)
-            _check_critic(self)
+            check_probe(self.prior, self.fusion, self.budget.type, smallest_group(self.budget))
+            check_critic(self.prior, self.estimator, self.reward_range)
             _check_estimator(self)
         elif self.warmup is not None:
             raise ValueError("warmup: not available beside `custom`; wrap inside your own class")
@@ -319,45 +316,6 @@ def _check_prior(config: StrategyConfig) -> None:
         raise ValueError(
             f"prior: {prior!r} under fusion 'ebpo', which needs the spread between and within prompts; set "
             f"prior to global or strata"
-        )
-
-
-def _check_probe(config: StrategyConfig) -> None:
-    """A trajectory's own states must not enter its own baseline."""
-    prior, fusion = config.prior, config.fusion
-    if not isinstance(prior, axes.ProbePrior):
-        return
-    if prior.layer == "auto" and prior.depth != axes.ProbePrior().depth:
-        raise ValueError(f"prior.depth: {prior.depth} beside layer 'auto', which chooses; remove one of them")
-    if isinstance(prior.layer, int) and prior.layer < 0:
-        raise ValueError(f"prior.layer: {prior.layer} is no block; blocks count from 0, or write auto")
-    if prior.states == "prompt":
-        return
-    if isinstance(fusion, axes.PriorOnly | axes.Tested | axes.BetaCounts):
-        if not fusion.leave_one_out:
-            raise ValueError(
-                f"fusion.leave_one_out: false {OWN_STATES}; set leave_one_out: true, or prior.states: prompt"
-            )
-        if smallest_group(config.budget) < 2 and config.budget.type != "custom":
-            raise ValueError(
-                f"budget: {config.budget.type!r} may leave a prompt with one rollout, which has no other one "
-                f"whose states the probe could read; start with at least 2, or set prior.states: prompt"
-            )
-
-
-def _check_critic(config: StrategyConfig) -> None:
-    prior = config.prior
-    if not isinstance(prior, axes.CriticPrior) or prior.level == "token":
-        return
-    if config.reward_range != (0.0, 1.0):
-        low, high = config.reward_range
-        raise ValueError(
-            f"prior.level: 'prompt' is fitted by cross-entropy, which takes rewards in [0, 1], not in "
-            f"[{low:g}, {high:g}]; set level to token, or rewards to [0, 1]"
-        )
-    if config.estimator.type == "gae":
-        raise ValueError(
-            "prior.level: 'prompt' gives one value a prompt under estimator 'gae'; set it to token"
         )
 
 
