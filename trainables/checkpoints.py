@@ -14,13 +14,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from trimtab.errors import StorageError
+
 _ARRAY = "__array__"
+FULL_BYTES = 1_000_000
+"""A disk with less left is full: writers stop short of the last byte."""
 
 
 def save(folder: Path, step: int, state: dict[str, Any], write_model: Callable[[Path], None]) -> Path:
@@ -32,16 +37,34 @@ def save(folder: Path, step: int, state: dict[str, Any], write_model: Callable[[
         return target
     if draft.exists():
         shutil.rmtree(draft)
-    draft.mkdir(parents=True)
-    write_model(draft)
-    arrays: dict[str, np.ndarray[Any, Any]] = {}
-    (draft / "loop.json").write_text(json.dumps(_pack(state, arrays)))
-    np.savez(draft / "arrays.npz", **arrays)  # type: ignore[arg-type]  # numpy's stub
+    with _whole(draft):
+        write_model(draft)
+        arrays: dict[str, np.ndarray[Any, Any]] = {}
+        (draft / "loop.json").write_text(json.dumps(_pack(state, arrays)))
+        np.savez(draft / "arrays.npz", **arrays)  # type: ignore[arg-type]  # numpy's stub
     draft.rename(target)
     for other in _all(folder):
         if other != target:
             shutil.rmtree(other)
     return target
+
+
+@contextmanager
+def _whole(draft: Path) -> Iterator[None]:
+    """A new folder that goes again if what fills it fails. StorageError where the disk is full: torch and
+    safetensors say so each in their own way."""
+    try:
+        draft.mkdir(parents=True)
+        yield
+    except BaseException as error:
+        free = shutil.disk_usage(draft if draft.exists() else draft.parent).free
+        shutil.rmtree(draft, ignore_errors=True)
+        if free < FULL_BYTES or "No space left" in str(error):
+            raise StorageError(
+                f"checkpoint {draft.parent}: the disk is full ({free / 1e6:.1f} MB left); free "
+                "space, or set home to a larger disk"
+            ) from error
+        raise
 
 
 def latest(folder: Path) -> Path | None:

@@ -15,6 +15,14 @@ from trainables.strategies.suits import depth_error
 
 Positive = Annotated[int, Field(ge=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Dtype = Literal["auto", "float32", "bfloat16"]
+
+
+def resolve_dtype(dtype: Dtype, *, on_gpu: bool) -> Literal["float32", "bfloat16"]:
+    """What `auto` stands for: learner and engines must compute in the same type."""
+    if dtype == "auto":
+        return "bfloat16" if on_gpu else "float32"
+    return dtype
 
 
 class Strict(BaseModel):
@@ -83,7 +91,7 @@ class LearnerConfig(Strict):
     workers: Positive = 1
     """W: data-parallel learner workers of one slot."""
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 1
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Dtype = "auto"
     """`auto`: bfloat16 on GPUs, float32 on CPUs."""
     lr: Annotated[float, Field(gt=0)] = 1e-6
     lr_warmup_steps: Annotated[int, Field(ge=0)] = 0
@@ -94,6 +102,8 @@ class LearnerConfig(Strict):
     """Optimizer updates per step: the step's rollouts are split into this many mini-batches."""
     micro_batch_tokens: Positive = 8192
     """Padded tokens in one forward pass of one worker. Changes memory, never the gradient."""
+    collective_timeout_s: Positive = 120
+    """How long a learner worker waits for the others inside a step before the group counts as broken."""
 
 
 class LossConfig(Strict):

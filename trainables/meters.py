@@ -39,6 +39,8 @@ def mismatch(
     `mismatch_kl`: KL(sampler || learner), nats per token, by the non-negative estimator r - 1 - log r.
     `effective_sample_size`: (sum w)^2 / (M sum w^2) of the token weights w = pi_learner / pi_sampler.
     """
+    if not len(sampler_logprob_M):
+        return {"mismatch_kl": 0.0, "mismatch_max": 0.0, "effective_sample_size": 1.0}
     difference = (learner_logprob_M - sampler_logprob_M).astype(np.float64)
     ratio = np.exp(difference)
     return {

@@ -30,6 +30,7 @@ from trainables.run import Run
 from trainables.step import Reading, StepBook, cut, one_row_each
 from trainables.strategies.batch import (
     Batch,
+    BoolArray,
     FloatArray,
     IntArray,
     Kind,
@@ -77,7 +78,8 @@ def train_step(run: Run) -> bool:
     with clock.part("logprobs"):
         read_rollouts(run, book)
     tokens, reading, batch = book.tokens(), book.reading(), book.batch()
-    drift = mismatch(tokens.sampler_logprob_M, reading.logprob_M)
+    sampled_M = _sampled(batch)
+    drift = mismatch(tokens.sampler_logprob_M[sampled_M], reading.logprob_M[sampled_M])
     _check_drift(drift, config, run.step)
     with clock.part("score"):
         scores = run.strategy.score(batch)
@@ -89,7 +91,7 @@ def train_step(run: Run) -> bool:
     with clock.part("sync"):
         synced = _sync(run)
     with clock.part("observe"):
-        change = _logprob_change(run, tokens, reading.logprob_M)
+        change = _logprob_change(run, tokens, reading.logprob_M, sampled_M)
         run.strategy.observe(batch, Stats(step=run.step, logprob_change=change))
     run.spend(book.rollouts, tokens, clock.total)
     metrics = {
@@ -305,10 +307,16 @@ def _sync(run: Run) -> dict[str, float]:
     )
 
 
-def _logprob_change(run: Run, tokens: TokenBatch, old_logprob_M: Float32) -> float:
-    if not run.needs.logprob_change:
+def _sampled(batch: Batch) -> BoolArray:
+    """Which tokens (M,) were drawn from the policy. Greedy ones have the log-prob of another temperature."""
+    return np.repeat(batch.kind_N != Kind.GREEDY, batch.length_N)
+
+
+def _logprob_change(run: Run, tokens: TokenBatch, old_logprob_M: Float32, sampled_M: BoolArray) -> float:
+    if not run.needs.logprob_change or not sampled_M.any():
         return 0.0
-    return float(np.abs(run.lease.learner.forward(tokens).logprob_M - old_logprob_M).mean())
+    change_M = np.abs(run.lease.learner.forward(tokens).logprob_M - old_logprob_M)
+    return float(change_M[sampled_M].mean())
 
 
 def _check_verifier(verdict_N: IntArray, config: TrialConfig, where: str) -> None:
@@ -322,6 +330,10 @@ def _check_verifier(verdict_N: IntArray, config: TrialConfig, where: str) -> Non
 
 
 def _check_drift(drift: dict[str, float], config: TrialConfig, step: int) -> None:
+    if not np.isfinite(drift["mismatch_kl"]):
+        raise DivergedError(
+            f"step {step}: log-probs are not finite; lower learner.lr (now {config.learner.lr:g})"
+        )
     limit = config.loss.max_mismatch_kl
     if limit is not None and not drift["mismatch_kl"] <= limit:
         raise DivergedError(

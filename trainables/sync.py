@@ -11,7 +11,7 @@ from trainables.learner.tokens import TokenBatch
 from trainables.rollouts.engine import DrawRequest
 from trainables.rollouts.pool import EnginePool
 from trainables.step import token_batch
-from trimtab.errors import WeightSyncError
+from trimtab.errors import DivergedError, WeightSyncError
 
 PROBE_TOKENS = 4
 
@@ -42,6 +42,10 @@ def sync_weights(
     tokens = TokenBatch.concatenate([token_batch([prompt], d) for d in drawn])
     exact_M = learner.forward(tokens).logprob_M
     parity = float(np.abs(exact_M - tokens.sampler_logprob_M).max())
+    if not np.isfinite(exact_M).all():
+        raise DivergedError(
+            f"weight sync {version}: the learner's log-probs are not finite; lower learner.lr"
+        )
     if not parity <= tolerance:
         raise WeightSyncError(
             f"weight sync {version}: engine and learner differ by {parity:.3g} nats on the same tokens, more "

@@ -47,6 +47,18 @@ class LeaseLost(TrimtabError, RuntimeError):
     """The processes lent to a trial died or were given to someone else."""
 
 
+class LearnerLost(LeaseLost):
+    """Learner ranks are dead or out of step. Its `__cause__`, if any, is what the first one raised."""
+
+
+class EngineLost(LeaseLost):
+    """A rollout engine raised and is being replaced. Its `__cause__` is what it raised."""
+
+
+class UncleanLease(LeaseLost):
+    """A slot that was reset differs from what it was at its first lease."""
+
+
 class TrialFailed(TrimtabError, RuntimeError):
     """A trial failed for good. `cause` is one of `trimtab.records.Cause`."""
 

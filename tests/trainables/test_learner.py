@@ -158,3 +158,17 @@ def test_a_gradient_that_is_not_finite_diverges(group, tiny_model, tokens, stage
     reset(group, tiny_model, zero_stage=stage)
     with pytest.raises(DivergedError, match=r"learner\.lr"):
         train(group, tokens, scale=float("nan"))
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_bfloat16_sums_micro_batches_in_float32(group, tiny_model, tokens, stage):
+    """One rollout a micro-batch: in bfloat16 the sum over them would lose what the single pass keeps."""
+    import torch
+
+    reset(group, tiny_model, dtype="bfloat16", zero_stage=stage)
+    (whole,) = train(group, tokens)
+    engine = group._learner._engine
+    assert engine.get_data_types() == (torch.bfloat16, torch.float32)
+    reset(group, tiny_model, dtype="bfloat16", zero_stage=stage, micro_batch_tokens=1)
+    (parts,) = train(group, tokens)
+    assert parts == pytest.approx(whole, rel=0.02)

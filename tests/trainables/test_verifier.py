@@ -243,8 +243,12 @@ def test_workers_die_with_a_parent_that_is_killed(judge: str, busy_with: str) ->
     ],
 )
 def test_a_judge_that_cannot_be_imported(judge: str, path: str, message: str) -> None:
-    with VerifierPool(path) as pool, pytest.raises(VerifierError, match=message):
-        pool.verify([("right", "")])
+    with VerifierPool(path) as pool:
+        with pytest.raises(VerifierError, match=message):
+            pool.verify([("right", "")])
+        assert pool.closed, "whoever used it again would wait for workers that are gone"
+        with pytest.raises(VerifierError, match="closed"):
+            pool.verify([("right", "")])
 
 
 def test_golden_answers(judge: str) -> None:

@@ -10,16 +10,15 @@ import deepspeed
 import torch
 import torch.distributed as dist
 
-from trainables.config import LearnerConfig
+from trainables.config import LearnerConfig, resolve_dtype
 from trainables.learner.extensions import skip_shm_extension
 from trainables.learner.tokens import Padded, TokenBatch, filler, micro_batches
 
 
 def dtype_of(config: LearnerConfig, device: torch.device) -> torch.dtype:
     """What parameters are computed in."""
-    if config.dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
+    name = resolve_dtype(config.dtype, on_gpu=device.type == "cuda")
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
 @contextmanager
@@ -77,6 +76,7 @@ def gradient_norm(engine: Any, model: torch.nn.Module, stage: int) -> float | No
 
 
 def deepspeed_settings(config: LearnerConfig, dtype: torch.dtype) -> dict[str, Any]:
+    bf16 = dtype is torch.bfloat16
     return {
         # Micro-batches are ours: gradient accumulation is steered by hand (see `Learner.update`).
         "train_micro_batch_size_per_gpu": 1,
@@ -87,7 +87,9 @@ def deepspeed_settings(config: LearnerConfig, dtype: torch.dtype) -> dict[str, A
             "stage3_gather_16bit_weights_on_model_save": True,
         },
         "zero_allow_untested_optimizer": True,
-        "bf16": {"enabled": dtype is torch.bfloat16},
+        "bf16": {"enabled": bf16},
+        # Sums of many micro-batches lose small gradients in bfloat16. DeepSpeed knows no such mix at stage 0.
+        "data_types": {"grad_accum_dtype": "fp32" if bf16 and config.zero_stage else None},
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
     }

@@ -18,6 +18,7 @@ from trainables.learner.value_batch import ValueBatch, ValueStats
 from trainables.learner.weights import Weights
 from trainables.learner.worker import Forward, Learner, UpdateStats
 from trainables.strategies.batch import CriticNeeds, Features
+from trimtab.errors import LearnerLost
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class _Call:
 class _Failure:
     error: Exception
 
+    @property
+    def collective(self) -> bool:
+        """This rank only waited in vain for another."""
+        return isinstance(self.error, dist.DistError) or "gloo" in str(self.error)
+
 
 class LearnerGroup:
     """The whole learner, as the training loop sees it. Lives on rank 0.
@@ -42,6 +48,8 @@ class LearnerGroup:
     def __init__(self, learner: Learner, control: Any = None) -> None:
         self._learner = learner
         self._control = control
+        self.broken = False
+        """True: ranks are dead or out of step; only new processes help."""
 
     @property
     def world_size(self) -> int:
@@ -134,7 +142,7 @@ class LearnerGroup:
 
     def dismiss(self) -> None:
         """End `follow` on the other ranks."""
-        if self.world_size > 1:
+        if self.world_size > 1 and not self.broken:
             dist.scatter_object_list([None], [None] * self.world_size, src=0, group=self._control)
 
     def _all(self, method: str, *args: Any) -> list[Any]:
@@ -145,13 +153,29 @@ class LearnerGroup:
             return [getattr(self._learner, method)(*args_per_rank[0])]
         calls = [_Call(method, args) for args in args_per_rank]
         mine: list[Any] = [None]
-        dist.scatter_object_list(mine, calls, src=0, group=self._control)
         results: list[Any] = [None] * self.world_size
-        dist.gather_object(_run(self._learner, mine[0]), results, dst=0, group=self._control)
-        for result in results:
-            if isinstance(result, _Failure):
-                raise result.error
+        try:
+            dist.scatter_object_list(mine, calls, src=0, group=self._control)
+            dist.gather_object(_run(self._learner, mine[0]), results, dst=0, group=self._control)
+        except RuntimeError as error:  # gloo's way to say that a rank has died
+            self.broken = True
+            raise LearnerLost(f"a learner worker cannot be reached: {error}") from None
+        self._check(results)
         return results
+
+    def _check(self, results: Sequence[Any]) -> None:
+        """Raise what the ranks raised; LearnerLost where not all did of themselves: they are out of step."""
+        failures = [result for result in results if isinstance(result, _Failure)]
+        if not failures:
+            return
+        own = [failure.error for failure in failures if not failure.collective]
+        if len(own) == len(results):
+            raise own[0]
+        self.broken = True
+        if own:
+            first = f"{type(own[0]).__name__}: {own[0]}"
+            raise LearnerLost(f"a learner worker failed alone ({first})") from own[0]
+        raise LearnerLost(f"learner workers lost each other: {failures[0].error}")
 
 
 def follow(learner: Learner, control: Any) -> None:

@@ -40,7 +40,7 @@ class SlotHost:
     def run(self, spec: SlotSpec, setup: SlotSetup) -> None:
         """Serve leases until the broker says quit. Raises what Ray Train raises when it gives up."""
         from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchTrainer
+        from ray.train.torch import TorchConfig, TorchTrainer
 
         resources = {"CPU": spec.learner_cpus, **_place(spec.learner_resource)}
         if spec.learner_gpus:
@@ -48,6 +48,8 @@ class SlotHost:
         trainer = TorchTrainer(
             serve,
             train_loop_config={"setup": setup},
+            # What ranks wait for each other inside a step; gloo's own half hour is a long time to notice.
+            torch_config=TorchConfig(timeout_s=spec.learner.collective_timeout_s),
             scaling_config=ScalingConfig(
                 num_workers=spec.learner.workers,
                 use_gpu=spec.learner_gpus > 0,

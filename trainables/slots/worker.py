@@ -16,6 +16,7 @@ import ray
 from trainables import checkpoints
 from trainables.config import TrialConfig, VerifierConfig
 from trainables.lease import Lease, Report
+from trimtab.errors import LearnerLost
 
 if TYPE_CHECKING:
     from trainables.learner.group import LearnerGroup
@@ -102,8 +103,8 @@ def _serve_one(setup: SlotSetup, job: dict[str, Any], lend: Callable[[Report], L
         output = Path(job["output"]) / f"seed-{seed}"
         try:
             outcome = run_trial(lend(report), config, seed, output)
-        except ray.exceptions.RayActorError as lost:
-            # An engine died: this slot must be rebuilt before it can serve anyone.
+        except (ray.exceptions.RayActorError, LearnerLost) as lost:
+            # An engine or a learner rank died: this slot must be rebuilt before it can serve anyone.
             report("run_finished", status="failed", error=str(lost), traceback=traceback.format_exc())
             ray.get(setup.broker.finish.remote(token, "lost", f"slot {setup.name}: {lost}"))
             raise
@@ -146,7 +147,7 @@ class _Verifiers:
     def get(self, judge: str, config: VerifierConfig) -> VerifierPool:
         from trainables.tasks.verifier import VerifierPool
 
-        if self._pool is None or self._key != (judge, config):
+        if self._pool is None or self._pool.closed or self._key != (judge, config):
             self.close()
             self._key = (judge, config)
             self._pool = VerifierPool(judge, config.processes, config.timeout_s)

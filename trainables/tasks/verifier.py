@@ -61,16 +61,21 @@ class VerifierPool:
         """Judge (response, reference answer) pairs, in order.
 
         Each hanging answer costs `timeout_s`, shared over the workers. Raises VerifierError where the pool is
-        closed, the judge cannot be imported or a worker does not start.
+        closed, the judge cannot be imported or a worker does not start; the pool is closed from then on.
         """
         if self._closed:
             raise VerifierError("verify: the verifier pool is closed; make a new VerifierPool")
         call = _Call(pairs)
-        while call.unfinished:
-            self._hand_out(call)
-            for key, _ in self._selector.select(self._patience()):
-                self._collect(key.data, call)
-            self._kill_overdue(call)
+        try:
+            while call.unfinished:
+                self._hand_out(call)
+                for key, _ in self._selector.select(self._patience()):
+                    self._collect(key.data, call)
+                self._kill_overdue(call)
+        except VerifierError:
+            # Whoever uses it again must be told so, and not wait for workers that are gone.
+            self.close()
+            raise
         return call.results()
 
     def check_golden(
@@ -95,6 +100,11 @@ class VerifierPool:
                 f"as answers to their own question, the first being {problem.answer!r} ({reason}); check "
                 "task.answer_field and the judge"
             )
+
+    @property
+    def closed(self) -> bool:
+        """True: it judges no more."""
+        return self._closed
 
     def pids(self) -> list[int]:
         """Process ids of the current workers."""
