@@ -167,9 +167,6 @@ class TrialConfig(Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> TrialConfig:
-        missing = self.strategy.missing()
-        if missing:
-            raise ValueError(f"strategy: {missing}")
         shape = model_shape(self.model)
         if shape and (problem := depth_error(self.strategy, shape.layers)):
             raise ValueError(problem)

@@ -19,10 +19,11 @@ from trainables.meters import Stopwatch
 from trainables.prompts import PromptOrder
 from trainables.strategies.batch import IntArray, Needs
 from trainables.strategies.build import build_strategy
-from trainables.strategies.protocol import Strategy
+from trainables.strategies.protocol import ReadsPrompts, Strategy
 from trainables.tasks.base import Problem, Split, Task
 from trainables.tasks.load import load_task
 from trainables.tasks.verifier import VerifierPool
+from trainables.v0.vectors import VectorTable
 from trimtab.errors import SpecError
 
 
@@ -66,6 +67,8 @@ class Run:
         needs = strategy.needs()
         train = task.split("train")
         strata = np.array([p.stratum for p in train], dtype=np.int64)
+        if needs.encoder is not None and isinstance(strategy, ReadsPrompts):
+            strategy.provide(VectorTable(needs.encoder, [p.prompt for p in train]))
         lease.learner.reset(lease.model, config.learner, config.sampling.temperature, seed, needs.values)
         plan = None
         if needs.features is not None:

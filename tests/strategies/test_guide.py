@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.strategies.engine import FakeEngine, stats
+from tests.strategies.engine import FakeEngine, provided, stats
 from trainables.strategies.build import build_strategy
 from trainables.strategies.config import parse_strategy
 
@@ -43,7 +43,7 @@ def test_guide_has_specs_and_code() -> None:
 
 @pytest.mark.parametrize("spec", SPECS, ids=str)
 def test_every_spec_of_the_guide_trains_two_steps(spec: object) -> None:
-    strategy, world = build_strategy(parse_strategy(spec)), engine()
+    strategy, world = provided(build_strategy(parse_strategy(spec))), engine()
     for step in range(2):
         batch = world.step(strategy, step)
         scores = strategy.score(batch)
@@ -54,11 +54,11 @@ def test_every_spec_of_the_guide_trains_two_steps(spec: object) -> None:
 
 def test_own_prior_believes_the_last_rate_it_saw_and_restores() -> None:
     config = parse_strategy(SPECS[-2])
-    strategy, world = build_strategy(config), engine()
+    strategy, world = provided(build_strategy(config)), engine()
     first = world.step(strategy, 0)
     assert strategy.score(first).diagnostics["prior_mean"] == pytest.approx(0.4)
     strategy.observe(first, stats())
-    twin = build_strategy(config)
+    twin = provided(build_strategy(config))
     twin.load_state_dict(strategy.state_dict())
     world.cursor = 0
     again = world.step(strategy, 1)
@@ -73,12 +73,3 @@ def test_own_strategy_doubles_the_advantage() -> None:
     own = build_strategy(parse_strategy(SPECS[-1])).score(batch)
     plain = build_strategy(parse_strategy("dr_grpo")).score(batch)
     np.testing.assert_allclose(own.advantage_N, 2.0 * plain.advantage_N)
-
-
-def test_a_config_says_what_it_waits_for_before_anything_is_built() -> None:
-    assert parse_strategy("v05").missing() is None
-    for name, word in (("v0", "context"),):
-        reason = parse_strategy(name).missing()
-        assert reason is not None
-        assert word in reason
-    assert parse_strategy({"preset": "v05", "warmup": {"updates": 2, "strategy": "v0"}}).missing() is not None

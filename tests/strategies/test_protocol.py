@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from tests.strategies.engine import FakeEngine, stats
+from tests.strategies.engine import FakeEngine, provided, stats
 from trainables.strategies.batch import Batch, Kind, Room, Scores
 from trainables.strategies.belief import Belief
 from trainables.strategies.build import build_strategy
@@ -38,18 +38,7 @@ class StubPromptCritic(Prior):
         return Belief(mean_P=(batch.prompt_id_P % 10) / 10.0)
 
 
-@dataclass
-class StubContext(Prior):
-    """Forecasts by stratum; no state."""
-
-    def predict(self, batch: Batch) -> Belief:
-        return self.foresee(batch.prompt_id_P, batch.stratum_P)
-
-    def foresee(self, prompt_C: np.ndarray, stratum_C: np.ndarray) -> Belief:
-        return Belief(mean_P=(stratum_C + 1.0) / 6.0)
-
-
-STUBS = {"ppo": StubCritic, "sppo": StubPromptCritic, "v0": StubContext}
+STUBS = {"ppo": StubCritic, "sppo": StubPromptCritic}
 RATE = np.random.default_rng(0).beta(1.2, 2.2, 96)
 STRATUM = (RATE * 4).astype(np.int64)
 NAMES = preset_names()
@@ -60,7 +49,7 @@ def make(name: str, **settings: object) -> Strategy:
     written = {"preset": name, **settings}
     if name == "poise":
         written.setdefault("warmup_updates", 0)
-    return build_strategy(parse_strategy(written), prior=stub)
+    return provided(build_strategy(parse_strategy(written), prior=stub))
 
 
 def engine(**settings: object) -> FakeEngine:
@@ -398,7 +387,7 @@ def test_length_weighted_closed_form() -> None:
 
 
 def test_strata_are_believed_at_the_mean_of_all_until_they_are_seen() -> None:
-    strategy = make("v05")
+    strategy = make("v05", prior="strata")
     batch = engine().step(strategy)
     prior = strategy.prior  # type: ignore[attr-defined]
     assert np.all(prior.predict(batch).mean_P == 0.5), "cold start"

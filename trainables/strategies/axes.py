@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from trainables.v0.config import EncoderConfig
+
 PAPER_ALPHA = math.erfc(math.sqrt(0.5))
 """chi2.sf(1, 1) = 0.3173...: the level at which the tested fusion is V0.5's published rule exactly."""
 
@@ -94,9 +96,18 @@ class GreedyPrior(Axis):
 
 
 class ContextPrior(Axis):
-    """In-context value model reading the policy's record (V0)."""
+    """In-context value model reading the policy's own record (V0, arXiv 2602.03584)."""
 
     type: Literal["context"] = "context"
+    size: Annotated[int, Field(ge=1, le=4096)] = 256
+    """Most recent (prompt, mean reward) pairs that are read."""
+    keep: Keep = 0.9
+    """Share of a pair's evidence that survives a step: the policy changes."""
+    head: str = ""
+    """Folder of a head that `trimtab v0 fit` wrote (it brings its encoder); empty: the record alone."""
+    refit: Annotated[int, Field(ge=1)] = 8
+    """Steps between choices of the unfitted head's length scales. The record is read anew each step."""
+    encoder: EncoderConfig = EncoderConfig()
 
 
 class ProbePrior(Axis):

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from trainables.v0.config import EncoderConfig
 from trimtab.errors import StrategyError
 
 FloatArray = npt.NDArray[np.float64]
@@ -269,12 +270,27 @@ class CriticNeeds:
     """Value of every state before any update, in reward units; inside (0, 1) at level `prompt`."""
 
 
+class PromptVectors(Protocol):
+    """Vectors of training prompts by an encoder; computed at first use and kept."""
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Widths of the parts of a vector (`trainables.v0.heads.scaling.Layout`)."""
+        ...
+
+    def __call__(self, prompt_P: IntArray) -> Float32Array:
+        """(P, F) vectors of prompt ids."""
+        ...
+
+
 @dataclass(frozen=True)
 class Needs:
     """What the loop must compute for a strategy, and when it is needed."""
 
     features: FeatureNeeds | None = None
     values: CriticNeeds | None = None
+    encoder: EncoderConfig | None = None
+    """Prompt vectors of this encoder, handed to the strategy's `provide` once, before the first step."""
     at_decide: bool = False
     """True: computed after every round, for the new rollouts only. False: once, before `score`."""
     logprob_change: bool = False
@@ -285,6 +301,7 @@ class Needs:
         return Needs(
             features=_one("features", self.features, other.features),
             values=_one("values", self.values, other.values),
+            encoder=_one("encoder", self.encoder, other.encoder),
             at_decide=self.at_decide or other.at_decide,
             logprob_change=self.logprob_change or other.logprob_change,
         )

@@ -27,6 +27,7 @@ from trainables.strategies.fusion.tested import Tested
 from trainables.strategies.learned import OWN_STATES
 from trainables.strategies.normalisers import BatchStd, GroupStd, NoNormaliser, Normaliser
 from trainables.strategies.priors.base import Prior
+from trainables.strategies.priors.context import ContextPrior
 from trainables.strategies.priors.critic import CriticPrior
 from trainables.strategies.priors.greedy import GreedyPrior
 from trainables.strategies.priors.none import NoPrior
@@ -50,6 +51,7 @@ PRIORS: dict[str, type[Prior]] = {
     "greedy": GreedyPrior,
     "probe": ProbePrior,
     "critic": CriticPrior,
+    "context": ContextPrior,
 }
 FUSIONS: dict[str, type[Fusion]] = {
     "group_mean": GroupMean,
@@ -81,14 +83,11 @@ def build_strategy(config: StrategyConfig, prior: Prior | None = None) -> Strate
     """Make a strategy run.
 
     `prior` replaces the configured prior (stubs in tests, a learned prior that a caller built itself).
-    Raises StrategyError naming the missing prior, or the import path that does not lead to a strategy.
+    Raises StrategyError naming the import path that does not lead to a strategy.
     """
     if config.custom is not None:
         own: Strategy = _imported("custom", config.custom, config.params, Strategy)
         return own
-    missing = config.missing()
-    if prior is None and missing is not None:
-        raise StrategyError(missing)
     scale = Scale(*config.reward_range)
     made = prior if prior is not None else build_prior(config.prior, scale)
     fusion = _member("fusion", FUSIONS, config.fusion, Fusion)

@@ -14,6 +14,7 @@ from trainables.strategies.batch import (
     FloatArray,
     Needs,
     Pool,
+    PromptVectors,
     Requests,
     Room,
     Scores,
@@ -51,9 +52,16 @@ class Composed:
         needs = self.prior.needs()
         return replace(needs, at_decide=True) if self.budget.reads_prior and _reads(needs) else needs
 
+    def provide(self, vectors: PromptVectors) -> None:
+        self.prior.provide(vectors)
+
     def select(self, pool: Pool, room: Room, wanted: int | None = None) -> Requests:
         belief = None
         if self.budget.foresight:
+            if not self.budget.whole_pool:
+                # Nobody looks further: a pool of many thousand prompts need not be foreseen for one step.
+                near = room.rollouts
+                pool = replace(pool, prompt_C=pool.prompt_C[:near], stratum_C=pool.stratum_C[:near])
             belief = self.prior.foresee(pool.prompt_C, pool.stratum_C)
             if belief is not None and belief.mean_P is not None:
                 check_belief(belief.mean_P, pool.prompt_C, self.scale)
@@ -79,6 +87,7 @@ class Composed:
         weight_N = self._weights(groups, scored_N)
         progress = self._progress(batch, groups, belief, NO_ROOM)
         notes = describe(batch, groups, belief, baseline, advantage_N, self.budget.shortfall(progress))
+        notes |= self.budget.notes(progress)
         notes |= self.prior.figures(batch)
         if belief is None or belief.tokens is None or not _tokenwise(self.fusion):
             targets = self.prior.targets(batch)

@@ -34,10 +34,6 @@ ROUNDS = 16
 """Rounds of sampling that every strategy may take in one step, one of your own included."""
 NEEDS_PRIOR = ("prior_only", "tested", "beta", "ebpo", "james_stein")
 """Fusions that mix in a prior."""
-LEARNED = {
-    "context": "an in-context value model (V0)",
-}
-"""Priors whose learner is not built yet: they parse, and are refused when they are to run."""
 FORESIGHT = ("strata", "global", "tracker", "context", "custom")
 """Priors that speak before anything is sampled; `allocated` and `weighted` budgets choose by them."""
 
@@ -130,18 +126,6 @@ class StrategyConfig(BaseModel):
         need = 1 if self.custom is not None else rounds_of(self.budget)
         later = self.warmup.strategy.rounds() if self.warmup is not None else 1
         return max(ROUNDS, need, later)
-
-    def missing(self) -> str | None:
-        """Why this strategy cannot run yet (its prior's learner does not exist), or None."""
-        if self.custom is not None:
-            return None
-        kind = self.prior.type
-        if kind in LEARNED:
-            return (
-                f"strategy.prior: {kind!r} needs {LEARNED[kind]}, which is not available yet; use prior "
-                f"strata, tracker or global, or pass your own as 'package.module:Class'"
-            )
-        return self.warmup.strategy.missing() if self.warmup is not None else None
 
     def label(self) -> str:
         """Short human name, such as `v05(k=4,alpha=0.1)` or `strata+tested(alpha=0.1)+sequential(4-16)`."""

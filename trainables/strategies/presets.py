@@ -140,9 +140,10 @@ class Remax(Preset):
 class V05(Preset):
     """V0.5 (arXiv 2603.10848, theorem 3.1-3.4): tested shrinkage to a prior, sequential budget.
 
-    Departs: the prior is the running pass rate of declared strata, not the V0 value model; the level alpha
-    is free (its default is the paper's rule); extras come out of a reserve of the step's rollouts and are
-    spent where the predicted gain is largest. Uniform groups are kept: the prior gives them signal.
+    Departs: the value model is a Gaussian process on the policy's own record, with nothing to download; the
+    level alpha is free (its default is the paper's rule); extras come out of a reserve of the step's
+    rollouts and are spent where the predicted gain is largest. Uniform groups are kept: the prior gives
+    them signal.
     """
 
     group_size: GroupSize = 4
@@ -154,10 +155,12 @@ class V05(Preset):
     draw: int = Field(default=1, ge=1)
     keep: Keep = 0.9
     """Share of the prior's old evidence that survives a step."""
+    context: int = Field(default=256, ge=1, le=4096)
+    """Pairs of the policy's record that the prior reads."""
 
     def axes(self) -> Axes:
         return {
-            "prior": StrataPrior(keep=self.keep),
+            "prior": ContextPrior(size=self.context, keep=self.keep),
             "fusion": self.fusion(),
             "budget": Sequential(
                 k_min=self.group_size,
@@ -199,10 +202,11 @@ class V0(Preset):
     low: PairSize = 2
     high: PairSize = 128
     method: Literal["greedy", "lagrangian", "exact"] = "greedy"
+    context: int = Field(default=256, ge=1, le=4096)
 
     def axes(self) -> Axes:
         return {
-            "prior": ContextPrior(),
+            "prior": ContextPrior(size=self.context),
             "fusion": GroupMean(),
             "budget": Allocated(group_size=self.group_size, low=self.low, high=self.high, method=self.method),
             "normaliser": GroupStd(),

@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
-from trainables.strategies.batch import Batch, Decision, Needs, Pool, Requests, Room, Scores, Stats
+from trainables.strategies.batch import (
+    Batch,
+    Decision,
+    Needs,
+    Pool,
+    PromptVectors,
+    Requests,
+    Room,
+    Scores,
+    Stats,
+)
 
 
 @runtime_checkable
@@ -47,4 +57,13 @@ class Strategy(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore exactly what `state_dict` returned."""
+        ...
+
+
+@runtime_checkable
+class ReadsPrompts(Protocol):
+    """A strategy that asked for prompt vectors (`Needs.encoder`)."""
+
+    def provide(self, vectors: PromptVectors) -> None:
+        """Take the vectors: once, before the first step and before `load_state_dict`."""
         ...

@@ -5,8 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from trainables.strategies.batch import Batch, Decision, Needs, Pool, Requests, Room, Scores, Stats
-from trainables.strategies.protocol import Strategy
+from trainables.strategies.batch import (
+    Batch,
+    Decision,
+    Needs,
+    Pool,
+    PromptVectors,
+    Requests,
+    Room,
+    Scores,
+    Stats,
+)
+from trainables.strategies.protocol import ReadsPrompts, Strategy
 
 
 @dataclass
@@ -25,6 +35,11 @@ class Warmup:
     def needs(self) -> Needs:
         """The union: what `main` learns from must be there from the first step."""
         return self.first.needs().union(self.main.needs())
+
+    def provide(self, vectors: PromptVectors) -> None:
+        for strategy in (self.first, self.main):
+            if isinstance(strategy, ReadsPrompts) and strategy.needs().encoder is not None:
+                strategy.provide(vectors)
 
     def select(self, pool: Pool, room: Room, wanted: int | None = None) -> Requests:
         return self.active.select(pool, room, wanted)

@@ -199,8 +199,12 @@ def _load(config: EncoderConfig, device: str | None) -> Any:
             f"or set encoder.model to none"
         ) from error
     path = _packaged() if config.model == MINILM else str(_local(config.model))
+    import torch
+
     try:
-        model = SentenceTransformer(path, device=device)
+        # Building the model draws random numbers; a run's own must not depend on whether the cache was warm.
+        with torch.random.fork_rng():
+            model = SentenceTransformer(path, device=device)
     except (OSError, ValueError) as error:
         raise ModelError(
             f"encoder.model: {config.model!r} is neither {MINILM!r}, a directory that sentence-transformers "

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from trainables.strategies.batch import FloatArray, IntArray, Requests
-from trainables.strategies.budget.base import Budget, Outlook
+from trainables.strategies.budget.base import Budget, Outlook, Progress
 from trimtab.errors import StrategyError
 
 
@@ -109,7 +109,9 @@ class Allocated(Budget):
     high: int = 128
     method: Literal["greedy", "lagrangian", "exact"] = "greedy"
 
+    reads_prior = True
     foresight = True
+    whole_pool = False
 
     def select(self, outlook: Outlook) -> Requests:
         prompts = outlook.prompts(self.group_size)
@@ -119,3 +121,19 @@ class Allocated(Budget):
         cap -= prompts * outlook.overhead
         count_P = allocate(outlook.rate_C[:prompts], cap, self.low, self.high, self.method)
         return Requests.samples(outlook.pool.prompt_C[:prompts], count_P)
+
+    def notes(self, progress: Progress) -> dict[str, float]:
+        """Utility as the prior predicted it for the rollouts drawn, and as it came out, per rollout.
+
+        What U counts in expectation: wrong answers of groups that hold a right one as well.
+        """
+        groups = progress.groups
+        drawn = float(groups.count_P.sum())
+        if progress.prior_P is None or not drawn:
+            return {}
+        used_P = (groups.count_P > 0) & ~np.isnan(progress.prior_P)
+        rate_P = groups.scale.unit(progress.prior_P[used_P])
+        predicted = utility(groups.count_P[used_P], rate_P).sum()
+        right_P = groups.scale.unit(groups.mean_P[used_P]) * groups.count_P[used_P]
+        realised = np.where(right_P > 0, groups.count_P[used_P] - right_P, 0.0).sum()
+        return {"utility_predicted": float(predicted / drawn), "utility_realised": float(realised / drawn)}

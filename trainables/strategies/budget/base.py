@@ -75,6 +75,8 @@ class Budget(ABC):
     """True: `decide` gets `prior_P`."""
     foresight: bool = False
     """True: `select` gets a belief about the pool."""
+    whole_pool: bool = True
+    """False: with `foresight`, only prompts that come next are looked at, no more than there is room for."""
 
     @abstractmethod
     def select(self, outlook: Outlook) -> Requests:
@@ -83,6 +85,10 @@ class Budget(ABC):
     def decide(self, progress: Progress) -> Decision:
         """After each round. The default is done."""
         return Decision()
+
+    def notes(self, progress: Progress) -> dict[str, float]:
+        """Diagnostics of this budget's own, at the end of a step."""
+        return {}
 
     def shortfall(self, progress: Progress) -> float:
         """Share of the step's prompts that wanted more rollouts than they got (diagnostic)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
-from trainables.strategies.batch import Batch, FloatArray, IntArray, Kind, Needs, Stats
+from trainables.strategies.batch import Batch, FloatArray, IntArray, Kind, Needs, PromptVectors, Stats
 from trainables.strategies.belief import Belief
 
 
@@ -25,6 +25,10 @@ class Prior(ABC):
 
     reads_own: bool = False
     """True: a rollout's own states enter its belief, so only a fusion that leaves it out is unbiased."""
+
+    def provide(self, vectors: PromptVectors) -> None:
+        """Take the prompt vectors that `needs().encoder` asked for; once, before the first step."""
+        return
 
     @abstractmethod
     def predict(self, batch: Batch) -> Belief | None:

@@ -93,15 +93,16 @@ class GaussianProcess(Head):
 
     def predict(self, context: Context, queries_QF: Float32, prompt_Q: Int64 | None = None) -> Prediction:
         """Posterior mean and standard deviation of each query's pass rate."""
-        head = self if self.background is not None else self.adapted(context)
+        ready = self.background is not None or self.scaling is not None
+        head = self if ready else self.adapted(context)
         return head._posterior(context, queries_QF, prompt_Q)
 
-    def adapted(self, context: Context) -> GaussianProcess:
-        """An unfitted head with scaling and hyperparameters of this context alone."""
+    def adapted(self, context: Context, hyper: Hyper | None = None) -> GaussianProcess:
+        """An unfitted head with the scaling, and unless given the hyperparameters, of this context."""
         if not len(context):
-            return replace(self, hyper=Hyper())
+            return replace(self, hyper=hyper or Hyper())
         head = replace(self, scaling=Scaling.of(context.features_NF, self.layout))
-        head.hyper = head._search(context, context.rate_N - 0.5, moments([context]), offset=True)
+        head.hyper = hyper or head._search(context, context.rate_N - 0.5, moments([context]), offset=True)
         return head
 
     # -- hyperparameters -------------------------------------------------------------------------
