@@ -93,6 +93,7 @@ def train_step(run: Run) -> bool:
     with clock.part("observe"):
         change = _logprob_change(run, tokens, reading.logprob_M, sampled_M)
         run.strategy.observe(batch, Stats(step=run.step, logprob_change=change))
+        run.recorder.add(batch, run.step, config.strategy.reward_range)
     run.spend(book.rollouts, tokens, clock.total)
     metrics = {
         **rollout_figures(batch),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ from trainables.strategies.protocol import ReadsPrompts, Strategy
 from trainables.tasks.base import Problem, Split, Task
 from trainables.tasks.load import load_task
 from trainables.tasks.verifier import VerifierPool
+from trainables.v0.recorder import Recorder
 from trainables.v0.vectors import VectorTable
 from trimtab.errors import SpecError
 
@@ -81,6 +83,7 @@ class Run:
         checkpoint = checkpoints.latest(output)
         if checkpoint is not None:
             run._restore(checkpoint)
+        run.recorder.start(run.step, [p.prompt for p in train])
         return run
 
     # -- compute ---------------------------------------------------------------------------------
@@ -119,6 +122,12 @@ class Run:
         )
 
     # -- what the loop reads ---------------------------------------------------------------------
+
+    @cached_property
+    def recorder(self) -> Recorder:
+        """Keeps what each prompt scored, for value models (docs/v0.md)."""
+        name = re.sub(r"\W+", "-", self.config.task.name)
+        return Recorder(self.output, f"{name}-{self.config.task.data_seed}", Path(self.config.model).name)
 
     @cached_property
     def prompt_tokens(self) -> list[list[int]]:

@@ -1,0 +1,143 @@
+"""V0.5 under honest and lying priors, trained on the tiny model: `python -m benchmarks.v0_training`
+
+Every arm is the preset v05 with another prior, on one warm slot, seeds paired. Printed per arm, mean and
+standard error over seeds: error of the prior in the first and the last third of training (against group
+means, their noise taken out: `strategy/prior_error`), share of prompts whose prior the test accepted, rollouts per
+prompt (4 is the first round; the rest are extras) and accuracy at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainables.strategies.batch import Batch, IntArray, Stats
+from trainables.strategies.belief import Belief
+from trainables.strategies.priors.base import Prior
+from trainables.strategies.priors.context import ContextPrior
+from trainables.strategies.scale import UNIT
+
+DELAY = 50
+
+
+class Constant(Prior):
+    """Believes .9 of every prompt."""
+
+    def predict(self, batch: Batch) -> Belief:
+        return Belief(mean_P=np.full(batch.prompts, 0.9))
+
+
+class Inverted(ContextPrior):
+    """Believes the opposite of what the record says."""
+
+    def predict(self, batch: Batch) -> Belief:
+        found = super().predict(batch)
+        return Belief(mean_P=UNIT.high - np.asarray(found.mean_P))
+
+
+class Stale(ContextPrior):
+    """Reads the record as it was `DELAY` steps ago (the first one until then)."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.old: list[dict[str, Any]] = []
+
+    def observe(self, batch: Batch, stats: Stats) -> None:
+        super().observe(batch, stats)
+        self.old = [*self.old, super().state_dict()][-DELAY:]
+
+    def predict(self, batch: Batch) -> Belief:
+        return self._then(batch, None)
+
+    def foresee(self, prompt_C: IntArray, stratum_C: IntArray) -> Belief:
+        return self._then(None, prompt_C)
+
+    def _then(self, batch: Batch | None, prompt_C: IntArray | None) -> Belief:
+        now = super().state_dict()
+        if self.old:
+            super().load_state_dict(self.old[0])
+        found = super().predict(batch) if batch is not None else self._belief(np.asarray(prompt_C))
+        super().load_state_dict(now)
+        return found
+
+
+ARMS: dict[str, Any] = {
+    "context": "context",
+    "strata": "strata",
+    "tracker": "tracker",
+    "pool": "pool",
+    "constant .9": {"type": "custom", "path": "benchmarks.v0_training:Constant"},
+    "inverted": {"type": "custom", "path": "benchmarks.v0_training:Inverted"},
+    "stale by 50": {"type": "custom", "path": "benchmarks.v0_training:Stale"},
+}
+
+
+def figures(events: list[dict[str, Any]], seed: int) -> list[float]:
+    """One run's row of the table."""
+    mine = [e for e in events if e.get("seed") == seed]
+    steps = [e["metrics"] for e in mine if e["event"] == "step"]
+    scores = [e["metrics"]["accuracy"] for e in mine if e["event"] == "evaluation"]
+    third = max(1, len(steps) // 3)
+
+    def mean(name: str, some: Sequence[dict[str, float]]) -> float:
+        return float(np.mean([s[name] for s in some if name in s]))
+
+    return [
+        mean("strategy/prior_error", steps[:third]),
+        mean("strategy/prior_error", steps[-third:]),
+        mean("strategy/prior_accept_rate", steps),
+        mean("strategy/rollouts_per_prompt", steps),
+        float(scores[-1]),
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=60)
+    args = parser.parse_args()
+    import ray
+
+    from tests.trainables.slot_bench import start_bench
+    from trainables.config import EngineConfig, LearnerConfig
+    from trainables.models.tiny import ensure_tiny
+
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    with tempfile.TemporaryDirectory() as folder:
+        learner = LearnerConfig(lr=5e-5, lr_warmup_steps=5)
+        model = str(ensure_tiny(Path(".trimtab/models")))
+        bench = start_bench(Path(folder), model, learner, EngineConfig())
+        print(
+            "| prior | error, first third | error, last third | accepted | rollouts per prompt | accuracy |"
+        )
+        print("| --- | --- | --- | --- | --- | --- |")
+        for arm in args.arms:
+            config = bench.config(
+                strategy={"preset": "v05", "prior": ARMS[arm]},
+                steps=args.steps,
+                rollouts_per_step=128,
+                task={"train_prompts": 512, "validation_prompts": 512, "test_prompts": 32},
+                evaluation={"every": 10, "samples": 2},
+            )
+            events = bench.run(config, list(range(args.seeds)))
+            if events[-1]["outcome"] != "finished":
+                print(f"{arm}: {events[-1]['error']}", file=sys.stderr)
+                return 1
+            rows = np.array([figures(events, seed) for seed in range(args.seeds)])
+            se = rows.std(0, ddof=1) / np.sqrt(len(rows)) if len(rows) > 1 else np.zeros(rows.shape[1])
+            cells = [f"{m:.3f} ± {s:.3f}" for m, s in zip(rows.mean(0), se, strict=True)]
+            print(f"| {arm} | " + " | ".join(cells) + " |", flush=True)
+        bench.slots.close(60)
+    ray.shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
