@@ -19,6 +19,9 @@ from trimtab.errors import ModelError, RecordError
 
 Float32 = npt.NDArray[np.float32]
 
+CHUNK = 1024
+"""Prompts between two writes to the cache: what a killed process loses at most."""
+
 
 class Encoder(Protocol):
     """Texts in, vectors out. `identity` names everything that the vectors depend on."""
@@ -114,10 +117,12 @@ class CachedEncoder:
         keys = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts]
         known = self._read(keys)
         fresh = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
-        if fresh:
-            vectors = self.encoder.encode(list(fresh.values()))
-            known.update(zip(fresh, vectors, strict=True))
-            self._write(list(fresh), vectors)
+        waiting = list(fresh)
+        for first in range(0, len(waiting), CHUNK):
+            some = waiting[first : first + CHUNK]
+            vectors = self.encoder.encode([fresh[key] for key in some])
+            known.update(zip(some, vectors, strict=True))
+            self._write(some, vectors)
         width = sum(self.blocks)
         return np.stack([known[key] for key in keys]) if keys else np.zeros((0, width), np.float32)
 
