@@ -2,8 +2,8 @@
 
 Every arm is the preset v05 with another prior, on one warm slot, seeds paired. Printed per arm, mean and
 standard error over seeds: error of the prior in the first and the last third of training (against group
-means, their noise taken out: `strategy/prior_error`), share of prompts whose prior the test accepted, rollouts
-per prompt (4 is the first round; the rest are extras) and accuracy at the end.
+means, their noise taken out: `strategy/prior_error`), share of prompts whose prior the test accepted,
+rollouts per prompt (4 is the first round; the rest are extras) and accuracy at the end.
 """
 
 from __future__ import annotations
