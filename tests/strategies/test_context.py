@@ -76,6 +76,13 @@ def test_the_record_rolls_and_old_rows_count_less() -> None:
     assert (np.diff(made.record_4N[3]) >= 0).all()
 
 
+def test_age_does_not_pass_for_noise() -> None:
+    """The spread of pass rates is estimated from the rollouts that there were."""
+    made = learned(steps=9, keep=0.5)
+    assert made.chosen is not None
+    assert made.chosen["total"] == pytest.approx(np.var(RATE), rel=0.35)
+
+
 @pytest.mark.parametrize("rate", [0.0, 1.0])
 def test_a_record_without_variation_is_read_with_doubt(rate: float) -> None:
     made, world = prior(), FakeEngine(np.full(COUNT, rate), np.zeros(COUNT, np.int64))

@@ -94,7 +94,7 @@ class ContextPrior(Prior):
         self.steps += 1
         self._ready = None
         if self._fitted is None and (self.chosen is None or self.steps % self.refit == 0):
-            self.chosen = vars(self._bare().adapted(self._context()).hyper).copy()
+            self.chosen = vars(self._bare().adapted(self._context(aged=False)).hyper).copy()
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -131,11 +131,14 @@ class ContextPrior(Prior):
         doubt = SPREAD + SPREAD / max(1, batch.prompts - 1)
         return Belief(mean_P=mean_P, sd_P=np.full(batch.prompts, self.scale.width * np.sqrt(doubt)))
 
-    def _context(self) -> Context:
-        """The record; a row of `age` steps counts as keep^age of its rollouts: the policy has changed."""
+    def _context(self, aged: bool = True) -> Context:
+        """The record; a row of `age` steps counts as keep^age of its rollouts: the policy has changed.
+
+        Not `aged` where variances are estimated: fewer rollouts than there were look like more noise.
+        """
         prompt_N = self.record_4N[0].astype(np.int64)
         _, rate_N, count_N, step_N = self.record_4N
-        age_N = self.steps - 1 - step_N
+        age_N = (self.steps - 1 - step_N) * aged
         return Context(
             self._given()(prompt_N), rate_N, np.maximum(count_N * self.keep**age_N, 1e-3), prompt_N
         )
