@@ -86,7 +86,7 @@ def hooks(repeats: int) -> bool:
     group = LearnerGroup(Learner(0, 1, torch.device("cpu")))
     shapes = {
         "tiny's shape (4 x 128), 128 rollouts of 12 + 8 tokens": (4, 128, 16, 128, 12, 8),
-        "8 x 512, vocabulary 4096, 32 rollouts of 32 + 96 tokens": (8, 512, 4096, 32, 32, 96),
+        "8 x 512, vocabulary 4096, 8 rollouts of 32 + 96 tokens": (8, 512, 4096, 8, 32, 96),
     }
     kept = True
     for name, (layers, width, vocabulary, rollouts, prompt, response) in shapes.items():
@@ -140,8 +140,10 @@ def hooks(repeats: int) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=15)
-    repeats = parser.parse_args().repeats
-    kept = [refits(repeats), hooks(repeats)]
+    parser.add_argument("--only", choices=["refits", "hooks"])
+    options = parser.parse_args()
+    parts = {"refits": refits, "hooks": hooks}
+    kept = [run(options.repeats) for name, run in parts.items() if options.only in (None, name)]
     return 0 if all(kept) else 1
 
 

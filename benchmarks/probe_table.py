@@ -1,6 +1,6 @@
 """Reads journals of `benchmarks.probe_panel` and prints how well each prior foretold the rewards.
 
-    trimtab sweep docs/probe-panel.yaml
+    PYTHONPATH=$PWD trimtab sweep benchmarks/probe_panel.yaml
     python -m benchmarks.probe_table .trimtab/sweeps/probe-panel
 
 Means over seeds of the mean over a window of steps, with the standard error over seeds.
