@@ -37,3 +37,5 @@ class Lease:
     verifier: Callable[[str, VerifierConfig], VerifierPool]
     """The process pool for a judge (import path), kept between runs that use the same one."""
     report: Report
+    proof: Callable[[Lease], None] | None = None
+    """Called once the run has reset what it was lent, before it restores anything: the lender's own check."""

@@ -76,6 +76,8 @@ class Run:
         if needs.features is not None:
             plan = FeaturePlan.of(needs.features, lease.learner.layers, lease.tokenizer)
         lease.engines.reset()
+        if lease.proof is not None:
+            lease.proof(lease)
         verifier = lease.verifier(task.judge, config.verifier)
         verifier.check_golden(train, max_failure_rate=config.verifier.max_failure_rate)
         order = PromptOrder(strata, seed)

@@ -16,7 +16,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-EventName = Literal["trial_started", "stage", "step", "evaluation", "run_finished", "trial_finished"]
+EventName = Literal[
+    "trial_started", "stage", "lease", "step", "evaluation", "retry", "run_finished", "trial_finished"
+]
 Status = Literal["finished", "failed", "stopped", "killed"]
 """`stopped`: ended early by the scheduler. `killed`: ended by the user or with the sweep."""
 
@@ -32,6 +34,10 @@ class Event(TypedDict, total=False):
                     config (resolved TrialConfig as JSON), searched (parameter -> value), seeds (list of run
                     seeds), label
     stage           seed (or null), stage ("waiting" | "resetting" | "training" | "evaluating" | "saving")
+    lease           seed, slot, lease (number of it on the slot, from 1), checksum (of learner and engine
+                    weights after the reset)
+    retry           cause, error: the trial goes on from its checkpoint on another lease ("lost"), or once at
+                    half the micro-batch (micro_batch_tokens; "out_of_memory")
     step            seed, step, rollouts, tokens, seconds (all cumulative for this run), metrics
     evaluation      seed, step, rollouts, tokens, seconds (as above), split, metrics (accuracy, answers, ...)
     run_finished    seed, status, error, traceback, cause (of a failure), checkpoint (path or null)

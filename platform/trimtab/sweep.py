@@ -96,11 +96,11 @@ def _run_trials(
     model: str,
     cluster: AbstractContextManager[None],
 ) -> bool:
-    """Everything between starting Ray and ending it. Returns whether every trial failed."""
+    """Everything between starting Ray and ending it. Returns whether every trial failed, or every slot."""
     import ray
 
     from trainables.slots.broker import Broker
-    from trainables.slots.host import Slots, SlotSpec
+    from trainables.slots.host import COLD, WARM, Slots, SlotSpec
     from trimtab.control import run_trials
 
     trials = searcher.left
@@ -121,6 +121,7 @@ def _run_trials(
                 learner_resource=spec.slots.learner_resource,
                 engine_resource=spec.slots.engine_resource,
                 storage=str(folder / "train"),
+                leases=COLD if spec.slots.reuse == "cold" else WARM,
             ),
             plan.slots,
             broker,
@@ -128,7 +129,9 @@ def _run_trials(
         grace = CLOSE_S
         try:
             slots.start()
-            return run_trials(searcher, broker, folder, plan.slots) == trials
+            failed = run_trials(searcher, broker, folder, plan.slots)
+            # Slots that all died leave the rest of the sweep undone, whatever had finished before.
+            return failed == trials or (failed > 0 and slots.failed)
         except KeyboardInterrupt:
             # Enough for running trials to end at their next step; slots still starting are not waited for.
             grace = INTERRUPTED_S

@@ -57,25 +57,29 @@ class Bench:
         """Events as they come; the last is `{"event": "outcome", ...}`."""
         import ray
 
-        cursor, outcome = 0, None
-        while outcome is None:
-            events, outcome, error = ray.get(self.broker.poll.remote(token, cursor))
+        cursor, end = 0, None
+        while end is None:
+            events, end = ray.get(self.broker.poll.remote(token, cursor))
             cursor += len(events)
             yield from events
-        yield {"event": "outcome", "outcome": outcome, "error": error}
+        yield {"event": "outcome", "outcome": end.outcome, "error": end.error, "cause": end.cause}
 
     def run(self, config: TrialConfig, seeds: list[int], output: Path | None = None) -> list[dict[str, Any]]:
         return list(self.follow(self.submit(config, seeds, output)))
 
 
-def start_bench(tmp: Path, model: str, learner: LearnerConfig, engine: EngineConfig) -> Bench:
+def start_bench(
+    tmp: Path, model: str, learner: LearnerConfig, engine: EngineConfig, leases: int = 1000
+) -> Bench:
     import ray
 
     from trainables.slots.broker import Broker
     from trainables.slots.host import Slots, SlotSpec
 
     broker = ray.remote(Broker).options(num_cpus=0, max_concurrency=1000).remote(str(tmp))
-    spec = SlotSpec(model, learner, engine, learner_cpus=0.2, engine_cpus=0.2, storage=str(tmp / "train"))
+    spec = SlotSpec(
+        model, learner, engine, learner_cpus=0.2, engine_cpus=0.2, storage=str(tmp / "train"), leases=leases
+    )
     slots = Slots(spec, 1, broker)
     slots.start()
     return Bench(broker, slots, model, tmp, learner, engine)

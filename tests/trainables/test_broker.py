@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from trainables.slots import broker as module
-from trainables.slots.broker import Broker
+from trainables.slots.broker import Broker, End
 from trimtab.records import Tail
 
 
@@ -30,7 +30,7 @@ def test_jobs_are_served_first_come_first_served(tmp_path):
         for _ in tokens:
             job = await broker.next("a", generation)
             served.append(job["n"])
-            await broker.finish(job["token"], "finished")
+            await broker.finish(job["token"], End("finished"))
         assert await broker.next("a", generation) == "wait"
         return served
 
@@ -45,10 +45,10 @@ def test_an_evaluation_waits_for_the_trial_and_a_step_does_not(tmp_path):
         await broker.next("a", generation)
         assert await broker.push(token, {"event": "step"})
         pending = asyncio.create_task(broker.push(token, {"event": "evaluation"}))
-        events, outcome, _ = await broker.poll(token, 1)
+        events, end = await broker.poll(token, 1)
         while not events:
-            events, outcome, _ = await broker.poll(token, 1)
-        assert ([e["event"] for e in events], outcome) == (["evaluation"], None)
+            events, end = await broker.poll(token, 1)
+        assert ([e["event"] for e in events], end) == (["evaluation"], None)
         assert not pending.done()
         await broker.poll(token, 2)
         assert await pending is True
@@ -66,9 +66,9 @@ def test_a_cancelled_job_stops_at_its_next_event_or_never_starts(tmp_path):
         await broker.cancel(running)
         await broker.cancel(waiting)
         assert await broker.push(running, {"event": "evaluation"}) is False
-        await broker.finish(running, "stopped")
+        await broker.finish(running, End("stopped"))
         assert await broker.next("a", generation) == "wait"
-        assert (await broker.poll(waiting, 0))[1] == "stopped"
+        assert (await broker.poll(waiting, 0))[1] == End("stopped")
 
     run(scenario())
 
@@ -80,7 +80,7 @@ def test_a_slot_that_starts_again_has_lost_its_job_and_its_old_self_goes_home(tm
         token = await broker.submit("t", {})
         await broker.next("a", old)
         new = await broker.register("a")
-        assert (await broker.poll(token, 0))[1] == "lost"
+        assert (await broker.poll(token, 0))[1].outcome == "lost"
         assert await broker.push(token, {"event": "step"}) is False
         assert await broker.next("a", old) == "quit"
         assert await broker.next("a", new) == "wait"
@@ -88,16 +88,50 @@ def test_a_slot_that_starts_again_has_lost_its_job_and_its_old_self_goes_home(tm
     run(scenario())
 
 
-def test_a_trial_that_fell_silent_frees_its_slot(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "PATIENCE_S", 0.0)
-
+def test_a_trial_that_fell_silent_frees_its_slot_and_may_lease_again(tmp_path, monkeypatch):
     async def scenario() -> None:
         broker = Broker(str(tmp_path))
         generation = await broker.register("a")
         token = await broker.submit("t", {})
-        broker._slots["a"].job = broker._jobs[token]
+        await broker.next("a", generation)
+        monkeypatch.setattr(module, "PATIENCE_S", 0.0)
         assert await broker.push(token, {"event": "evaluation"}) is False
-        assert generation == 1
+        assert not await broker.cancelled(token)
+        await broker.finish(token, End("stopped"))
+        _, end = await broker.poll(token, 1)
+        assert (end.outcome, end.cause) == ("lost", "lost")
+
+    run(scenario())
+
+
+def test_a_silent_trial_in_the_queue_is_not_served(tmp_path, monkeypatch):
+    async def scenario() -> None:
+        broker = Broker(str(tmp_path))
+        generation = await broker.register("a")
+        token = await broker.submit("t", {})
+        monkeypatch.setattr(module, "PATIENCE_S", 0.0)
+        assert await broker.next("a", generation) == "wait"
+        assert (await broker.poll(token, 0))[1].outcome == "lost"
+
+    run(scenario())
+
+
+def test_a_lost_slot_says_what_it_had_done(tmp_path):
+    async def scenario() -> None:
+        broker = Broker(str(tmp_path))
+        await broker.expect(["a"])
+        assert await broker.lost("a", "died") == "never up"
+        generation = await broker.register("a")
+        token = await broker.submit("t", {})
+        await broker.next("a", generation)
+        assert await broker.lost("a", "died") == "no lease finished"
+        assert (await broker.poll(token, 0))[1] == End("lost", "slot a: died", "lost")
+        assert await broker.next("a", generation) == "quit", "what is left of the old processes goes home"
+        generation = await broker.register("a")
+        token = await broker.submit("t", {})
+        await broker.next("a", generation)
+        await broker.finish(token, End("finished"))
+        assert await broker.lost("a", "died") == "useful"
 
     run(scenario())
 
@@ -110,9 +144,9 @@ def test_when_the_last_slot_fails_whoever_waits_is_told_why(tmp_path):
         await broker.abandon("a", "a failed: no memory")
         assert (await broker.poll(token, 0))[1] is None
         await broker.abandon("b", "b failed: no memory")
-        assert (await broker.poll(token, 0))[1:] == ("failed", "b failed: no memory")
+        assert (await broker.poll(token, 0))[1] == End("failed", "b failed: no memory", "lost")
         later = await broker.submit("u", {})
-        assert (await broker.poll(later, 0))[1] == "failed"
+        assert (await broker.poll(later, 0))[1].outcome == "failed"
 
     run(scenario())
 
@@ -136,6 +170,6 @@ def test_closing_sends_every_slot_home(tmp_path):
         token = await broker.submit("t", {})
         await broker.close()
         assert await broker.next("a", generation) == "quit"
-        assert (await broker.poll(token, 0))[1] == "stopped"
+        assert (await broker.poll(token, 0))[1] == End("stopped")
 
     run(scenario())

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from trainables import checkpoints
+from trainables.slots.failures import classify
 from trimtab.errors import StorageError
 
 
@@ -34,8 +35,9 @@ def test_a_full_disk_keeps_the_checkpoint_before_and_says_so(small_disk):
         (folder / "model").write_bytes(b"x" * 5_000_000)
 
     kept = checkpoints.save(small_disk, 1, {"step": 1, "a": np.arange(3)}, small)
-    with pytest.raises(StorageError, match="the disk is full"):
+    with pytest.raises(StorageError, match="the disk is full") as failure:
         checkpoints.save(small_disk, 2, {"step": 2}, large)
+    assert classify(failure.value).cause == "user"
     assert checkpoints.latest(small_disk) == kept
     assert checkpoints.load_state(kept)["a"].tolist() == [0, 1, 2]
     assert sorted(path.name for path in small_disk.iterdir()) == ["checkpoint-1"], "no half of one is left"

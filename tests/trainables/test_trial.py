@@ -20,7 +20,7 @@ def grpo(bench: Any) -> Events:
 
 
 def test_a_trial_spends_its_budget_and_evaluates_at_equal_compute(grpo):
-    assert grpo[-1] == {"event": "outcome", "outcome": "finished", "error": None}
+    assert grpo[-1] == {"event": "outcome", "outcome": "finished", "error": None, "cause": None}
     for seed in (0, 1):
         assert [e["rollouts"] for e in steps(grpo, seed)] == [32, 64, 96, 128]
         assert [r for r, _ in curve(grpo, seed)] == [0, 64, 128]

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from trainables.config import EngineConfig
+from trainables.config import Dtype, EngineConfig
 from trainables.learner.tokens import ragged_index
 from trainables.learner.weights import Weights
 
@@ -75,6 +75,16 @@ class Drawn:
         )
 
 
+@dataclass(frozen=True)
+class Fingerprint:
+    """What of an engine could differ between two leases."""
+
+    weights: str
+    """Checksum of its parameters."""
+    cache_empty: bool
+    """Nothing is left in its KV cache."""
+
+
 class Engine(Protocol):
     """One rollout engine."""
 
@@ -90,18 +100,25 @@ class Engine(Protocol):
         """Take new weights. Whatever was cached under the old ones is forgotten before this returns."""
         ...
 
+    def fingerprint(self) -> Fingerprint:
+        """What it holds, right after `reset` and `load`."""
+        ...
+
     def close(self) -> None: ...
 
 
-def build_engine(model: str, config: EngineConfig) -> Engine:
-    """The engine that `config.kind` names, holding the model's base weights at version -1."""
+def build_engine(model: str, config: EngineConfig, dtype: Dtype = "auto") -> Engine:
+    """The engine that `config.kind` names, holding the model's base weights at version -1.
+
+    `dtype` is the learner's: an engine that computes in another one samples from another policy.
+    """
     if config.kind == "vllm":
         from trainables.rollouts.vllm_engine import VllmEngine
 
-        return VllmEngine(model, config)
+        return VllmEngine(model, config, dtype)
     from trainables.rollouts.transformers_engine import TransformersEngine
 
-    return TransformersEngine(model, config)
+    return TransformersEngine(model, config, dtype)
 
 
 def eos_token_ids(model: str) -> list[int]:

@@ -6,18 +6,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import psutil
 import ray
+import ray.exceptions
 
-from trainables.config import EngineConfig
+from trainables.config import Dtype, EngineConfig
 from trainables.learner.weights import Weights
-from trainables.rollouts.engine import Drawn, DrawRequest, build_engine
+from trainables.rollouts.engine import Drawn, DrawRequest, Fingerprint, build_engine
+from trimtab.errors import EngineLost, TrimtabError
 
 
 class EngineActor:
     """Process that holds one engine. Made a Ray actor by whoever owns its resources."""
 
-    def __init__(self, model: str, config: EngineConfig) -> None:
-        self._engine = build_engine(model, config)
+    def __init__(self, model: str, config: EngineConfig, dtype: Dtype = "auto") -> None:
+        self._engine = build_engine(model, config, dtype)
 
     @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]  # untyped in Ray
     def ready(self) -> bool:
@@ -32,6 +35,13 @@ class EngineActor:
 
     def load(self, weights: Weights, version: int) -> None:
         self._engine.load(weights, version)
+
+    def fingerprint(self) -> Fingerprint:
+        return self._engine.fingerprint()
+
+    def rss_mb(self) -> float:
+        """Resident memory of this process, MB."""
+        return float(psutil.Process().memory_info().rss) / 1e6
 
     def close(self) -> None:
         self._engine.close()
@@ -61,18 +71,43 @@ class EnginePool:
             for actor, rows in zip(self._actors, shares, strict=True)
             if len(rows)
         ]
-        return Drawn.gather(ray.get(pending), order)
+        return Drawn.gather(self._get(pending), order)
 
     def draw_on_each(self, request: DrawRequest) -> list[Drawn]:
         """The same request on every engine: what the parity probe compares."""
-        drawn: list[Drawn] = ray.get([actor.draw.remote(request) for actor in self._actors])
+        drawn: list[Drawn] = self._get([actor.draw.remote(request) for actor in self._actors])
         return drawn
 
     def reset(self) -> None:
         """Clear the caches of every engine; every lease begins with it."""
-        ray.get([actor.reset.remote() for actor in self._actors])
+        self._get([actor.reset.remote() for actor in self._actors])
 
     def load(self, weights: Weights, version: int) -> None:
         """Send weights to every engine and wait until all have them. Sent once, however many engines."""
         reference = ray.put(weights)
-        ray.get([actor.load.remote(reference, version) for actor in self._actors])
+        self._get([actor.load.remote(reference, version) for actor in self._actors])
+
+    def fingerprints(self) -> list[Fingerprint]:
+        """What each engine holds."""
+        found: list[Fingerprint] = self._get([actor.fingerprint.remote() for actor in self._actors])
+        return found
+
+    def rss_mb(self) -> float:
+        """Resident memory of all engines, MB."""
+        return float(sum(self._get([actor.rss_mb.remote() for actor in self._actors])))
+
+    def _get(self, pending: Sequence[Any]) -> list[Any]:
+        """Answers of the engines. Raises EngineLost when one raised anything but a TrimtabError.
+
+        Such an engine may hold half a batch or a broken device: all are killed, and Ray restarts them.
+        """
+        try:
+            answers: list[Any] = ray.get(list(pending))
+        except ray.exceptions.RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, TrimtabError):
+                raise
+            for actor in self._actors:
+                ray.kill(actor, no_restart=False)
+            raise EngineLost(f"a rollout engine failed: {type(cause).__name__}: {cause}") from error
+        return answers

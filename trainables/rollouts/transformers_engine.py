@@ -8,10 +8,10 @@ import numpy.typing as npt
 import torch
 from transformers import AutoModelForCausalLM, LogitsProcessor, LogitsProcessorList
 
-from trainables.config import EngineConfig
+from trainables.config import Dtype, EngineConfig, resolve_dtype
 from trainables.learner.tokens import Float32, Int32
-from trainables.learner.weights import Weights
-from trainables.rollouts.engine import Drawn, DrawRequest, eos_token_ids
+from trainables.learner.weights import Weights, checksum, to_numpy
+from trainables.rollouts.engine import Drawn, DrawRequest, Fingerprint, eos_token_ids
 
 
 class _SeededSampler(LogitsProcessor):
@@ -46,10 +46,10 @@ class _SeededSampler(LogitsProcessor):
 class TransformersEngine:
     """A causal language model sampled with `generate`."""
 
-    def __init__(self, model: str, config: EngineConfig) -> None:
+    def __init__(self, model: str, config: EngineConfig, dtype: Dtype = "auto") -> None:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        dtype = torch.bfloat16 if self._device.type == "cuda" else torch.float32
-        self._model = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).to(self._device).eval()
+        wanted = getattr(torch, resolve_dtype(dtype, on_gpu=self._device.type == "cuda"))
+        self._model = AutoModelForCausalLM.from_pretrained(model, dtype=wanted).to(self._device).eval()
         self._eos = eos_token_ids(model)
         self._rows = config.max_num_seqs
         self._version = -1
@@ -108,6 +108,10 @@ class TransformersEngine:
 
     def _tied(self, name: str) -> bool:
         return bool(self._model.config.tie_word_embeddings) and name == "lm_head.weight"
+
+    def fingerprint(self) -> Fingerprint:
+        named = ((name, to_numpy(p.detach())) for name, p in self._model.named_parameters())
+        return Fingerprint(checksum(named), cache_empty=True)
 
     def close(self) -> None:
         del self._model

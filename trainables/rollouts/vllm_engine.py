@@ -21,16 +21,16 @@ from vllm.inputs import TokensPrompt
 from vllm.logprobs import FlatLogprobs
 from vllm.sampling_params import RequestOutputKind
 
-from trainables.config import EngineConfig
+from trainables.config import Dtype, EngineConfig, resolve_dtype
 from trainables.learner.tokens import Float32
-from trainables.learner.weights import Weights
-from trainables.rollouts.engine import Drawn, DrawRequest, eos_token_ids
+from trainables.learner.weights import Weights, checksum, to_numpy
+from trainables.rollouts.engine import Drawn, DrawRequest, Fingerprint, eos_token_ids
 
 
 class VllmEngine:
     """A vLLM engine in this process."""
 
-    def __init__(self, model: str, config: EngineConfig) -> None:
+    def __init__(self, model: str, config: EngineConfig, dtype: Dtype = "auto") -> None:
         self._stop = eos_token_ids(model)
         self._version = -1
         on_gpu = torch.cuda.is_available()
@@ -41,7 +41,7 @@ class VllmEngine:
         )
         self._llm = LLM(
             model=model,
-            dtype="bfloat16" if on_gpu else "float32",
+            dtype=resolve_dtype(dtype, on_gpu=on_gpu),
             tensor_parallel_size=config.tensor_parallel,
             max_model_len=config.max_model_len,
             max_num_seqs=config.max_num_seqs,
@@ -94,6 +94,10 @@ class VllmEngine:
         self._llm.reset_prefix_cache()
         self._version = version
 
+    def fingerprint(self) -> Fingerprint:
+        marks = self._llm.collective_rpc(_fingerprint)
+        return Fingerprint(" ".join(mark.weights for mark in marks), all(mark.cache_empty for mark in marks))
+
     def close(self) -> None:
         self._llm.llm_engine.engine_core.shutdown()
 
@@ -101,6 +105,12 @@ class VllmEngine:
 def _zero_kv_cache(worker: Any) -> None:
     for cache in worker.model_runner.kv_caches:
         cache.zero_()
+
+
+def _fingerprint(worker: Any) -> Fingerprint:
+    runner = worker.model_runner
+    named = ((name, to_numpy(parameter.detach())) for name, parameter in runner.model.named_parameters())
+    return Fingerprint(checksum(named), not any(bool(cache.any()) for cache in runner.kv_caches))
 
 
 def _chosen(logprobs: FlatLogprobs) -> Float32:

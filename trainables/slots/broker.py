@@ -3,9 +3,9 @@
 A trial submits a job and polls for its events; a slot asks for its next job and pushes events. The broker
 also writes the sweep's journal, so that it has one writer. It holds no GPU and computes nothing.
 
-Who may be gone, and how it shows: a trial that stops polling is dropped after `PATIENCE_S`; a slot whose
-worker died registers again under a new generation, and the job it had is lost. A stale slot always reads
-"stop".
+Who may be gone, and how it shows: a trial that stops polling for `PATIENCE_S` loses its slot (it leases again
+when it comes back); a slot whose worker died registers again under a new generation, and the job it had is
+lost. A stale slot always reads "stop".
 """
 
 from __future__ import annotations
@@ -28,6 +28,16 @@ POLL_S = 1.0
 Outcome = Literal["finished", "stopped", "failed", "lost"]
 
 
+@dataclass(frozen=True)
+class End:
+    """How a lease ended."""
+
+    outcome: Outcome
+    error: str | None = None
+    cause: records.Cause | None = None
+    """Of a failure."""
+
+
 @dataclass
 class _Job:
     token: int
@@ -38,8 +48,7 @@ class _Job:
     """Events the trial has acknowledged."""
     seen: float = field(default_factory=time.monotonic)
     cancelled: bool = False
-    outcome: Outcome | None = None
-    error: str | None = None
+    end: End | None = None
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
 
@@ -48,6 +57,10 @@ class _Slot:
     generation: int = 0
     job: _Job | None = None
     failure: str | None = None
+    registered: int = 0
+    """Times that its learner was up since the slot's processes were last replaced altogether."""
+    finished: int = 0
+    """Leases that ended well since then."""
 
 
 class Broker:
@@ -74,15 +87,15 @@ class Broker:
         self._jobs[job.token] = job
         self._record(job, {"event": "stage", "stage": "waiting", "seed": None})
         if self._abandoned:
-            await self._end(job, "failed", self._abandoned)
+            await self._end(job, End("failed", self._abandoned, "lost"))
             return job.token
         async with self._work:
             self._queue.append(job)
             self._work.notify_all()
         return job.token
 
-    async def poll(self, token: int, cursor: int) -> tuple[list[dict[str, Any]], Outcome | None, str | None]:
-        """Events from `cursor` on, the outcome once there is one, and its error.
+    async def poll(self, token: int, cursor: int) -> tuple[list[dict[str, Any]], End | None]:
+        """Events from `cursor` on, and how the lease ended once it has.
 
         Acknowledges what came before `cursor`, and is the trial's sign of life.
         """
@@ -91,9 +104,9 @@ class Broker:
         async with job.changed:
             job.read = max(job.read, cursor)
             job.changed.notify_all()
-            if len(job.events) <= cursor and job.outcome is None:
+            if len(job.events) <= cursor and job.end is None:
                 await _wait(job.changed, POLL_S)
-        return job.events[cursor:], job.outcome, job.error
+        return job.events[cursor:], job.end
 
     async def cancel(self, token: int) -> None:
         """The trial has ended before its job: the slot stops it at its next event."""
@@ -109,8 +122,10 @@ class Broker:
         """A slot's worker has started. Whatever job the slot had is lost."""
         state = self._slots.setdefault(slot, _Slot())
         state.generation += 1
-        if state.job is not None and state.job.outcome is None:
-            await self._end(state.job, "lost", f"slot {slot}: its learner worker died and was restarted")
+        state.registered += 1
+        if state.job is not None and state.job.end is None:
+            why = f"slot {slot}: its learner worker died and was restarted"
+            await self._end(state.job, End("lost", why, "lost"))
         state.job = None
         return state.generation
 
@@ -125,7 +140,7 @@ class Broker:
                 return "quit"
             while self._queue:
                 job = self._queue.popleft()
-                if job.outcome is None:
+                if job.end is None:
                     state.job = job
                     return {"token": job.token, **job.payload}
         return "wait"
@@ -146,9 +161,34 @@ class Broker:
                 await _wait(job.changed, POLL_S)
         return not self._over(job)
 
-    async def finish(self, token: int, outcome: Outcome, error: str | None = None) -> None:
+    async def cancelled(self, token: int) -> bool:
+        """Whether the trial has ended its job, rather than fallen silent."""
+        return self._jobs[token].cancelled
+
+    async def finish(self, token: int, end: End) -> None:
         """The slot is done with a job."""
-        await self._end(self._jobs[token], outcome, error)
+        job = self._jobs[token]
+        for state in self._slots.values():
+            if state.job is job:
+                state.job = None
+                state.finished += end.outcome == "finished"
+        if end.outcome == "stopped" and not job.cancelled:
+            end = End("lost", f"the trial did not ask for events for {PATIENCE_S:.0f} s", "lost")
+        await self._end(job, end)
+
+    async def lost(self, slot: str, why: str) -> Literal["never up", "no lease finished", "useful"]:
+        """The slot's processes are gone or about to be replaced; a job that it had is lost. Returns what the
+        slot had done since it was started."""
+        state = self._slots[slot]
+        if state.job is not None:
+            await self._end(state.job, End("lost", f"slot {slot}: {why}", "lost"))
+        done: Literal["never up", "no lease finished", "useful"] = "never up"
+        if state.registered:
+            done = "useful" if state.finished else "no lease finished"
+        # Whatever is left of the old processes is sent home.
+        state.generation += 1
+        state.job, state.registered, state.finished = None, 0, 0
+        return done
 
     async def abandon(self, slot: str, error: str) -> None:
         """A slot has failed for good. With the last one, nothing that waits can ever run."""
@@ -157,12 +197,15 @@ class Broker:
         if all(state.failure for state in self._slots.values()):
             self._abandoned = error
             for job in list(self._jobs.values()):
-                await self._end(job, "failed", error)
+                await self._end(job, End("failed", error, "lost"))
         elif state.job is not None:
             # Its trial leases again, from a slot that lives.
-            await self._end(state.job, "lost", error)
+            await self._end(state.job, End("lost", error, "lost"))
 
     # -- the driver's side -----------------------------------------------------------------------
+
+    async def closing(self) -> bool:
+        return self._closing
 
     async def expect(self, slots: list[str]) -> None:
         """Name the slots before they start, so that `abandon` knows which is the last."""
@@ -184,7 +227,7 @@ class Broker:
 
     def _over(self, job: _Job) -> bool:
         silent = time.monotonic() - job.seen > PATIENCE_S
-        return job.cancelled or silent or job.outcome is not None
+        return job.cancelled or silent or job.end is not None
 
     async def _cancel(self, job: _Job) -> None:
         running = any(state.job is job for state in self._slots.values())
@@ -192,18 +235,18 @@ class Broker:
             job.cancelled = True
             job.changed.notify_all()
         if not running:
-            await self._end(job, "stopped", None)
+            await self._end(job, End("stopped"))
 
     async def _drop_dead(self) -> None:
         for job in list(self._queue):
             if self._over(job):
                 self._queue.remove(job)
-                await self._end(job, "stopped", None)
+                await self._end(job, End("stopped" if job.cancelled else "lost", None, "lost"))
 
-    async def _end(self, job: _Job, outcome: Outcome, error: str | None) -> None:
+    async def _end(self, job: _Job, end: End) -> None:
         async with job.changed:
-            if job.outcome is None:
-                job.outcome, job.error = outcome, error
+            if job.end is None:
+                job.end = end
             job.changed.notify_all()
 
     def _record(self, job: _Job, event: Mapping[str, Any]) -> None:

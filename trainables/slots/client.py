@@ -11,7 +11,8 @@ from typing import Any
 import ray
 from ray import tune
 
-from trimtab.errors import LeaseLost, TrimtabError
+from trainables.slots.broker import End
+from trimtab.errors import TrialFailed
 from trimtab.objective import Curves
 
 LEASES = 3
@@ -39,7 +40,7 @@ def tune_trial(config: dict[str, Any], *, broker: Any, sweep_dir: str) -> None:
     }
     started = {name: config[name] for name in ("role", "label", "number", "searched", "seeds")}
     _record(broker, key, "trial_started", config=config["trial"], **started)
-    status, error = "stopped", None
+    status, error, cause = "stopped", None, None
     try:
         # Tune stops a trial by raising out of `report`: closing the generator then frees the slot.
         with closing(_events(broker, key, payload)) as events:
@@ -49,11 +50,14 @@ def tune_trial(config: dict[str, Any], *, broker: Any, sweep_dir: str) -> None:
                     tune.report({**curves.figures(), "finished": False})
         tune.report({**curves.figures(), "finished": True})
         status = "finished"
-    except TrimtabError as failure:
-        status, error = "failed", str(failure)
+    except TrialFailed as failure:
+        status, error, cause = "failed", str(failure), failure.cause
+        raise
+    except Exception as failure:
+        status, error, cause = "failed", f"{type(failure).__name__}: {failure}", "bug"
         raise
     finally:
-        _record(broker, key, "trial_finished", status=status, score=curves.score(), error=error)
+        _record(broker, key, "trial_finished", status=status, score=curves.score(), error=error, cause=cause)
 
 
 def _enter(curves: Curves, event: Mapping[str, Any]) -> None:
@@ -64,36 +68,64 @@ def _enter(curves: Curves, event: Mapping[str, Any]) -> None:
 
 
 def _events(broker: Any, trial_id: str, payload: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
-    """Events of the trial, over as many leases as it takes. Raises TrimtabError when it fails for good."""
-    error: str | None = None
-    if not payload["seeds"]:
-        return
-    for _ in range(LEASES):
-        token = ray.get(broker.submit.remote(trial_id, payload))
+    """Events of the trial, over as many leases as it takes. Raises TrialFailed when it fails for good.
+
+    A lost lease is followed by another one; one that ran out of memory by a single one at half the
+    micro-batch, which changes memory and not the gradient. Both go on from the trial's checkpoint.
+    """
+    lost = 0
+    halved = False
+    finished: set[int] = set()
+    while left := [seed for seed in payload["seeds"] if seed not in finished]:
+        token = ray.get(broker.submit.remote(trial_id, {**payload, "seeds": left}))
         with closing(_lease_events(broker, token)) as events:
-            outcome, error = yield from events
-        if outcome == "finished":
+            try:
+                while True:
+                    event = next(events)
+                    if event["event"] == "run_finished" and event["status"] == "finished":
+                        finished.add(event["seed"])
+                    yield event
+            except StopIteration as done:
+                end: End = done.value
+        if end.outcome == "finished":
             return
-        if outcome != "lost":
-            raise TrimtabError(error or f"trial {trial_id} was {outcome}")
-    raise LeaseLost(f"trial {trial_id}: lost {LEASES} slots in a row; last: {error}")
+        cause = end.cause or "bug"
+        error = end.error or f"trial {trial_id} was {end.outcome}"
+        if cause == "out_of_memory" and not halved:
+            halved = True
+            payload = _at_half_micro_batch(payload)
+            size = payload["config"]["learner"]["micro_batch_tokens"]
+            _record(broker, trial_id, "retry", cause=cause, error=error, micro_batch_tokens=size)
+        elif cause == "lost" and end.outcome == "lost":
+            lost += 1
+            _record(broker, trial_id, "retry", cause=cause, error=error)
+            if lost == LEASES:
+                raise TrialFailed(f"trial {trial_id}: lost {LEASES} leases; last: {error}", "lost")
+        else:
+            raise TrialFailed(error, cause)
 
 
-def _lease_events(broker: Any, token: int) -> Generator[dict[str, Any], None, tuple[str | None, str | None]]:
-    """Events of one lease; returns its outcome and error. Closing it early frees the slot."""
+def _at_half_micro_batch(payload: dict[str, Any]) -> dict[str, Any]:
+    """The same work in forward passes of half the size."""
+    config = payload["config"]
+    size = max(1, int(config["learner"]["micro_batch_tokens"]) // 2)
+    return {**payload, "config": {**config, "learner": {**config["learner"], "micro_batch_tokens": size}}}
+
+
+def _lease_events(broker: Any, token: int) -> Generator[dict[str, Any], None, End]:
+    """Events of one lease; returns how it ended. Closing it early frees the slot."""
     cursor = 0
-    outcome: str | None = None
-    error: str | None = None
+    end: End | None = None
     try:
-        while outcome is None:
-            events, outcome, error = ray.get(broker.poll.remote(token, cursor))
+        while end is None:
+            events, end = ray.get(broker.poll.remote(token, cursor))
             for event in events:
                 cursor += 1
                 yield event
     finally:
-        if outcome is None:
+        if end is None:
             broker.cancel.remote(token)
-    return outcome, error
+    return end
 
 
 def _record(broker: Any, trial_id: str, event: str, **fields: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,14 @@ from trainables.config import EngineConfig, LearnerConfig
 from trainables.slots.worker import SlotSetup, learner_environment, serve
 
 REBUILDS = 3
-"""How often Ray Train may restart a slot's worker group before the slot counts as failed."""
+"""How often one half of a slot (worker group, engine) may be restarted before the whole slot is replaced."""
+REPLACEMENTS = 3
+"""Replacements in a row, none of which finished a lease, after which the slot counts as failed. With
+`REBUILDS` each, that is four times what one trial may use up (`client.LEASES`)."""
+
+
+COLD, WARM = 1, 1000
+"""Leases that a slot's processes serve before fresh ones take their place."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,8 @@ class SlotSpec:
     engine_resource: str | None = None
     storage: str = ""
     """Folder for Ray Train's own bookkeeping."""
+    leases: int = WARM
+    """Leases after which a slot's processes are replaced; `COLD` = every lease gets fresh ones."""
 
 
 class SlotHost:
@@ -56,7 +65,8 @@ class SlotHost:
                 resources_per_worker=resources,
             ),
             run_config=RunConfig(
-                name=setup.name,
+                # A name of its own: Ray Train would take a run of the same name up again.
+                name=f"{setup.name}-{uuid.uuid4().hex[:8]}",
                 storage_path=spec.storage,
                 failure_config=FailureConfig(max_failures=REBUILDS),
                 worker_runtime_env={"env_vars": learner_environment()},
@@ -65,37 +75,133 @@ class SlotHost:
         trainer.fit()
 
 
+@dataclass
+class _Processes:
+    """The actors of one slot: its engines and the host of its Ray Train run."""
+
+    engines: list[Any]
+    host: Any
+    running: Any
+    """The host's run: ends when the slot has gone home, raises when Ray Train gives up."""
+
+    def kill(self) -> None:
+        for actor in (self.host, *self.engines):
+            ray.kill(actor)
+
+
 class Slots:
-    """The slots of a sweep. Made outside any trial, so that no trial's placement group captures them."""
+    """The slots of a sweep. Made outside any trial, so that no trial's placement group captures them.
+
+    A thread for each slot watches it and replaces its processes when they have served their leases or died.
+    """
 
     def __init__(self, spec: SlotSpec, count: int, broker: Any) -> None:
         self._spec = spec
         self._broker = broker
         self._names = [f"slot-{k}" for k in range(count)]
-        self._engines: list[Any] = []
-        self._hosts: list[Any] = []
-        self._running: list[Any] = []
+        self._processes: dict[str, _Processes] = {}
+        self._failed: dict[str, str] = {}
+        self._closing = False
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
 
     @property
     def engines(self) -> list[Any]:
         """Handles of all engine actors, slot by slot."""
-        return list(self._engines)
+        with self._lock:
+            return [engine for name in self._names for engine in self._processes[name].engines]
+
+    @property
+    def failed(self) -> bool:
+        """True once every slot has failed for good."""
+        return len(self._failed) == len(self._names)
 
     def start(self) -> None:
         """Start all slots; returns before they are ready. Trials may queue at once."""
         ray.get(self._broker.expect.remote(self._names))
         for name in self._names:
-            engines = [self._start_engine() for _ in range(self._spec.engine.count)]
-            self._engines += engines
-            self._start_host(name, engines)
+            self._start(name)
+            thread = threading.Thread(target=self._keep, args=(name,), name=f"keep-{name}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def close(self, timeout_s: float) -> None:
         """End every slot: ask first, then kill what has not gone. Touches only what `start` made."""
+        with self._lock:
+            self._closing = True
+            running = [processes.running for processes in self._processes.values()]
         ray.get(self._broker.close.remote())
-        if self._running:
-            ray.wait(self._running, num_returns=len(self._running), timeout=timeout_s)
-        for actor in [*self._hosts, *self._engines]:
-            ray.kill(actor)
+        if running:
+            ray.wait(running, num_returns=len(running), timeout=timeout_s)
+        with self._lock:
+            for processes in self._processes.values():
+                processes.kill()
+            self._processes.clear()
+        for thread in self._threads:
+            thread.join(timeout_s)
+
+    def _keep(self, name: str) -> None:
+        """Watch a slot for as long as the sweep lives."""
+        in_vain = 0
+        while True:
+            try:
+                why = self._wait(name)
+                done = ray.get(self._broker.lost.remote(name, why or "replaced by fresh processes"))
+                in_vain = 0 if done == "useful" or why is None else in_vain + 1
+                if in_vain > REPLACEMENTS or done == "never up":
+                    self._give_up(name, why or "it ended before it was up")
+                    return
+                if not self._replace(name):
+                    return
+            except Exception as error:  # noqa: BLE001  # whatever it is, trials must not wait for it for ever
+                self._give_up(name, _cause(error))
+                return
+
+    def _wait(self, name: str) -> str | None:
+        """Return when a slot's processes have ended, and of what; None: they went home."""
+        with self._lock:
+            if self._closing:
+                return None
+            processes = self._processes[name]
+        try:
+            # An engine that cannot start would leave its learner waiting.
+            ray.get([engine.ready.remote() for engine in processes.engines])
+            ray.get(processes.running)
+        except ray.exceptions.RayError as error:
+            return _cause(error)
+        return None
+
+    def _replace(self, name: str) -> bool:
+        """New processes for a slot. False: the sweep is ending."""
+        with self._lock:
+            if self._closing:
+                return False
+            self._processes.pop(name).kill()
+        self._start(name)
+        return True
+
+    def _give_up(self, name: str, why: str) -> None:
+        with self._lock:
+            if self._closing:
+                return
+            self._failed[name] = why
+        self._broker.abandon.remote(name, f"{name} failed: {why}")
+
+    def _start(self, name: str) -> None:
+        with self._lock:
+            if self._closing:
+                return
+            engines = [self._start_engine() for _ in range(self._spec.engine.count)]
+            setup = SlotSetup(
+                name=name,
+                model=self._spec.model,
+                broker=self._broker,
+                engines=engines,
+                threads=max(1, int(self._spec.learner_cpus)),
+                leases=self._spec.leases,
+            )
+            host = ray.remote(SlotHost).options(num_cpus=0).remote()
+            self._processes[name] = _Processes(engines, host, host.run.remote(self._spec, setup))
 
     def _start_engine(self) -> Any:
         from trainables.rollouts.pool import EngineActor
@@ -109,43 +215,18 @@ class Slots:
             max_task_retries=0,
             runtime_env={"env_vars": engine_environment(spec.engine_cpus)},
         )
-        return actor.remote(spec.model, spec.engine)
-
-    def _start_host(self, name: str, engines: Sequence[Any]) -> None:
-        setup = SlotSetup(
-            name=name,
-            model=self._spec.model,
-            broker=self._broker,
-            engines=list(engines),
-            threads=max(1, int(self._spec.learner_cpus)),
-        )
-        host = ray.remote(SlotHost).options(num_cpus=0).remote()
-        self._hosts.append(host)
-        running = host.run.remote(self._spec, setup)
-        self._running.append(running)
-        threading.Thread(
-            target=_watch, args=(name, running, engines, self._broker), name=f"watch-{name}", daemon=True
-        ).start()
-
-
-def _place(resource: str | None) -> dict[str, float]:
-    """A trace of a node's custom resource: it says where, not how much (`trimtab.placement.MARK`)."""
-    return {resource: 0.001} if resource else {}
-
-
-def _watch(name: str, running: Any, engines: Sequence[Any], broker: Any) -> None:
-    """Tell the broker when a slot has failed for good; otherwise trials would wait for it forever."""
-    try:
-        ray.get([engine.ready.remote() for engine in engines])
-        ray.get(running)
-    except ray.exceptions.RayError as error:
-        broker.abandon.remote(name, f"{name} failed: {_cause(error)}")
+        return actor.remote(spec.model, spec.engine, spec.learner.dtype)
 
 
 def _cause(error: Exception) -> str:
     inner = getattr(error, "cause", None) or error
     lines = str(inner).strip().splitlines()
     return f"{type(inner).__name__}: {lines[-1] if lines else 'no message'}"
+
+
+def _place(resource: str | None) -> dict[str, float]:
+    """A trace of a node's custom resource: it says where, not how much (`trimtab.placement.MARK`)."""
+    return {resource: 0.001} if resource else {}
 
 
 def engine_environment(cpus: float) -> dict[str, str]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +14,14 @@ import ray
 from trainables import checkpoints
 from trainables.config import TrialConfig, VerifierConfig
 from trainables.lease import Lease, Report
+from trainables.slots.broker import End
+from trainables.slots.failures import Failure, classify
+from trainables.slots.proof import Growth, Proof, rss_mb
 from trimtab.errors import LearnerLost
 
 if TYPE_CHECKING:
     from trainables.learner.group import LearnerGroup
+    from trainables.rollouts.pool import EnginePool
     from trainables.tasks.verifier import VerifierPool
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,8 @@ class SlotSetup:
     """Handles of the engine actors."""
     threads: int
     """CPU threads of each learner worker."""
+    leases: int = 0
+    """Leases after which the slot ends so that fresh processes take its place; 0 = no such number."""
 
 
 def serve(loop_config: dict[str, Any]) -> None:
@@ -74,51 +78,88 @@ def _serve_leases(setup: SlotSetup, group: LearnerGroup) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(setup.model)
     engines = EnginePool(setup.engines)
-    # A learner restarts faster than an engine: a lease taken before its engine is back would be lost at once.
-    engines.wait()
     verifiers = _Verifiers()
-    generation = ray.get(setup.broker.register.remote(setup.name))
+    served = 0
+    proof, growth = Proof(), Growth()
+
+    def lend(report: Report) -> Lease:
+        def proved(lease: Lease) -> None:
+            checksum = proof.check(setup.model, group, engines)
+            report("lease", slot=setup.name, lease=served + 1, checksum=checksum)
+
+        return Lease(setup.model, tokenizer, group, engines, verifiers.get, report, proved)
+
     try:
-        while True:
+        generation = _register(setup, engines)
+        while not setup.leases or served < setup.leases:
             job = ray.get(setup.broker.next.remote(setup.name, generation))
             if job == "quit":
                 return
             if job == "wait":
                 group.idle()
                 continue
-            _serve_one(setup, job, partial(Lease, setup.model, tokenizer, group, engines, verifiers.get))
+            failure = _serve_one(setup, job, lend)
+            served += 1
+            if group.broken:
+                # Ray Train replaces all ranks.
+                raise LearnerLost(failure.message if failure else "learner workers are out of step")
+            if failure and failure.unclean:
+                return
+            if failure and failure.breaks_slot:
+                generation = _register(setup, engines)
+            elif growth.too_much(rss_mb() + engines.rss_mb()):
+                return
     finally:
         verifiers.close()
 
 
-def _serve_one(setup: SlotSetup, job: dict[str, Any], lend: Callable[[Report], Lease]) -> None:
-    """One lease: the seeds of one configuration, one after another."""
+def _register(setup: SlotSetup, engines: EnginePool) -> int:
+    """The slot is ready. A learner restarts faster than an engine: a lease taken before its engine is back
+    would be lost at once."""
+    engines.wait()
+    generation: int = ray.get(setup.broker.register.remote(setup.name))
+    return generation
+
+
+def _serve_one(setup: SlotSetup, job: dict[str, Any], lend: Callable[[Report], Lease]) -> Failure | None:
+    """One lease: the seeds of one configuration, one after another. Returns the failure that ended it."""
     from trainables.rlvr import run_trial
 
     token = job["token"]
     config = TrialConfig.model_validate(job["config"])
-    outcome, error = "finished", None
     for seed in job["seeds"]:
         report = _Reporter(setup.broker, token, seed)
         output = Path(job["output"]) / f"seed-{seed}"
         try:
-            outcome = run_trial(lend(report), config, seed, output)
-        except (ray.exceptions.RayActorError, LearnerLost) as lost:
-            # An engine or a learner rank died: this slot must be rebuilt before it can serve anyone.
-            report("run_finished", status="failed", error=str(lost), traceback=traceback.format_exc())
-            ray.get(setup.broker.finish.remote(token, "lost", f"slot {setup.name}: {lost}"))
-            raise
-        except (
-            Exception
-        ) as failure:  # the border of the trial: whatever it raised is its own end, not the slot's
-            outcome, error = "failed", f"{type(failure).__name__}: {failure}"
-            report("run_finished", status="failed", error=error, traceback=traceback.format_exc())
-            log.exception("seed %s failed", seed)
-            break
-        report("run_finished", status=outcome, error=None, checkpoint=_newest(output))
-        if outcome == "stopped":
-            break
-    ray.get(setup.broker.finish.remote(token, outcome, error))
+            status = run_trial(lend(report), config, seed, output)
+        except Exception as error:  # the border of the trial: what it raised is its own end
+            failure = classify(error)
+            log.warning("seed %s failed (%s)", seed, failure.cause, exc_info=error)
+            ray.get(setup.broker.finish.remote(token, _end_of(failure, report)))
+            return failure
+        if status == "stopped":
+            if ray.get(setup.broker.cancelled.remote(token)):
+                report("run_finished", status=status, error=None, checkpoint=_newest(output))
+            ray.get(setup.broker.finish.remote(token, End("stopped")))
+            return None
+        report("run_finished", status="finished", error=None, checkpoint=_newest(output))
+    ray.get(setup.broker.finish.remote(token, End("finished")))
+    return None
+
+
+def _end_of(failure: Failure, report: Report) -> End:
+    """A lost lease is continued by another one; any other failure is the end of the run."""
+    if failure.cause == "lost":
+        return End("lost", failure.message, "lost")
+    report(
+        "run_finished",
+        status="failed",
+        error=failure.message,
+        traceback=failure.traceback,
+        cause=failure.cause,
+        checkpoint=None,
+    )
+    return End("failed", failure.message, failure.cause)
 
 
 def _newest(output: Path) -> str | None:

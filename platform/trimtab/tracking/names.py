@@ -20,6 +20,8 @@ REFERENCE = "trimtab.reference"
 STATUS = "trimtab.status"
 """`finished`, `failed`, `stopped` (by the scheduler) or `killed`; MLflow knows no `stopped`."""
 ERROR = "trimtab.error"
+CAUSE = "trimtab.cause"
+"""Kind of a failure, one of `trimtab.records.Cause`."""
 CHECKPOINT = "trimtab.checkpoint"
 
 PARENT_RUN = "mlflow.parentRunId"

@@ -198,6 +198,8 @@ class Translator:
         tags: dict[str, str] = {}
         if event.get("error"):
             tags[names.ERROR] = str(event["error"])
+        if event.get("cause"):
+            tags[names.CAUSE] = str(event["cause"])
         if event.get("checkpoint"):
             tags[names.CHECKPOINT] = str(event["checkpoint"])
         trace = event.get("traceback") or event.get("error") if event["status"] == "failed" else None
@@ -212,6 +214,8 @@ class Translator:
             self._open((event["trial"], seeds[0]), event)
         for seed in sorted(trial.open):
             tags = {names.ERROR: str(error)} if error else {}
+            if event.get("cause"):
+                tags[names.CAUSE] = str(event["cause"])
             trace = event.get("traceback") or error if status == "failed" else None
             # A trial cannot finish well while one of its runs has not reported its end.
             ended: Status = "failed" if status == "finished" else status
