@@ -1,216 +1,221 @@
-"""How long a slot stands between two trials: warm against cold, one and two slots, and what 100 leases leave.
+"""Seconds from the end of one trial to the first step of the next, cold against warm; rebuilds; memory.
 
-`make bench BENCH=slot_turnaround` (`ARGS="--part turnaround"`, `rebuild` or `leases`). Real sweeps through
-Tune at the main job's workload (128 rollouts a step), with random V0.5 configurations of few steps.
-Turnaround: from the last event of a slot's trial to the end of the next one's first step, and to the moment
-its reset is done; a cold trial's reset includes starting its processes. Rebuild: from SIGKILL of one half of
-the only slot to the next finished step.
+    python -m benchmarks.slot_turnaround --part turnaround rebuild leases
+
+turnaround  one slot and two slots, cold (fresh processes for every lease) and warm, in one run
+rebuild     SIGKILL of the engine and of the learner worker in mid-trial, until a next trial's first step
+leases      100 tiny trials on one slot, resident memory of its processes after each
+
+Trials are leased from a plain driver, without Tune: what is measured is the slot.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
+import os
+import signal
 import statistics
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from trimtab import api, records
-from trimtab.spec import load_spec
-
-WARM_GOAL_S, RATIO_GOAL, GROWTH_GOAL, REBUILD_GOAL_S = 1.0, 70.0, 0.10, 35.0
-PARTS = ("turnaround", "rebuild", "leases")
-SLOT_PROCESSES = ("ray::RayTrainWorker", "ray::EngineActor")
+from trainables.config import EngineConfig, LearnerConfig, TrialConfig
 
 
-@dataclass(frozen=True)
-class Trial:
-    """When a trial held its slot, in seconds since the epoch."""
+class Driver:
+    """Slots with their broker, and trials run on them one after another."""
 
-    leased: float
-    """Its reset began."""
-    ready: float
-    """Its reset was done."""
-    stepped: float
-    """Its first step was done."""
-    ended: float
+    def __init__(self, folder: Path, model: Path, slots: int, leases: int) -> None:
+        import ray
 
+        from trainables.slots.broker import Broker
+        from trainables.slots.host import Slots, SlotSpec
 
-def swept(home: Path, name: str, *overrides: str) -> list[Trial]:
-    """Run a small sweep and read from its journal who held a slot when, in order of time."""
-    spec = load_spec(
-        "quickstart",
-        [
-            f"home={home}",
-            "seeds=[0]",
-            "search.sampler=random",
-            "trial.task.validation_prompts=64",
-            "trial.evaluation.every=100",
-            *overrides,
-        ],
-    )
-    result = api.sweep(spec, name=name)
-    if result.status != "finished":
-        raise RuntimeError(f"sweep {name} ended as {result.status}")
-    folder = home / "sweeps" / name
-    return sorted(
-        (_trial(records.read(folder, file.stem)) for file in (folder / "records").glob("*.jsonl")),
-        key=lambda trial: trial.leased,
-    )
-
-
-def _trial(events: list[records.Event]) -> Trial:
-    stages = [event for event in events if event["event"] == "stage"]
-    return Trial(
-        leased=next(event["time"] for event in stages if event["stage"] == "resetting"),
-        ready=next(event["time"] for event in stages if event["stage"] == "training"),
-        stepped=next(event["time"] for event in events if event["event"] == "step"),
-        ended=max(event["time"] for event in events if event["event"] == "run_finished"),
-    )
-
-
-def gaps(trials: list[Trial]) -> Iterator[tuple[float, float]]:
-    """(Seconds to ready, seconds to the first step) after the trial that freed the slot."""
-    freed: list[float] = []
-    for trial in trials:
-        free = [end for end in freed if end <= trial.leased]
-        if free:
-            # The slot that was freed last and not taken since.
-            last = max(free)
-            freed.remove(last)
-            yield trial.ready - last, trial.stepped - last
-        freed.append(trial.ended)
-
-
-def turnaround(home: Path) -> None:
-    medians = {}
-    for label, trials, overrides in (
-        ("cold, 1 slot", 3, ("slots.count=1", "slots.reuse=cold")),
-        ("warm, 1 slot", 12, ("slots.count=1",)),
-        ("warm, 2 slots", 24, ("slots.count=2",)),
-    ):
-        found = list(
-            gaps(
-                swept(
-                    home,
-                    label.replace(", ", "-").replace(" ", "-"),
-                    f"search.trials={trials - 1}",
-                    "trial.steps=4",
-                    *overrides,
-                )
-            )
+        self._model = str(model)
+        self._folder = folder
+        self._count = 0
+        self.broker = ray.remote(Broker).options(num_cpus=0, max_concurrency=1000).remote(str(folder))
+        spec = SlotSpec(
+            self._model,
+            LearnerConfig(),
+            EngineConfig(),
+            learner_cpus=0.2,
+            engine_cpus=0.2,
+            storage=str(folder / "train"),
+            leases=leases,
         )
-        ready, stepped = ([gap[k] for gap in found] for k in (0, 1))
-        medians[label] = statistics.median(stepped)
-        print(
-            f"{label}: {medians[label]:.2f} s to the first step (median of {len(found)}; {min(stepped):.2f} "
-            f"to {max(stepped):.2f}), {statistics.median(ready):.2f} s to the end of the reset; cold / this "
-            f"= {medians['cold, 1 slot'] / medians[label]:.0f}",
-            flush=True,
+        self.slots = Slots(spec, slots, self.broker)
+        self.slots.start()
+
+    def trial(self, steps: int = 2, seen: Callable[[dict[str, Any]], None] | None = None) -> dict[str, float]:
+        """Run one tiny trial; clock times of its submission, first step and end."""
+        import ray
+
+        self._count += 1
+        name = f"trial-{self._count}"
+        config = TrialConfig.model_validate(
+            {
+                "model": self._model,
+                "strategy": {"preset": "grpo", "group_size": 4},
+                "steps": steps,
+                "rollouts_per_step": 128,
+                "task": {"validation_prompts": 16},
+                "evaluation": {"every": steps, "samples": 1},
+            }
         )
-    warm = medians["warm, 1 slot"]
-    print(
-        f"goals: warm <= {WARM_GOAL_S:g} s: {'met' if warm <= WARM_GOAL_S else 'missed'}; cold / warm >= "
-        f"{RATIO_GOAL:g}: {'met' if medians['cold, 1 slot'] / warm >= RATIO_GOAL else 'missed'}"
-    )
+        payload = {"config": config.model_dump(mode="json"), "seeds": [0], "output": str(self._folder / name)}
+        clock = {"submitted": time.monotonic()}
+        token = ray.get(self.broker.submit.remote(name, payload))
+        cursor, end = 0, None
+        while end is None:
+            events, end = ray.get(self.broker.poll.remote(token, cursor))
+            cursor += len(events)
+            for event in events:
+                if event["event"] == "step":
+                    clock.setdefault("stepped", time.monotonic())
+                if seen:
+                    seen(event)
+        clock["ended"] = time.monotonic()
+        if end.outcome not in ("finished", "lost"):
+            raise RuntimeError(f"{name}: {end}")
+        return clock
 
-
-def rebuild(home: Path) -> None:
-    """Kill each half of a slot in the middle of a trial, and wait for the next step."""
-    for half in SLOT_PROCESSES:
-        name = half.rpartition("::")[2]
-        command = [sys.executable, "-m", "trimtab", "sweep", "quickstart", "--name", name]
-        settings = [
-            f"home={home}",
-            "slots.count=1",
-            "search.trials=1",
-            "seeds=[0]",
-            "trial.checkpoint_every=5",
-        ]
-        sweep = psutil.Popen(
-            [*command, *(part for setting in settings for part in ("--set", setting))],
-            stdout=subprocess.DEVNULL,
-        )
-        steps = _steps(home / "sweeps" / name, sweep)
-        for _ in range(10):
-            next(steps)
-        (victim,) = [p for p in sweep.children(recursive=True) if " ".join(p.cmdline()).startswith(half)]
-        killed = time.time()
-        victim.kill()
-        back = next(at for at in steps if at > killed + 1)
-        print(f"{name} killed: next step after {back - killed:.1f} s (goal {REBUILD_GOAL_S:g})", flush=True)
-        sweep.wait()
-
-
-def _steps(folder: Path, sweep: psutil.Popen) -> Iterator[float]:
-    """When each step was done, as the journal tells it while the sweep runs."""
-    tail = records.Tail(folder)
-    while sweep.is_running() and sweep.status() != psutil.STATUS_ZOMBIE:
-        yield from (event["time"] for event in tail.read() if event["event"] == "step")
-        time.sleep(0.05)
-
-
-def leases(home: Path, count: int) -> None:
-    """Memory of one slot's processes over so many leases, sampled while each trains."""
-    with sampled() as memory:
-        swept(home, "leases", "slots.count=1", f"search.trials={count - 1}", "trial.steps=2")
-    tenth = max(1, len(memory) // 10)
-    early, late = (statistics.median(part) for part in (memory[tenth : 2 * tenth], memory[-tenth:]))
-    print(
-        f"{count} leases on one slot: learner and engine took {early / 1e9:.3f} GB in the second tenth of "
-        f"the time and {late / 1e9:.3f} GB in the last ({late / early - 1:+.1%}; goal {GROWTH_GOAL:.0%})"
-    )
+    def gaps(self, trials: int) -> list[float]:
+        """Seconds from each trial's end to the first step of the next; the first trial only warms up."""
+        clocks = [self.trial() for _ in range(trials + 1)]
+        return [b["stepped"] - a["ended"] for a, b in itertools.pairwise(clocks)]
 
 
 @contextmanager
-def sampled() -> Iterator[list[int]]:
-    """Bytes that the slot's processes hold (unique set size), twice a second while they exist."""
-    memory: list[int] = []
-    closing = threading.Event()
+def slots(model: Path, count: int, leases: int) -> Iterator[Driver]:
+    with tempfile.TemporaryDirectory() as folder:
+        driver = Driver(Path(folder), model, count, leases)
+        try:
+            yield driver
+        finally:
+            driver.slots.close(60)
 
-    def watch() -> None:
-        while not closing.wait(0.5):
-            held = [_unique(process) for process in psutil.Process().children(recursive=True)]
-            # Both halves of the slot, or it is still starting or ending.
-            if sum(size > 0 for size in held) >= len(SLOT_PROCESSES):
-                memory.append(sum(held))
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
+def turnaround(model: Path, count: int, leases: int, trials: int) -> list[float]:
+    """Gaps of `count` streams of trials side by side."""
+    with slots(model, count, leases) as driver, ThreadPoolExecutor(count) as streams:
+        return [gap for gaps in streams.map(driver.gaps, [trials] * count) for gap in gaps]
+
+
+def measure_turnaround(model: Path, trials: int) -> dict[str, float]:
+    from trainables.slots.host import COLD, WARM
+
+    found: dict[str, float] = {}
+    for count in (1, 2):
+        warm = statistics.median(turnaround(model, count, WARM, trials))
+        cold = statistics.median(turnaround(model, count, COLD, 2))
+        found |= {f"warm_{count}": warm, f"cold_{count}": cold, f"ratio_{count}": cold / warm}
+    return found
+
+
+def measure_rebuild(model: Path) -> dict[str, float]:
+    """Seconds from a kill to the first step of the next trial."""
+    import ray
+
+    from trainables.slots.host import WARM
+
+    found: dict[str, float] = {}
+    with slots(model, 1, WARM) as driver:
+        for half in ("engine", "learner"):
+            driver.trial()
+            killed: list[float] = []
+
+            def kill(event: dict[str, Any], half: str = half, killed: list[float] = killed) -> None:
+                if event["event"] == "step" and not killed:
+                    os.kill(_pid(driver, half, ray), signal.SIGKILL)
+                    killed.append(time.monotonic())
+
+            driver.trial(steps=100, seen=kill)
+            found[f"rebuild_{half}"] = driver.trial()["stepped"] - killed[0]
+    return found
+
+
+def _pid(driver: Driver, half: str, ray: Any) -> int:
+    if half == "engine":
+        return int(ray.get(driver.slots.engines[0].__ray_call__.remote(lambda _: os.getpid())))
+    return next(p.pid for p in _processes() if "RayTrainWorker" in _title(p))
+
+
+def measure_leases(model: Path, leases: int) -> dict[str, float]:
+    """Resident memory of learner worker and engine after the tenth and the last lease, MB."""
+    from trainables.slots.host import WARM
+
+    rss = []
+    with slots(model, 1, WARM) as driver:
+        for _ in range(leases):
+            driver.trial(steps=1)
+            rss.append(sum(_rss(p) for p in _processes()) / 1e6)
+    early = rss[min(9, leases - 1)]
+    return {"leases": leases, "rss_10_mb": early, "rss_last_mb": rss[-1], "growth": rss[-1] / early - 1}
+
+
+def _processes() -> list[psutil.Process]:
+    """The slot's learner workers and engines, among what this process started."""
+    children = psutil.Process().children(recursive=True)
+    return [p for p in children if any(name in _title(p) for name in ("RayTrainWorker", "EngineActor"))]
+
+
+def _title(process: psutil.Process) -> str:
     try:
-        yield memory
-    finally:
-        closing.set()
-        thread.join()
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
-def _unique(process: psutil.Process) -> int:
-    with suppress(psutil.Error):
-        if process.cmdline()[:1] and process.cmdline()[0].startswith(SLOT_PROCESSES):
-            return int(process.memory_full_info().uss)
-    return 0
+def _rss(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--part", choices=PARTS, nargs="+", default=PARTS)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parts = ("turnaround", "rebuild", "leases")
+    parser.add_argument("--part", nargs="+", choices=parts, default=parts)
+    parser.add_argument("--trials", type=int, default=10, help="warm gaps per stream")
     parser.add_argument("--leases", type=int, default=100)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        if "turnaround" in arguments.part:
-            turnaround(Path(folder))
-        if "rebuild" in arguments.part:
-            rebuild(Path(folder))
-        if "leases" in arguments.part:
-            leases(Path(folder), arguments.leases)
+    parser.add_argument("--cache", type=Path, default=Path(".trimtab/models"))
+    args = parser.parse_args()
+    import ray
+
+    from trainables.models.tiny import ensure_tiny
+
+    model = ensure_tiny(args.cache).resolve()
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
+    ray.init(
+        address="local",
+        num_cpus=2,
+        dashboard_host="127.0.0.1",
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    measures: dict[str, Callable[[], dict[str, float]]] = {
+        "turnaround": lambda: measure_turnaround(model, args.trials),
+        "rebuild": lambda: measure_rebuild(model),
+        "leases": lambda: measure_leases(model, args.leases),
+    }
+    for part in args.part:
+        found = {name: round(value, 3) for name, value in measures[part]().items()}
+        print(json.dumps({"part": part, **found}), flush=True)
+    ray.shutdown()
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
