@@ -104,6 +104,18 @@ class LearnerConfig(Strict):
     """Padded tokens in one forward pass of one worker. Changes memory, never the gradient."""
     collective_timeout_s: Positive = 120
     """How long a learner worker waits for the others inside a step before the group counts as broken."""
+    gradient_noise_every: Annotated[int, Field(ge=0)] = 0
+    """Steps between measurements of tr Cov(g) / |E g|^2, from the gradients of two halves of the step's
+    prompts; 0 = never. Each takes one more backward pass and memory for two gradients."""
+
+    @model_validator(mode="after")
+    def _whole_gradients(self) -> LearnerConfig:
+        if self.gradient_noise_every and self.zero_stage == 3:
+            raise ValueError(
+                f"gradient_noise_every: {self.gradient_noise_every} needs whole parameters on every worker, "
+                "which zero_stage 3 has not; set it to 0 or lower zero_stage"
+            )
+        return self
 
 
 class LossConfig(Strict):
@@ -141,6 +153,8 @@ class EvaluationConfig(Strict):
     samples: Positive = 2
     """Sampled answers per prompt (mean@k)."""
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+    split: Literal["validation", "test"] = "validation"
+    """Which held-out prompts. A search must not see `test`: `trimtab confirm` sets it."""
 
 
 class TrialConfig(Strict):

@@ -50,12 +50,30 @@ def mismatch(
     }
 
 
+def noise_figures(products: tuple[float, float, float]) -> dict[str, float]:
+    """From |g1|^2, |g2|^2 and g1 . g2 of two disjoint halves of a batch to the noise of its mean gradient.
+
+    tr Cov(g) = |g1 - g2|^2 / 4 and |E g|^2 = g1 . g2, both unbiased for halves of equal size (McCandlish et
+    al. 2018, arXiv 1812.06162, appendix A). The second may come out negative: average both before dividing.
+    `gradient_noise` is their ratio in this step, left out where it has no meaning.
+    """
+    first, second, inner = products
+    trace = (first + second - 2 * inner) / 4
+    figures = {"gradient_noise_trace": trace, "gradient_signal": inner}
+    if inner > 0:
+        figures["gradient_noise"] = trace / inner
+    return figures
+
+
 def rollout_figures(batch: Batch) -> dict[str, float]:
     """Reward, accuracy, length and failures over all rollouts of the step, dropped ones included."""
     judged = batch.verdict_N == Verdict.OK
+    right_P = np.zeros(batch.prompts, dtype=np.bool_)
+    right_P[batch.prompt_N[judged & (batch.correct_N >= 1.0)]] = True
     return {
         "reward": _mean(batch.reward_N[judged]),
         "train_accuracy": _mean(batch.correct_N[judged]),
+        "train_pass": float(right_P.mean()),
         "response_length": float(batch.length_N.mean()),
         "prompts": float(batch.prompts),
         "dropped_prompts": float(batch.dropped_P.sum()),

@@ -19,9 +19,7 @@ from typing import Literal
 import numpy as np
 
 from trainables.config import TrialConfig
-from trainables.learner.tokens import Float32, TokenBatch, TrainBatch, ragged_index
-from trainables.learner.value_batch import ValueBatch, positions
-from trainables.learner.worker import UpdateStats
+from trainables.learner.tokens import Float32, TokenBatch
 from trainables.lease import Lease
 from trainables.meters import Stopwatch, accuracy_figures, mismatch, rollout_figures
 from trainables.prompts import rollout_seed
@@ -36,12 +34,12 @@ from trainables.strategies.batch import (
     Kind,
     Requests,
     Room,
-    Scores,
     Stats,
     Verdict,
 )
 from trainables.sync import sync_weights
 from trainables.tasks.base import Split
+from trainables.update import measure_noise, update_critic, update_figures, update_policy
 from trimtab.errors import DivergedError, StrategyError, VerifierError
 
 
@@ -53,6 +51,7 @@ def run_trial(lease: Lease, config: TrialConfig, seed: int, output: Path) -> Lit
     """
     lease.report("stage", stage="resetting")
     run = Run.start(lease, config, seed, output)
+    lease.report("data", data=run.data())
     with run.clock.part("sync"):
         _sync(run)
     lease.report("stage", stage="training")
@@ -83,6 +82,8 @@ def train_step(run: Run) -> bool:
     _check_drift(drift, config, run.step)
     with clock.part("score"):
         scores = run.strategy.score(batch)
+    with clock.part("gradient_noise"):
+        noise = measure_noise(run, batch, tokens, scores, reading.logprob_M)
     with clock.part("update"):
         updates = update_policy(run, batch, tokens, scores, reading.logprob_M)
     with clock.part("critic"):
@@ -99,7 +100,8 @@ def train_step(run: Run) -> bool:
         **rollout_figures(batch),
         **drift,
         **synced,
-        **_update_figures(updates),
+        **update_figures(updates),
+        **noise,
         **fitted,
         "truncated": book.truncated(),
         "entropy": float(reading.entropy_M.mean()),
@@ -191,67 +193,18 @@ def read_rollouts(run: Run, book: StepBook) -> None:
         book.enter(Reading(forward.logprob_M, forward.entropy_M, forward.features, values))
 
 
-def update_policy(
-    run: Run, batch: Batch, tokens: TokenBatch, scores: Scores, old_logprob_M: Float32
-) -> list[UpdateStats]:
-    """`learner.mini_batches` clipped updates. Prompts stay whole; a mini-batch without a trained rollout is
-    left out."""
-    advantage_M = np.repeat(scores.advantage_N, tokens.response_length_N)
-    if scores.advantage_tokens is not None:
-        advantage_M = np.concatenate(scores.advantage_tokens)
-    rng = np.random.default_rng([run.seed, run.step, 0xBA7C])
-    shuffled_P = rng.permutation(batch.prompts)
-    done = []
-    for prompts in np.array_split(shuffled_P, min(run.config.learner.mini_batches, batch.prompts)):
-        rows = np.flatnonzero(np.isin(batch.prompt_N, prompts) & (scores.weight_N != 0))
-        if not len(rows):
-            continue
-        index = ragged_index(tokens.response_length_N, rows)
-        mini_batch = TrainBatch(
-            tokens=tokens.take(rows),
-            old_logprob_M=old_logprob_M[index],
-            advantage_M=advantage_M[index].astype(np.float32),
-            weight_N=scores.weight_N[rows].astype(np.float32),
-            denominator=run.denominator(tokens.response_length_N[rows]),
-        )
-        done.append(run.lease.learner.update(mini_batch, run.config.loss))
-    return done
-
-
-def update_critic(run: Run, batch: Batch, tokens: TokenBatch, scores: Scores) -> dict[str, float]:
-    """Updates of the critic towards the strategy's value targets; prompts stay whole."""
-    needs = run.needs.values
-    if needs is None or scores.value_targets is None:
-        return {}
-    target_M = np.concatenate(scores.value_targets).astype(np.float32)
-    rng = np.random.default_rng([run.seed, run.step, 0xC217])
-    done = []
-    for prompts in np.array_split(rng.permutation(batch.prompts), min(needs.mini_batches, batch.prompts)):
-        rows = np.flatnonzero(np.isin(batch.prompt_N, prompts))
-        part, length_N = tokens.take(rows), tokens.response_length_N[rows]
-        part_M = target_M[ragged_index(tokens.response_length_N, rows)]
-        if np.isfinite(part_M).any():
-            count = positions(part_M, length_N, needs.level)
-            done.append(run.lease.learner.update_values(ValueBatch(part, part_M, count)))
-    if not done:
-        return {}
-    return {
-        "critic_loss": float(np.mean([stats.loss for stats in done])),
-        "critic_gradient_norm": float(np.mean([stats.gradient_norm for stats in done])),
-    }
-
-
 def evaluate_when_due(run: Run, *, last: bool = False) -> bool:
-    """Validation accuracy, once for every `evaluation.every` steps' worth of rollouts, at 0 and at the end.
+    """Held-out accuracy, once for every `evaluation.every` steps' worth of rollouts, at 0 and at the end.
 
     Returns False when the sweep asks the run to stop.
     """
     if not run.evaluation_due(last=last):
         return True
     run.lease.report("stage", stage="evaluating")
-    metrics = accuracy_figures(answer_split(run, "validation"))
+    split = run.config.evaluation.split
+    metrics = accuracy_figures(answer_split(run, split))
     run.evaluated_at = run.rollouts
-    go = run.report("evaluation", split="validation", metrics=metrics)
+    go = run.report("evaluation", split=split, metrics=metrics)
     run.lease.report("stage", stage="training")
     return go
 
@@ -341,17 +294,6 @@ def _check_drift(drift: dict[str, float], config: TrialConfig, step: int) -> Non
             f"step {step}: KL between sampler and learner is {drift['mismatch_kl']:.3g} nats per token, more "
             f"than loss.max_mismatch_kl={limit:g}; lower learner.lr (now {config.learner.lr:g})"
         )
-
-
-def _update_figures(updates: list[UpdateStats]) -> dict[str, float]:
-    tokens = sum(u.tokens for u in updates)
-    figures = {"updates": float(len(updates)), "trained_tokens": float(tokens)}
-    if updates:
-        figures["gradient_norm"] = float(np.mean([u.gradient_norm for u in updates]))
-        figures["loss"] = float(np.mean([u.loss for u in updates]))
-        figures["clip_fraction"] = sum(u.clipped_tokens for u in updates) / tokens
-        figures["importance_capped"] = sum(u.capped_tokens for u in updates) / tokens
-    return figures
 
 
 def _reading_figures(reading: Reading) -> dict[str, float]:

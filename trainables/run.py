@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from trainables import checkpoints
-from trainables.config import TrialConfig
+from trainables.config import TaskConfig, TrialConfig
 from trainables.learner.features import FeaturePlan
 from trainables.learner.losses import denominator_of
 from trainables.learner.tokens import Int32, TokenBatch
@@ -144,6 +146,11 @@ class Run:
             self._tokens[split] = ids
         return self._tokens[split]
 
+    def data(self) -> dict[str, dict[str, Any]]:
+        """What the run reads, for the record: source, number and hash of the problems of each split."""
+        splits: tuple[Split, ...] = ("train", self.config.evaluation.split)
+        return {split: _described(self.config.task, split, self._problems(split)) for split in splits}
+
     def answers_of(self, split: Split) -> list[str]:
         return [p.answer for p in self._problems(split)]
 
@@ -217,3 +224,11 @@ class Run:
                 f"prompt has {longest}; raise engine.max_model_len to at least "
                 f"{longest + self.config.sampling.max_tokens}"
             )
+
+
+def _described(task: TaskConfig, split: Split, problems: list[Problem]) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    for problem in problems:
+        digest.update(json.dumps([problem.prompt, problem.answer]).encode())
+    source = getattr(task, split) or f"{task.name}, data_seed {task.data_seed}"
+    return {"name": task.name, "source": source, "problems": len(problems), "sha256": digest.hexdigest()}

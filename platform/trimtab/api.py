@@ -48,7 +48,7 @@ def sweep(
     """
     loaded = _loaded(spec, overrides)
     home = loaded.home.expanduser().resolve()
-    with _resources(loaded, home, address, capacity) as planned:
+    with resources(loaded, home, address, capacity) as planned:
         folder = create_sweep_dir(home, loaded.name, name)
         from trimtab.sweep import run_sweep
 
@@ -63,7 +63,7 @@ def sweep(
 
 
 @contextmanager
-def _resources(
+def resources(
     spec: SweepSpec, home: Path, address: str | None, capacity: Machine | None
 ) -> Iterator[Plan | None]:
     """The plan on the cluster that is joined for the block; None, if this machine's own is to be used."""
@@ -111,7 +111,7 @@ def _continue(name: str, home: Path, more: int, address: str | None, capacity: M
         raise NotFoundError(f"sweep {name!r} has no spec.yaml in {folder}; it never began: start it anew")
     with driver.registered(folder):
         spec = load_spec(file, _enlarged(file, more) if more else ())
-        with _resources(spec, home, address, capacity) as planned:
+        with resources(spec, home, address, capacity) as planned:
             from trimtab.sweep import run_sweep
 
             if more:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trimtab import __version__
+from trimtab.decide_cli import compare, confirm, promote, report, rollback, stored_spec, track, train
 from trimtab.errors import TrimtabError
 from trimtab.options import Size
 from trimtab.submit_cli import CLUSTER, cluster_options, job_status, logs, stop_job, submit
@@ -90,7 +91,7 @@ def resume(ctx: click.Context, name: str, home: Path, address: str | None, capac
     """Go on with sweep NAME where it was stopped or killed; what ended stays as it is."""
     from trimtab import api
 
-    _report(ctx, api.resume(name, home, address=address, capacity=capacity), _stored_spec(home, name))
+    _report(ctx, api.resume(name, home, address=address, capacity=capacity), stored_spec(home, name))
 
 
 @main.command()
@@ -102,7 +103,7 @@ def extend(ctx: click.Context, name: str, trials: int, home: Path) -> None:
     """Search further configurations in sweep NAME, with what it has found so far."""
     from trimtab import api
 
-    _report(ctx, api.extend(name, trials, home), _stored_spec(home, name))
+    _report(ctx, api.extend(name, trials, home), stored_spec(home, name))
 
 
 @main.command()
@@ -173,30 +174,6 @@ def plan(
         click.echo(json.dumps(summary(planned), indent=2))
     else:
         Console().print(render(planned))
-
-
-@main.command()
-@click.argument("name")
-@HOME
-@click.option("--uri", help="MLflow tracking URI; default: the sweep's own.")
-@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
-def compare(name: str, home: Path, uri: str | None, as_json: bool) -> None:
-    """Compare the configurations of sweep NAME with its reference, from MLflow alone."""
-    from dataclasses import asdict
-
-    from trimtab.compare import comparison
-    from trimtab.home import sweep_dir, tracking_uri
-    from trimtab.spec import load_spec
-
-    file = sweep_dir(home, name) / "spec.yaml"
-    spec = load_spec(file) if file.is_file() else None
-    store = uri or tracking_uri(home, spec.tracking.uri if spec else None)
-    experiment = spec.tracking.experiment if spec else "trimtab"
-    found = comparison(store, name, experiment, _sweep_id(sweep_dir(home, name)))
-    if as_json:
-        click.echo(json.dumps(asdict(found), indent=2))
-    else:
-        _print(found)
 
 
 @main.command()
@@ -273,34 +250,25 @@ def _report(ctx: click.Context, result: SweepResult, spec: SweepSpec) -> None:
         ctx.exit(1)
 
 
-def _stored_spec(home: Path, name: str) -> SweepSpec:
-    from trimtab.home import existing_sweep_dir
-    from trimtab.spec import load_spec
-
-    return load_spec(existing_sweep_dir(home, name) / "spec.yaml").model_copy(update={"home": home})
-
-
-main.add_command(v0)
-
-
 def _print_comparison(spec: SweepSpec, name: str) -> None:
     """The table at the end of a sweep. A store that is down must not look like a failed sweep."""
-    from trimtab.compare import comparison
+    from trimtab.compare import compare
+    from trimtab.decide_cli import print_comparison, store_of
     from trimtab.errors import NotFoundError, TrackingError
-    from trimtab.home import sweep_dir, tracking_uri
 
-    home = spec.home.expanduser().resolve()
-    uri = tracking_uri(home, spec.tracking.uri)
     try:
-        found = comparison(uri, name, spec.tracking.experiment, _sweep_id(sweep_dir(home, name)))
+        store, sweep_id = store_of(spec.home, name)
+        found = compare(store.sweep(name, sweep_id))
     except (NotFoundError, TrackingError) as error:
         click.echo(f"no comparison: {error}; later: {_command('compare', name, spec.home)}", err=True)
         return
-    _print(found)
+    print_comparison(found)
     shown, again = _command("ui", "", spec.home), _command("compare", name, spec.home)
     options = shown.removeprefix("trimtab ui").strip()
     make = f'make ui ARGS="{options}"' if options else "make ui"
     click.echo(f"curves of every run: {make}, or {shown}; this table again: {again}")
+    if found.purpose == "search":
+        click.echo(f"is it true? {_command('confirm', name, spec.home)}")
 
 
 def _command(command: str, name: str, home: Path) -> str:
@@ -311,24 +279,8 @@ def _command(command: str, name: str, home: Path) -> str:
     return " ".join(words)
 
 
-def _print(found: Any) -> None:
-    from rich.console import Console
-
-    from trimtab.compare import render
-
-    console = Console()
-    # A pipe has no width of its own: do not fold the table into 80 columns there.
-    wide = console if console.is_terminal else Console(width=140)
-    wide.print(render(found))
-
-
-def _sweep_id(folder: Path) -> str | None:
-    file = folder / "tracking.json"
-    return str(json.loads(file.read_text(encoding="utf-8"))["sweep_id"]) if file.is_file() else None
-
-
-main.add_command(submit)
-main.add_command(logs)
+for command in (v0, submit, logs, compare, confirm, report, promote, rollback, train, track):
+    main.add_command(command)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -78,6 +78,18 @@ class TrackingError(TrimtabError, RuntimeError):
     """MLflow cannot be reached, or does not hold what was asked for."""
 
 
+class ComparisonError(TrimtabError, ValueError):
+    """Runs that cannot be compared: no finished reference, other data, other compute."""
+
+
+class RegistryError(TrimtabError, RuntimeError):
+    """The model registry refused, or someone else moved the alias meanwhile. Nothing is half registered."""
+
+
+class PromotionError(TrimtabError, ValueError):
+    """A configuration that may not be promoted: not established, or without a usable checkpoint."""
+
+
 class NotFoundError(TrimtabError, LookupError):
     """A sweep, trial or run that does not exist."""
 

@@ -135,7 +135,7 @@ class SweepProgress:
     def _evaluated(self, trial: TrialProgress, seed: int, event: Event) -> str | None:
         trial.spent[seed] = event["rollouts"]
         accuracy = event["metrics"].get("accuracy")
-        if accuracy is None or event.get("split", "validation") != "validation":
+        if accuracy is None:
             return None
         trial.accuracy, trial.evaluated_at = accuracy, event["rollouts"]
         if trial.role == "reference":

@@ -17,7 +17,16 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 EventName = Literal[
-    "trial_started", "stage", "lease", "step", "evaluation", "retry", "run_finished", "trial_finished"
+    "trial_started",
+    "data",
+    "stage",
+    "lease",
+    "step",
+    "evaluation",
+    "retry",
+    "run_finished",
+    "trial_finished",
+    "system",
 ]
 Status = Literal["finished", "failed", "stopped", "killed"]
 """`stopped`: ended early by the scheduler. `killed`: ended by the user or with the sweep."""
@@ -33,6 +42,7 @@ class Event(TypedDict, total=False):
     trial_started   role ("reference" | "tuned_reference" | "candidate"), number (order in the sweep),
                     config (resolved TrialConfig as JSON), searched (parameter -> value), seeds (list of run
                     seeds), label
+    data            seed, data (split -> {source, problems, sha256} of what the run reads)
     stage           seed (or null), stage ("waiting" | "resetting" | "training" | "evaluating" | "saving")
     lease           seed, slot, lease (number of it on the slot, from 1), checksum (of learner and engine
                     weights after the reset)
@@ -42,6 +52,7 @@ class Event(TypedDict, total=False):
     evaluation      seed, step, rollouts, tokens, seconds (as above), split, metrics (accuracy, answers, ...)
     run_finished    seed, status, error, traceback, cause (of a failure), checkpoint (path or null)
     trial_finished  status, score (float or null), error, cause
+    system          metrics of one machine; `trial` is `node-<name>`
     """
 
     event: EventName
@@ -54,6 +65,7 @@ class Event(TypedDict, total=False):
     searched: dict[str, Any]
     seeds: list[int]
     seed: int | None
+    data: dict[str, dict[str, Any]]
     stage: str
     step: int
     rollouts: int
@@ -122,8 +134,18 @@ class Tail:
         self._folder = sweep_dir / "records"
         self._offset: dict[str, int] = {}
 
+    @property
+    def position(self) -> dict[str, int]:
+        """Trial -> bytes read."""
+        return {name.removesuffix(".jsonl"): offset for name, offset in self._offset.items()}
+
     def read(self) -> Iterator[Event]:
         """Events written since the last call, in order within each trial."""
+        for event, _ in self.read_at():
+            yield event
+
+    def read_at(self) -> Iterator[tuple[Event, int]]:
+        """The same, each with the byte behind it in its trial's file."""
         if not self._folder.is_dir():
             return
         for path in sorted(self._folder.glob("*.jsonl")):
@@ -133,4 +155,4 @@ class Tail:
                     if not line.endswith(b"\n"):
                         break
                     self._offset[path.name] = self._offset.get(path.name, 0) + len(line)
-                    yield json.loads(line)
+                    yield json.loads(line), self._offset[path.name]

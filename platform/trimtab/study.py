@@ -103,6 +103,17 @@ def load_studies(spec: SweepSpec, name: str, sweep_dir: Path) -> Studies:
         raise NotFoundError(f"storage: holds no study named {name!r}; check storage in {sweep_dir}") from None
 
 
+def read_study(spec: SweepSpec, name: str, sweep_dir: Path) -> optuna.Study:
+    """The study of the candidates, to look at. Errors as in `load_studies`; nothing is repaired."""
+    _quiet()
+    if not spec.storage and not (sweep_dir / JOURNAL).is_file():
+        raise NotFoundError(f"sweep {name!r} has no study in {sweep_dir}")
+    try:
+        return optuna.load_study(study_name=name, storage=open_storage(spec.storage, sweep_dir))
+    except KeyError:
+        raise NotFoundError(f"storage: holds no study named {name!r}") from None
+
+
 def sampler(spec: SweepSpec, number: int) -> optuna.samplers.BaseSampler:
     """The sampler of trial `number` of a study.
 

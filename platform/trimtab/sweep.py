@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from trimtab import records
 from trimtab.guardian import guarded
@@ -29,6 +29,10 @@ from trimtab.search import StudySearcher
 from trimtab.spec import SweepSpec
 from trimtab.study import create_studies, load_studies
 from trimtab.tracking import Tracker
+from trimtab.tracking.system import metered, metered_nodes
+
+if TYPE_CHECKING:
+    from trainables.slots.host import Slots
 
 CLOSE_S = 60.0
 """Longest wait for slots to end by themselves, and for the tracker to catch up."""
@@ -67,7 +71,7 @@ def run_sweep(
         records.repair(folder)
     searcher = StudySearcher(spec, (load_studies if resume else create_studies)(spec, name, folder))
     prepare_environment(home)
-    model = _resolve_model(spec, home)
+    model = resolve_model(spec, home)
     tracker = Tracker(folder, tracking_uri(home, spec.tracking.uri), name, spec)
     progress = Progress(folder, spec, plan.trials)
     status: Literal["finished", "killed", "failed"] = "failed"
@@ -76,14 +80,14 @@ def run_sweep(
         progress.start()
         stack.callback(progress.close)
         try:
-            with guarded(), _interruptible():
+            with guarded(), interruptible():
                 ray = local_ray(plan) if own else nullcontext()
                 failed = _run_trials(spec, searcher, folder, plan, model, ray)
             status = "failed" if failed else "finished"
         except KeyboardInterrupt:
             status = "killed"
         finally:
-            _close_journal(folder, status)
+            close_journal(folder, status)
             unsent = tracker.close(status, CLOSE_S)
     return SweepResult(name, status, unsent)
 
@@ -100,36 +104,21 @@ def _run_trials(
     import ray
 
     from trainables.slots.broker import Broker
-    from trainables.slots.host import COLD, WARM, Slots, SlotSpec
     from trimtab.control import run_trials
 
     trials = searcher.left
     if not trials:
         return False
-    config = spec.reference_config()
     with cluster:
         broker = ray.remote(Broker).options(num_cpus=0, max_concurrency=1000).remote(str(folder))
-        slots = Slots(
-            SlotSpec(
-                model=model,
-                learner=config.learner,
-                engine=config.engine,
-                learner_cpus=plan.slot.learner_cpus,
-                engine_cpus=plan.slot.engine_cpus,
-                learner_gpus=plan.slot.learner_gpus,
-                engine_gpus=plan.slot.engine_gpus,
-                learner_resource=spec.slots.learner_resource,
-                engine_resource=spec.slots.engine_resource,
-                storage=str(folder / "train"),
-                leases=COLD if spec.slots.reuse == "cold" else WARM,
-            ),
-            plan.slots,
-            broker,
-        )
+        slots = make_slots(spec, folder, plan, model, broker)
         grace = CLOSE_S
+        joined = isinstance(cluster, nullcontext)
+        meters = metered_nodes(broker) if joined else metered(folder)
         try:
-            slots.start()
-            failed = run_trials(searcher, broker, folder, plan.slots)
+            with meters:
+                slots.start()
+                failed = run_trials(searcher, broker, folder, plan.slots)
             # Slots that all died leave the rest of the sweep undone, whatever had finished before.
             return failed == trials or (failed > 0 and slots.failed)
         except KeyboardInterrupt:
@@ -140,8 +129,32 @@ def _run_trials(
             slots.close(grace)
 
 
+def make_slots(spec: SweepSpec, folder: Path, plan: Plan, model: str, broker: Any) -> Slots:
+    """The slots of a plan, not started yet."""
+    from trainables.slots.host import COLD, WARM, Slots, SlotSpec
+
+    config = spec.reference_config()
+    return Slots(
+        SlotSpec(
+            model=model,
+            learner=config.learner,
+            engine=config.engine,
+            learner_cpus=plan.slot.learner_cpus,
+            engine_cpus=plan.slot.engine_cpus,
+            learner_gpus=plan.slot.learner_gpus,
+            engine_gpus=plan.slot.engine_gpus,
+            learner_resource=spec.slots.learner_resource,
+            engine_resource=spec.slots.engine_resource,
+            storage=str(folder / "train"),
+            leases=COLD if spec.slots.reuse == "cold" else WARM,
+        ),
+        plan.slots,
+        broker,
+    )
+
+
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """SIGINT and SIGTERM raise KeyboardInterrupt once; while things are being ended, further ones wait."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -160,7 +173,7 @@ def _interruptible() -> Iterator[None]:
             signal.signal(which, handler)
 
 
-def _close_journal(folder: Path, status: str) -> None:
+def close_journal(folder: Path, status: str) -> None:
     """Enter an end for every trial that has none: the sweep ended before it did."""
     open_trials: dict[str, set[int]] = {}
     for event in Tail(folder).read():
@@ -201,7 +214,7 @@ def prepare_environment(home: Path) -> dict[str, str]:
     return {key: os.environ[key] for key in defaults}
 
 
-def _resolve_model(spec: SweepSpec, home: Path) -> str:
-    from trainables.models.resolve import resolve_model
+def resolve_model(spec: SweepSpec, home: Path) -> str:
+    from trainables.models import resolve
 
-    return str(resolve_model(spec.reference_config().model, home / "models"))
+    return str(resolve.resolve_model(spec.reference_config().model, home / "models"))

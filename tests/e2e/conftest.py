@@ -91,8 +91,18 @@ class Home:
         return [line for line in found if line]
 
 
+@pytest.fixture(scope="module")
+def lasting_home(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Home:
+    """One for all tests of a module."""
+    return make_home(tmp_path_factory.mktemp("lasting"), tiny_model)
+
+
 @pytest.fixture
 def home(tmp_path: Path, tiny_model: Path) -> Home:
+    return make_home(tmp_path, tiny_model)
+
+
+def make_home(tmp_path: Path, tiny_model: Path) -> Home:
     path = tmp_path / "home"
     shutil.copytree(tiny_model, path / "models" / tiny_model.name)
     token = tmp_path / "ray-token"

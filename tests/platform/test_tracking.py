@@ -1,10 +1,15 @@
 """The tracker: journal to a real MLflow store on SQLite."""
 
 import json
+import os
+import shutil
+import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,8 +17,12 @@ import pytest
 from trimtab import records
 from trimtab.spec import SweepSpec
 from trimtab.tracking import Tracker
+from trimtab.tracking.catch_up import catch_up
+from trimtab.tracking.operations import LogPoints, OpenRun
+from trimtab.tracking.send import Sender
 from trimtab.tracking.store import connect
-from trimtab.tracking.translate import MAX_METRICS, LogPoints, OpenRun, Translator
+from trimtab.tracking.translate import MAX_METRICS, Translator
+from trimtab.ui import command
 
 CURVE = [0.5, 0.55, 0.6, 0.62, 0.64, 0.65, 0.66]
 
@@ -168,10 +177,10 @@ def test_long_runs_are_sent_in_batches_within_the_limit(journal, spec: SweepSpec
     for step in range(600):
         fields = {"step": step, "rollouts": step, "tokens": step, "seconds": 1.0}
         journal.event("a", "step", seed=0, **fields, metrics={"reward": 0.5})
-    operations = Translator("dapo", spec.seeds).feed(records.Tail(journal.folder).read())
+    operations = Translator("dapo", spec.seeds).feed(records.Tail(journal.folder).read_at())
     batches = [operation for operation in operations if isinstance(operation, LogPoints)]
     assert isinstance(operations[0], OpenRun)
-    assert max(len(batch.points) for batch in batches) == MAX_METRICS
+    assert MAX_METRICS - 6 < max(len(batch.points) for batch in batches) <= MAX_METRICS
     assert sum(len(batch.points) for batch in batches) == 600 * 6
 
 
@@ -229,6 +238,140 @@ def test_what_could_not_be_sent_is_said(journal) -> None:
     assert len(left) == 1
     assert uri in left[0]
     assert "1 runs" in left[0] or "of 1 run" in left[0]
+
+
+def rows(store_uri: str) -> int:
+    """Metric values in the store, whatever MLflow's API would hide."""
+    with sqlite3.connect(store_uri.removeprefix("sqlite:///")) as database:
+        return int(database.execute("select count(*) from metrics").fetchone()[0])
+
+
+def test_a_resumed_driver_sends_nothing_twice(journal, store_uri, monkeypatch) -> None:
+    journal.start("a", 1)
+    journal.run("a", 0, CURVE)
+    journal.start("b", 0)
+    journal.run("b", 0, CURVE[:3], status=None)
+    track(journal, store_uri, "killed")
+    before = rows(store_uri)
+    sent: list[LogPoints] = []
+    log = Sender._log
+    monkeypatch.setattr(Sender, "_log", lambda self, op, run: (sent.append(op), log(self, op, run)))
+    track(journal, store_uri, "killed")
+    assert sent == []
+    journal.run("b", 0, CURVE)
+    journal.finish("b")
+    track(journal, store_uri)
+    names = [(op.key, point.name, point.step) for op in sent for point in op.points]
+    assert len(names) == len(set(names))
+    assert rows(store_uri) - before == len(names), "the store took every value as a new one"
+    (candidate,) = [run for run in children(store_uri) if run.data.tags["trimtab.trial"] == "a"]
+    # The differences to the reference had to wait for it, behind the mark of the rest.
+    assert len(history(store_uri, candidate, "by_rollouts/accuracy_minus_dapo")) == len(CURVE)
+
+
+def test_a_step_that_is_run_again_is_one_point(journal, store_uri) -> None:
+    journal.start("a")
+    journal.run("a", 0, CURVE[:4], status=None)
+    journal.start("a")
+    journal.run("a", 0, CURVE)
+    journal.finish("a")
+    track(journal, store_uri)
+    (run,) = children(store_uri)
+    for name, start in (("validation/accuracy", 0), ("train/reward", 1)):
+        assert [step for step, _ in history(store_uri, run, name)] == [
+            10 * i for i in range(start, len(CURVE))
+        ]
+
+
+def test_a_store_that_was_emptied_gets_everything_again(journal, store_uri, empty_store) -> None:
+    journal.start("a")
+    journal.run("a", 0, CURVE)
+    journal.finish("a")
+    track(journal, store_uri)
+    whole = rows(store_uri)
+    shutil.copy(empty_store, store_uri.removeprefix("sqlite:///"))
+    track(journal, store_uri)
+    assert rows(store_uri) == whole
+
+
+def test_the_parent_says_where_it_came_from_and_runs_what_they_read(journal, store_uri) -> None:
+    journal.start("a")
+    data = {
+        "train": {"name": "addition", "source": "addition, data_seed 0", "problems": 512, "sha256": "ab" * 32}
+    }
+    journal.event("a", "data", seed=0, data=data)
+    journal.run("a", 0, CURVE)
+    journal.event("node-here", "system", metrics={"cpu_utilization_percentage": 50.0})
+    journal.finish("a")
+    parent = track(journal, store_uri).parent_run_id
+    client = connect(store_uri)
+    environment = json.loads(Path(client.download_artifacts(parent, "environment.json")).read_text())
+    assert environment["packages"]["pydantic"] == __import__("pydantic").__version__
+    git = json.loads(Path(client.download_artifacts(parent, "git.json")).read_text())
+    assert len(git["trimtab"]["commit"]) == 40
+    assert client.get_run(parent).data.metrics["system/here/cpu_utilization_percentage"] == 50.0
+    (run,) = children(store_uri)
+    (found,) = client.get_run(run.info.run_id).inputs.dataset_inputs
+    assert (found.dataset.name, found.tags[0].value) == ("addition-train", "train")
+    assert json.loads(found.dataset.source)["sha256"] == "ab" * 32
+
+
+@pytest.mark.slow
+def test_a_real_server_killed_in_the_middle_loses_nothing(journal, store_uri, tmp_path) -> None:
+    port = free_port()
+    uri = f"http://127.0.0.1:{port}"
+    server = serve(store_uri, port, tmp_path)
+    tracker = Tracker(journal.folder, uri, "quickstart", journal.spec)
+    tracker.start()
+    journal.start("a", 0)
+    journal.run("a", 0, CURVE[:4], status=None)
+    try:
+        wait_for(lambda: rows(store_uri) > 20)
+        kill(server)
+        journal.run("a", 0, CURVE)
+        journal.finish("a")
+        wait_for(lambda: tracker.problem is not None)
+        assert len(tracker.close("finished", timeout_s=1)) == 1, "the sweep ended while its server was down"
+        server = serve(store_uri, port, tmp_path)
+        assert catch_up(journal.folder, journal.spec, uri) == []
+    finally:
+        kill(server)
+    (run,) = children(store_uri)
+    assert run.info.status == "FINISHED"
+    for name in ("by_rollouts/accuracy", "validation/accuracy"):
+        points = history(store_uri, run, name)
+        assert [value for _, value in points] == CURVE, "no hole and no duplicate"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def serve(store_uri: str, port: int, folder: Path) -> subprocess.Popen[bytes]:
+    """A real MLflow server over the store, in a session of its own so that all of it can be killed."""
+    return subprocess.Popen(
+        command(store_uri, port),
+        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def kill(server: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
+
+
+def wait_for(condition, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def test_layers_are_an_artifact_of_their_run(journal, store_uri) -> None:

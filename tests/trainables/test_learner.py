@@ -172,3 +172,21 @@ def test_bfloat16_sums_micro_batches_in_float32(group, tiny_model, tokens, stage
     reset(group, tiny_model, dtype="bfloat16", zero_stage=stage, micro_batch_tokens=1)
     (parts,) = train(group, tokens)
     assert parts == pytest.approx(whole, rel=0.02)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_gradient_products_are_those_of_the_updates_gradient(group, tiny_model, tokens, stage):
+    reset(group, tiny_model, zero_stage=stage, grad_clip=1e9)
+    before = group.weights().arrays
+    old = group.forward(tokens).logprob_M
+    sampler = TokenBatch(tokens.prompt_length_N, tokens.response_length_N, tokens.token_S, old)
+    sign = np.where(np.arange(tokens.rollouts) % 2, -1.0, 1.0)
+    advantage = np.repeat(sign, tokens.response_length_N).astype(np.float32)
+    batch = TrainBatch(sampler, old, advantage, np.ones(12, dtype=np.float32), float(len(old)))
+    half = TrainBatch(sampler, old, 0.5 * advantage, np.ones(12, dtype=np.float32), float(len(old)))
+    whole, quarter, inner = group.gradient_products(batch, half, LossConfig())
+    assert quarter == pytest.approx(whole / 4, rel=1e-4)
+    assert inner == pytest.approx(whole / 2, rel=1e-4)
+    for name, weight in group.weights().arrays.items():
+        np.testing.assert_array_equal(weight, before[name])
+    assert group.update(batch, LossConfig()).gradient_norm == pytest.approx(whole**0.5, rel=1e-4)

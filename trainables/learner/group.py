@@ -121,6 +121,15 @@ class LearnerGroup:
         )
         return dataclasses.replace(parts[0], loss=sum(p.loss for p in parts))
 
+    def gradient_products(
+        self, first: TrainBatch, second: TrainBatch, loss: LossConfig
+    ) -> tuple[float, float, float]:
+        """|g1|^2, |g2|^2 and g1 . g2 of the gradients of two batches; see `meters.noise_figures`."""
+        deals = [deal(batch.tokens, self.world_size) for batch in (first, second)]
+        shares = [(first.take(a), second.take(b), loss) for a, b in zip(*deals, strict=True)]
+        products: tuple[float, float, float] = self._each("gradient_products", shares)[0]
+        return products
+
     def weights(self) -> Weights:
         """All parameters, gathered on this rank."""
         weights: Weights = self._all("weights")[0]

@@ -188,6 +188,15 @@ class Learner:
         """One update of the critic on this rank's share."""
         return self._need_critic().update(batch)
 
+    def gradient_products(
+        self, first: TrainBatch, second: TrainBatch, loss: LossConfig
+    ) -> tuple[float, float, float]:
+        """|g1|^2, |g2|^2 and g1 . g2 of the gradients of two batches over all ranks; changes nothing."""
+        pairs = zip(self._gradient(first, loss), self._gradient(second, loss), strict=True)
+        sums = torch.stack([torch.stack([(a * a).sum(), (b * b).sum(), (a * b).sum()]) for a, b in pairs])
+        found = sums.sum(dim=0).tolist()
+        return found[0], found[1], found[2]
+
     def weights(self) -> Weights | None:
         """The policy's parameters under their Hugging Face names; on rank 0 only (None elsewhere).
 
@@ -245,12 +254,17 @@ class Learner:
         budget = self._config.micro_batch_tokens
         return rank_parts(batch, budget, self._pad_token, self.world_size, self.device)
 
-    def _logprobs(self, part: Padded, *, entropy: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probs, and entropies if wanted, of the response tokens, both (B, T)."""
+    def _logprobs(
+        self, part: Padded, *, entropy: bool, beside: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probs, and entropies if wanted, of the response tokens, both (B, T).
+
+        `beside`: not through the engine, whose hooks take every backward pass for part of an update.
+        """
         token_BS = torch.from_numpy(part.token_BS).to(self.device)
         mask_BS = torch.from_numpy(part.mask_BS).to(self.device)
         longest = part.response_mask_BT.shape[1]
-        output = self._engine(
+        output = (self._model if beside else self._engine)(
             input_ids=token_BS,
             attention_mask=mask_BS,
             position_ids=(mask_BS.cumsum(dim=1) - 1).clamp(min=0),
@@ -264,6 +278,20 @@ class Learner:
         if not entropy:
             return chosen - normaliser, normaliser
         return chosen - normaliser, normaliser - (logits.softmax(dim=-1) * logits).sum(dim=-1)
+
+    def _gradient(self, batch: TrainBatch, loss: LossConfig) -> list[torch.Tensor]:
+        """The gradient of a batch over all ranks, beside the engine: no hook of it fires, none is kept."""
+        parameters = [p for p in self._model.parameters() if p.requires_grad]
+        total = [torch.zeros_like(p, dtype=torch.float32) for p in parameters]
+        for part in self._parts(batch.tokens):
+            logprob_BT, _ = self._logprobs(part, entropy=False, beside=True)
+            sums = policy_loss(self._loss_input(batch, part, logprob_BT), loss, batch.denominator)
+            gradients = torch.autograd.grad(sums.loss, parameters)
+            torch._foreach_add_(total, [g.float() for g in gradients])
+        if self.world_size > 1:
+            for whole in total:
+                dist.all_reduce(whole)
+        return total
 
     def _loss_input(self, batch: TrainBatch, part: Padded, logprob_BT: torch.Tensor) -> LossInput:
         mask = part.response_mask_BT

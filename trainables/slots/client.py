@@ -43,7 +43,7 @@ def tune_trial(config: dict[str, Any], *, broker: Any, sweep_dir: str) -> None:
     status, error, cause = "stopped", None, None
     try:
         # Tune stops a trial by raising out of `report`: closing the generator then frees the slot.
-        with closing(_events(broker, key, payload)) as events:
+        with closing(lease_until_done(broker, key, payload)) as events:
             for event in events:
                 _enter(curves, event)
                 if event["event"] == "evaluation":
@@ -67,7 +67,9 @@ def _enter(curves: Curves, event: Mapping[str, Any]) -> None:
         curves.finish(event["seed"])
 
 
-def _events(broker: Any, trial_id: str, payload: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
+def lease_until_done(
+    broker: Any, trial_id: str, payload: dict[str, Any]
+) -> Generator[dict[str, Any], None, None]:
     """Events of the trial, over as many leases as it takes. Raises TrialFailed when it fails for good.
 
     A lost lease is followed by another one; one that ran out of memory by a single one at half the

@@ -25,9 +25,9 @@ def describe(
     """Diagnostics of one scored batch.
 
     prompts, rollouts_per_prompt (paid samples), uniform_groups, dropped_prompts, invalid_rollouts (shares),
-    scored_rollouts (share), shortfall, baseline_mean, adv_var_over_reward_var (before normalising); with a
-    prior also prior_mean, prior_rmse (against group means), prior_error (the same without their sampling
-    noise), prior_mae and prior_pearson (see `forecast`), prior_accept_rate, w_mean.
+    scored_rollouts (share), shortfall, baseline_mean, baseline_mse (see `_baseline_mse`),
+    adv_var_over_reward_var (before normalising); with a prior also prior_mean, prior_rmse (against group
+    means), prior_error (the same without their sampling noise), prior_accept_rate, w_mean.
     """
     live_P = groups.count_P > 0
     # Dropped prompts included: they are exactly the uniform ones under dynamic sampling.
@@ -48,6 +48,9 @@ def describe(
         variance = float(batch.reward_N[scored_N].var())
         if variance > 0:
             notes["adv_var_over_reward_var"] = float(advantage_N[scored_N].var()) / variance
+    mse = _baseline_mse(groups, baseline, has_prior=belief is not None)
+    if mse is not None:
+        notes["baseline_mse"] = mse
     if baseline.w_P is not None and live_P.any():
         notes["w_mean"] = float(baseline.w_P[live_P].mean())
     if belief is not None and live_P.any():
@@ -56,6 +59,23 @@ def describe(
         if baseline.w_P is not None:
             notes["prior_accept_rate"] = _mean(baseline.w_P[live_P] <= ACCEPTED)
     return notes
+
+
+def _baseline_mse(groups: Groups, baseline: Baseline, *, has_prior: bool) -> float | None:
+    """Mean over prompts of the estimated (b - pass rate)^2, b being the prompt's mean baseline.
+
+    With b = w m + (1 - w) V and m the mean of k rewards, E (b - mu)^2 = E (b - m)^2 + (2 w - 1) s^2 / k at
+    fixed w; s^2 is the group's sample variance. A fusion that gives no w used the group alone, or, with a
+    prior, the prior alone. A single prompt's estimate may be negative, the mean of many is not biased by it.
+    """
+    own_P = groups.with_values(baseline.mean_N)
+    pair_P = groups.count_P >= 2
+    if not pair_P.any():
+        return None
+    w_P = baseline.w_P if baseline.w_P is not None else np.full(groups.prompts, 0.0 if has_prior else 1.0)
+    noise_P = groups.variance_P / np.maximum(groups.count_P, 1.0)
+    mse_P = (own_P.mean_P - groups.mean_P) ** 2 + (2 * w_P - 1) * noise_P
+    return float(mse_P[pair_P].mean())
 
 
 def _prior(groups: Groups, prior_P: FloatArray) -> dict[str, float]:

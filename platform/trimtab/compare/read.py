@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -18,11 +19,14 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
 
+Axis = Literal["rollouts", "tokens", "seconds"]
+
 
 @dataclass(frozen=True)
 class RunRecord:
     """One configuration and seed."""
 
+    run_id: str
     trial: str
     number: int
     label: str
@@ -30,7 +34,13 @@ class RunRecord:
     seed: int
     status: str
     """`finished`, `failed`, `stopped`, `killed` or `running`."""
+    error: str | None
+    checkpoint: str | None
     parameters: dict[str, str]
+    strategy: str
+    """Fingerprint of its strategy."""
+    shared: dict[str, Any]
+    """What it must have in common with whatever it is compared with."""
     budget: int
     """Training rollouts it may spend."""
     rollouts: float
@@ -38,7 +48,7 @@ class RunRecord:
     tokens: float
     seconds: float
     curve: Curve
-    """Validation accuracy against training rollouts."""
+    """Held-out accuracy against training compute."""
 
 
 @dataclass(frozen=True)
@@ -46,38 +56,93 @@ class SweepRecord:
     """A sweep: its parent run's tags, and its runs in order of configuration and seed."""
 
     sweep: str
+    run_id: str
+    """Of the parent run."""
     reference: str
+    purpose: str
+    """`search` or `confirm`."""
+    confirms: str | None
+    split: str
+    by: Axis
+    """What the curves' compute is counted in."""
     runs: tuple[RunRecord, ...]
 
 
-def read_sweep(uri: str, sweep: str, experiment: str, sweep_id: str | None = None) -> SweepRecord:
-    """All runs of a sweep. NotFoundError: no such sweep. TrackingError: the store does not answer."""
-    check_name(sweep)
-    path = sqlite_path(uri)
-    if path is not None and not path.is_file():
-        raise NotFoundError(f"no tracking store at {uri}; run a sweep first, or check tracking.uri")
-    try:
-        client = connect(uri)
-        return _read(client, uri, sweep, experiment, sweep_id)
-    except transient_errors() as error:
-        raise TrackingError(f"{uri} does not answer: {error}; start it, or check tracking.uri") from error
+class Store:
+    """One experiment of one tracking store."""
 
+    def __init__(self, uri: str, experiment: str = "trimtab") -> None:
+        self.uri = uri
+        self.experiment = experiment
 
-def _read(client: MlflowClient, uri: str, sweep: str, experiment: str, sweep_id: str | None) -> SweepRecord:
-    found = client.get_experiment_by_name(experiment)
-    wanted = {names.SWEEP: sweep} | ({names.SWEEP_ID: sweep_id} if sweep_id else {})
-    runs = _search(client, found.experiment_id, wanted) if found else []
-    parents = [run for run in runs if run.data.tags.get(names.ROLE) == "sweep"]
-    if not parents:
-        raise NotFoundError(f"no sweep named {sweep!r} in {uri}, experiment {experiment!r}")
-    if len(parents) > 1:
-        raise TrackingError(
-            f"{uri} holds {len(parents)} sweeps named {sweep!r} from different homes; run compare in the "
-            "home of the one you mean"
+    def sweep(self, name: str, sweep_id: str | None = None, by: Axis = "rollouts") -> SweepRecord:
+        """All runs of a sweep. NotFoundError: no such sweep. TrackingError: the store does not answer."""
+        check_name(name)
+        wanted = {names.SWEEP: name} | ({names.SWEEP_ID: sweep_id} if sweep_id else {})
+        runs = self.search(wanted)
+        parents = [run for run in runs if run.data.tags.get(names.ROLE) == "sweep"]
+        if not parents:
+            raise NotFoundError(f"no sweep named {name!r} in {self.uri}, experiment {self.experiment!r}")
+        if len(parents) > 1:
+            raise TrackingError(
+                f"{self.uri} holds {len(parents)} sweeps named {name!r} from different homes; run compare in "
+                "the home of the one you mean"
+            )
+        tags = parents[0].data.tags
+        split = tags.get(names.SPLIT, "validation")
+        children = [run for run in runs if run.data.tags.get(names.ROLE) in names.ROLES]
+        with self._answering() as client:
+            records = [_record(client, run, split, by) for run in children]
+        return SweepRecord(
+            sweep=name,
+            run_id=str(parents[0].info.run_id),
+            reference=tags[names.REFERENCE],
+            purpose=tags.get(names.PURPOSE, "search"),
+            confirms=tags.get(names.CONFIRMS),
+            split=split,
+            by=by,
+            runs=tuple(sorted(records, key=lambda run: (run.number, run.seed))),
         )
-    children = [run for run in runs if run.data.tags.get(names.ROLE) in names.ROLES]
-    records = sorted((_record(client, run) for run in children), key=lambda run: (run.number, run.seed))
-    return SweepRecord(sweep, parents[0].data.tags[names.REFERENCE], tuple(records))
+
+    def confirmations_of(self, name: str) -> list[str]:
+        """Names of the sweeps that confirm this one, oldest first."""
+        found = self.search({names.CONFIRMS: name, names.ROLE: "sweep"})
+        return [run.data.tags[names.SWEEP] for run in sorted(found, key=lambda run: run.info.start_time)]
+
+    def search(self, tags: dict[str, str]) -> list[Run]:
+        """Runs of the experiment that carry these tags."""
+        path = sqlite_path(self.uri)
+        if path is not None and not path.is_file():
+            raise NotFoundError(f"no tracking store at {self.uri}; run a sweep first, or check tracking.uri")
+        with self._answering() as client:
+            found = client.get_experiment_by_name(self.experiment)
+            return _search(client, found.experiment_id, tags) if found else []
+
+    def _answering(self) -> _Answering:
+        return _Answering(self.uri)
+
+
+class _Answering:
+    """A client for the block; whatever says that the store is down becomes a TrackingError."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+
+    def __enter__(self) -> MlflowClient:
+        return connect(self._uri)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, transient_errors()):
+            raise TrackingError(
+                f"{self._uri} does not answer: {error}; start it, or check tracking.uri"
+            ) from error
+
+
+def read_sweep(
+    uri: str, sweep: str, experiment: str, sweep_id: str | None = None, by: Axis = "rollouts"
+) -> SweepRecord:
+    """All runs of a sweep; see `Store.sweep`."""
+    return Store(uri, experiment).sweep(sweep, sweep_id, by)
 
 
 def _search(client: MlflowClient, experiment_id: str, tags: dict[str, str]) -> list[Run]:
@@ -92,31 +157,39 @@ def _search(client: MlflowClient, experiment_id: str, tags: dict[str, str]) -> l
             return runs
 
 
-def _record(client: MlflowClient, run: Run) -> RunRecord:
-    tags, metrics = run.data.tags, run.data.metrics
-    history = client.get_metric_history(run.info.run_id, f"{names.BY_ROLLOUTS}{names.ACCURACY}")
+def _record(client: MlflowClient, run: Run, split: str, by: Axis) -> RunRecord:
+    tags, metrics, run_id = run.data.tags, run.data.metrics, str(run.info.run_id)
+    accuracy = last_by_step(client.get_metric_history(run_id, f"{split}/{names.ACCURACY}"))
+    compute = last_by_step(client.get_metric_history(run_id, by))
     return RunRecord(
+        run_id=run_id,
         trial=tags[names.TRIAL],
         number=int(tags[names.NUMBER]),
         label=tags[names.LABEL],
         role=tags[names.ROLE],
         seed=int(tags[names.SEED]),
         status=tags[names.STATUS],
+        error=tags.get(names.ERROR),
+        checkpoint=tags.get(names.CHECKPOINT),
         parameters=dict(run.data.params),
+        strategy=tags.get(names.STRATEGY, ""),
+        shared=json.loads(tags.get(names.SHARED, "{}")),
         budget=int(tags[names.BUDGET]),
         rollouts=metrics.get(names.ROLLOUTS, 0.0),
         tokens=metrics.get(names.TOKENS, 0.0),
         seconds=metrics.get(names.SECONDS, 0.0),
-        curve=_curve(history),
+        curve=_curve({step: (compute[step], value) for step, value in accuracy.items() if step in compute}),
     )
 
 
-def _curve(history: Iterable[Metric]) -> Curve:
-    """Points in order of compute. A step that was repeated after a restart counts once, as it was last."""
+def last_by_step(history: Iterable[Metric]) -> dict[int, float]:
+    """Step -> value. A step that was repeated after a restart counts once, as it was last."""
     last: dict[int, float] = {}
     for point in sorted(history, key=lambda point: point.timestamp):
         last[point.step] = point.value
-    compute = sorted(last)
-    return Curve(
-        np.asarray(compute, dtype=np.float64), np.asarray([last[step] for step in compute], dtype=np.float64)
-    )
+    return last
+
+
+def _curve(points: dict[int, tuple[float, float]]) -> Curve:
+    ordered = np.asarray([points[step] for step in sorted(points)], dtype=np.float64).reshape(-1, 2)
+    return Curve(ordered[:, 0], ordered[:, 1])

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 def heading(comparison: Comparison) -> str:
     """One line: what the table is, and how far it may be trusted."""
-    return (
-        f"{comparison.sweep} against {comparison.reference} at {comparison.budget:,} rollouts a run · "
-        "search only: not confirmed"
+    return f"{comparison.sweep} against {comparison.reference} at {comparison.budget:,} rollouts a run · " + (
+        f"confirmation of {comparison.confirms}: fresh seeds, {comparison.split} split"
+        if comparison.purpose == "confirm"
+        else "search only: not confirmed"
     )
 
 
@@ -34,25 +35,36 @@ def render(comparison: Comparison) -> RenderableType:
     table.add_column("final accuracy\n± sd", justify="right")
     table.add_column("rollouts\na run", justify="right")
     table.add_column("tokens\na run", justify="right")
-    table.add_column(f"rollouts to\n{reference}'s level", justify="right")
+    if comparison.by == "seconds":
+        table.add_column("seconds\na run", justify="right")
+    table.add_column(f"{comparison.by} to\n{reference}'s level", justify="right")
     table.add_column("ratio", justify="right")
     table.add_column(f"curve - {reference}\n[{CONFIDENCE:.0%} interval]", justify="right")
+    if comparison.purpose == "confirm":
+        table.add_column("p\n(Holm)", justify="right")
     table.add_column("verdict")
     for row in comparison.rows:
-        table.add_row(*_cells(row), style="bold" if row.role == "reference" else "")
+        table.add_row(*_cells(row, comparison), style="bold" if row.verdict == "reference" else "")
     return Group(table, Text(_legend(comparison), style="dim"))
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: Row, comparison: Comparison) -> tuple[str, ...]:
+    where = f"{row.sweep}/" if ", " in comparison.sweep else ""
     return (
-        f"{row.number} {row.label}",
+        f"{where}{row.number} {row.label}",
         _seeds(row),
         _accuracy(row),
         _count(row.rollouts),
         _count(row.tokens),
+        *([_count(row.seconds)] if comparison.by == "seconds" else []),
         _crossing(row.crossing),
         _ratio(row.ratio),
         _interval(row.difference),
+        *(
+            ["-" if row.p_adjusted is None else f"{row.p_adjusted:.3f}"]
+            if comparison.purpose == "confirm"
+            else []
+        ),
         row.verdict,
     )
 
@@ -102,9 +114,13 @@ def _legend(comparison: Comparison) -> str:
         level = f"{reference}'s level is {comparison.level:.3f}: the mean of its final accuracies."
     return (
         f"{level} final accuracy: mean of a run's last {WINDOW} evaluations.\n"
-        f"rollouts to the level: where the running mean of {WINDOW} evaluations first reaches it, by the "
-        f"same rule for {reference} itself;\nruns that never do count as the budget and are marked > < ?. "
+        f"{comparison.by} to the level: where the running mean of {WINDOW} evaluations first reaches it, by "
+        f"the same rule for {reference} itself;\nruns that never do count as the budget, marked > < ?. "
         f"ratio: to {reference}'s own crossing, below 1 is cheaper.\n"
-        "curve: mean accuracy over the curve, paired by seed, t interval. The best of many searched "
-        "configurations looks better than it is."
+        f"curve: mean accuracy over the curve by {comparison.by}, paired by seed, t interval. "
+        + (
+            f"p: t test, Holm's correction over {comparison.family}; verdicts hold at 5 %."
+            if comparison.purpose == "confirm"
+            else "The best of many searched configurations looks better than it is."
+        )
     )

@@ -53,6 +53,8 @@ class Interval:
     low: float
     high: float
     pairs: int
+    p_value: float
+    """Two-sided, of no difference; before any correction for several comparisons."""
 
 
 def final_accuracy(accuracy_E: Array) -> float:
@@ -89,10 +91,11 @@ def first_crossing(curve: Curve, level: float) -> float | None:
     return float(x0 + (x1 - x0) * min(1.0, (level - y0) / (y1 - y0)))
 
 
-def mean_crossing(curves: Sequence[Curve], level: float, budget: float) -> Crossing:
-    """Mean compute to the level; runs that never reach it count as the budget."""
+def mean_crossing(curves: Sequence[Curve], level: float, budget: float | None) -> Crossing:
+    """Mean compute to the level; runs that never reach it count as the budget (None: as all they spent)."""
     crossings = [first_crossing(curve, level) for curve in curves]
-    counted = [budget if crossing is None else crossing for crossing in crossings]
+    ends = [float(curve.compute_E[-1]) if budget is None else budget for curve in curves]
+    counted = [end if crossing is None else crossing for crossing, end in zip(crossings, ends, strict=True)]
     return Crossing(float(np.mean(counted)), len(crossings), sum(crossing is None for crossing in crossings))
 
 
@@ -107,6 +110,8 @@ def crossing_ratio(own: Crossing, reference: Crossing) -> Ratio:
         (False, True): "<",
         (True, True): "?",
     }
+    if reference.compute == 0:
+        return Ratio(1.0 if own.compute == 0 else float("inf"), "=")
     return Ratio(own.compute / reference.compute, bounds[own.censored > 0, reference.censored > 0])
 
 
@@ -128,7 +133,7 @@ def area_difference(own: Curve, reference: Curve) -> float:
 
 
 def paired_interval(differences_S: Sequence[float]) -> Interval | None:
-    """Mean and two-sided t interval of paired differences; None for fewer than two pairs."""
+    """Mean, two-sided t interval and t test of paired differences; None for fewer than two pairs."""
     from scipy import stats
 
     differences = np.asarray(differences_S, dtype=np.float64)
@@ -138,4 +143,24 @@ def paired_interval(differences_S: Sequence[float]) -> Interval | None:
     mean = float(differences.mean())
     standard_error = float(differences.std(ddof=1)) / pairs**0.5
     half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, pairs - 1)) * standard_error
-    return Interval(mean, mean - half, mean + half, pairs)
+    if standard_error > 0:
+        p_value = 2 * float(stats.t.sf(abs(mean) / standard_error, pairs - 1))
+    else:
+        p_value = 0.0 if mean else 1.0
+    return Interval(mean, mean - half, mean + half, pairs, p_value)
+
+
+def holm(p_values_C: Sequence[float], family: int | None = None) -> list[float]:
+    """Holm's step-down adjustment (1979) of the p values of C comparisons, in their order.
+
+    `family`: comparisons in all, if there are more than these C (such as of an earlier confirmation). The
+    others count as if they had the smallest p values, which can only make these larger.
+    """
+    family = max(len(p_values_C), family or 0)
+    order = np.argsort(p_values_C, kind="stable")
+    adjusted = [1.0] * len(p_values_C)
+    running = 0.0
+    for rank, index in enumerate(order):
+        running = max(running, min(1.0, (family - rank) * p_values_C[index]))
+        adjusted[index] = running
+    return adjusted

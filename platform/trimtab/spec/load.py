@@ -24,7 +24,7 @@ def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> SweepSpec:
     """
     raw = read_yaml(find_spec(path))
     for override in overrides:
-        _apply(raw, override)
+        apply_override(raw, override)
     return parse_spec(raw)
 
 
@@ -109,7 +109,8 @@ def _flat(text: str) -> str:
     return " ".join(text.split())
 
 
-def _apply(raw: dict[str, Any], override: str) -> None:
+def apply_override(raw: dict[str, Any], override: str) -> None:
+    """Set one value of a mapping, as `--set KEY=VALUE` says."""
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise SpecError(f"--set: {override!r} is no assignment; write --set key.path=value")

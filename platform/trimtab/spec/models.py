@@ -182,6 +182,8 @@ class SweepSpec(Strict):
     """Optuna storage URL (PostgreSQL); default: a journal file in the sweep's folder."""
     home: Path = Path(".trimtab")
     """Folder of everything that sweeps leave behind."""
+    confirms: str | None = None
+    """Name of the sweep whose best configurations this one retrains; `trimtab confirm` writes it."""
 
     @model_validator(mode="after")
     def _runs(self) -> SweepSpec:
@@ -198,6 +200,11 @@ class SweepSpec(Strict):
         config = self.reference_config()
         check_model(config.model)
         _check_reference_label(self.reference_label, self.candidates)
+        if config.evaluation.split == "test" and self.confirms is None:
+            raise ValueError(
+                "trial.evaluation.split: test would let the search see the prompts of the verdict; remove it "
+                "(trimtab confirm evaluates on them)"
+            )
         for searched in (self.reference, *self.candidates):
             check_searched(self, searched, self._where(searched))
         check_sampler(self)

@@ -5,14 +5,25 @@ Metric points carry the journal's time, so a point sent twice is one row in the 
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from trimtab.spec import SweepSpec, dump_spec
 from trimtab.tracking import names
+from trimtab.tracking.operations import (
+    SWEEP_RUN,
+    CloseRun,
+    Key,
+    LogData,
+    LogPoints,
+    LogText,
+    OpenRun,
+    Operation,
+)
+from trimtab.tracking.provenance import provenance
 from trimtab.tracking.store import connect, ensure_experiment
-from trimtab.tracking.translate import CloseRun, Key, LogPoints, LogText, OpenRun, Operation
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,11 +39,12 @@ MLFLOW_STATUS = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"
 class Sender:
     """One sweep's runs in one store. Methods raise whatever the store does."""
 
-    def __init__(self, uri: str, sweep: str, sweep_id: str, spec: SweepSpec) -> None:
+    def __init__(self, uri: str, sweep: str, sweep_id: str, spec: SweepSpec, purpose: str) -> None:
         self._uri = uri
         self._sweep_tags = {names.SWEEP: sweep, names.SWEEP_ID: sweep_id}
         self._sweep = sweep
         self._spec = spec
+        self._purpose = purpose
         self._client: MlflowClient | None = None
         self._experiment = ""
         self._runs: dict[Key, str] = {}
@@ -40,10 +52,13 @@ class Sender:
         """Runs that the store holds as finished: neither opened nor closed again."""
         self.parent_run_id: str | None = None
 
-    def connect(self) -> None:
-        """Reach the store, find the runs of an earlier attempt, make sure of the parent run."""
+    def connect(self) -> bool:
+        """Reach the store, find the runs of an earlier attempt, make sure of the parent run.
+
+        Returns True if the store held nothing of this sweep.
+        """
         if self._client is not None:
-            return
+            return False
         client = connect(self._uri)
         self._experiment = ensure_experiment(client, self._uri, self._spec.tracking.experiment)
         self._runs.clear()
@@ -58,11 +73,13 @@ class Sender:
             self._runs[key] = run.info.run_id
             if run.info.status == "FINISHED":
                 self._complete.add(key)
+        fresh = self.parent_run_id is None
         if self.parent_run_id is None:
             self.parent_run_id = self._make_parent(client)
         else:
             client.update_run(self.parent_run_id, status="RUNNING")
         self._client = client
+        return fresh
 
     def disconnect(self) -> None:
         """After an error: look again for what a request that timed out may have done."""
@@ -73,10 +90,14 @@ class Sender:
         if isinstance(operation, OpenRun):
             if operation.key not in self._complete:
                 self._open(operation)
+        elif operation.key == SWEEP_RUN and isinstance(operation, LogPoints):
+            self._log(operation, str(self.parent_run_id))
         elif operation.key not in self._runs:
             return  # the store refused to open this run, which is reported once, there
         elif isinstance(operation, LogPoints):
-            self._log(operation)
+            self._log(operation, self._runs[operation.key])
+        elif isinstance(operation, LogData):
+            self._log_data(operation)
         elif isinstance(operation, LogText):
             self._connected().log_text(self._runs[operation.key], operation.text, operation.path)
         elif operation.key not in self._complete:
@@ -112,13 +133,19 @@ class Sender:
             names.ROLE: "sweep",
             names.REFERENCE: self._spec.reference_label,
             names.BUDGET: str(self._spec.budget),
+            names.PURPOSE: self._purpose,
+            names.SPLIT: self._spec.reference_config().evaluation.split,
             names.STATUS: "running",
         }
+        if self._spec.confirms:
+            tags[names.CONFIRMS] = self._spec.confirms
         run = client.create_run(
             self._experiment, start_time=int(time.time() * 1000), tags=tags, run_name=self._sweep
         )
         run_id = str(run.info.run_id)
         client.log_text(run_id, dump_spec(self._spec), "spec.yaml")
+        for file, text in provenance().items():
+            client.log_text(run_id, text, file)
         return run_id
 
     def _open(self, operation: OpenRun) -> None:
@@ -143,12 +170,33 @@ class Sender:
         for start in range(0, len(items), MAX_PARAMS):
             client.log_batch(run_id, params=items[start : start + MAX_PARAMS])
 
-    def _log(self, operation: LogPoints) -> None:
+    def _log_data(self, operation: LogData) -> None:
+        """Data sets as MLflow's own, one a split. Entering one twice leaves one."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        inputs = [
+            DatasetInput(
+                Dataset(
+                    name=f"{found['name']}-{split}"[:500],
+                    digest=found["sha256"][:36],
+                    source_type="trimtab",
+                    source=json.dumps({"source": found["source"], "sha256": found["sha256"]}),
+                    profile=json.dumps({"problems": found["problems"]}),
+                ),
+                tags=[InputTag("mlflow.data.context", split)],
+            )
+            for split, found in operation.data.items()
+        ]
+        client, run_id = self._connected(), self._runs[operation.key]
+        client.log_inputs(run_id, inputs)
+        client.log_text(run_id, json.dumps(operation.data, indent=2), "data.json")
+
+    def _log(self, operation: LogPoints, run_id: str) -> None:
         from mlflow.entities import Metric
 
         metrics = [Metric(point.name, point.value, point.time_ms, point.step) for point in operation.points]
         client = self._connected()
-        client.log_batch(self._runs[operation.key], metrics=metrics)
+        client.log_batch(run_id, metrics=metrics)
 
     def _close(self, operation: CloseRun) -> None:
         client = self._connected()

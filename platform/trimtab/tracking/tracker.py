@@ -14,9 +14,11 @@ from pathlib import Path
 
 from trimtab.records import Status, Tail
 from trimtab.spec import SweepSpec
+from trimtab.tracking.operations import LogPoints, Operation
+from trimtab.tracking.position import Position
 from trimtab.tracking.send import Sender
 from trimtab.tracking.store import is_permanent, transient_errors
-from trimtab.tracking.translate import LogPoints, Operation, Translator
+from trimtab.tracking.translate import Translator
 
 POLL_S = 1.0
 """Time between looks at the journal."""
@@ -26,12 +28,19 @@ MAX_BACKOFF_S = 30.0
 class Tracker:
     """Records one sweep in MLflow: a parent run, and a child for each configuration and seed."""
 
-    def __init__(self, sweep_dir: Path, uri: str, sweep: str, spec: SweepSpec) -> None:
-        """`uri`: a resolved MLflow tracking URI. Nothing is sent before `start`."""
+    def __init__(
+        self, sweep_dir: Path, uri: str, sweep: str, spec: SweepSpec, purpose: str | None = None
+    ) -> None:
+        """`uri`: a resolved MLflow tracking URI. Nothing is sent before `start`.
+
+        `purpose`: `search`, `confirm` or `train`; default: what the spec says.
+        """
+        purpose = purpose or ("confirm" if spec.confirms else "search")
         self._uri = uri
         self._tail = Tail(sweep_dir)
         self._translator = Translator(spec.reference_label, spec.seeds)
-        self._sender = Sender(uri, sweep, _sweep_id(sweep_dir), spec)
+        self._sender = Sender(uri, sweep, _sweep_id(sweep_dir), spec, purpose)
+        self._position = Position(sweep_dir, uri)
         self._outbox: deque[Operation] = deque()
         self._refused: list[str] = []
         self._problem: str | None = None
@@ -94,24 +103,33 @@ class Tracker:
             self._closing.wait(seconds)
 
     def _read(self, closing: bool) -> None:
-        self._outbox.extend(self._translator.feed(self._tail.read()))
+        self._outbox.extend(self._translator.feed(self._tail.read_at()))
         if closing and self._status is not None:
             self._outbox.extend(self._translator.end(self._status, int(time.time() * 1000)))
 
     def _drain(self, closing: bool) -> None:
         """Send in order; an operation leaves the outbox when the store has it."""
-        self._sender.connect()
+        if self._sender.connect():
+            self._position.clear()
         while self._outbox and not self._abandoned.is_set():
-            try:
-                self._sender.send(self._outbox[0])
-            except transient_errors() as error:
-                if not is_permanent(error):
-                    raise
-                self._refused.append(f"{self._uri} refused {_describe(self._outbox[0])}: {error}")
+            operation = self._position.rest(self._outbox[0])
+            if operation is not None:
+                self._send(operation)
+                self._position.advance(operation)
             self._outbox.popleft()
+        if not self._outbox:
+            self._position.settle(self._tail.position)
         if closing and not self._outbox and self._status is not None:
             self._sender.end(self._status)
             self._ended = True
+
+    def _send(self, operation: Operation) -> None:
+        try:
+            self._sender.send(operation)
+        except transient_errors() as error:
+            if not is_permanent(error):
+                raise
+            self._refused.append(f"{self._uri} refused {_describe(operation)}: {error}")
 
     def _describe_rest(self, timeout_s: float) -> str:
         kinds = Counter("metrics" if isinstance(op, LogPoints) else "run updates" for op in self._outbox)

@@ -2,71 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from itertools import groupby
+from typing import Any
 
 from trimtab.curves import ReferenceCurve
 from trimtab.records import Event, Status
 from trimtab.tracking import names
 from trimtab.tracking.heatmap import LayerCurves
+from trimtab.tracking.operations import (
+    END,
+    SWEEP_RUN,
+    CloseRun,
+    Key,
+    LogData,
+    LogPoints,
+    LogText,
+    OpenRun,
+    Operation,
+    Point,
+)
 
 MAX_METRICS = 1000
 """MLflow's limit of one `log_batch`; at 250 characters a key it stays under its 1 MB as well."""
 FORBIDDEN = re.compile(r"[^\w\-. :/]")
-Key: TypeAlias = tuple[str, int]
-"""Trial and seed: one MLflow run."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """One value of a curve."""
-
-    name: str
-    value: float
-    time_ms: int
-    step: int
-
-
-@dataclass(frozen=True)
-class OpenRun:
-    """Make the run of a trial and seed, or continue it."""
-
-    key: Key
-    name: str
-    time_ms: int
-    tags: Mapping[str, str]
-    params: Mapping[str, str]
-    config: str
-    """The resolved configuration, as JSON."""
-
-
-@dataclass(frozen=True)
-class LogPoints:
-    key: Key
-    points: tuple[Point, ...]
-
-
-@dataclass(frozen=True)
-class CloseRun:
-    key: Key
-    status: Status
-    time_ms: int
-    tags: Mapping[str, str]
-    traceback: str | None
-
-
-@dataclass(frozen=True)
-class LogText:
-    key: Key
-    path: str
-    """Name of the artifact."""
-    text: str
-
-
-Operation: TypeAlias = OpenRun | LogPoints | LogText | CloseRun
 
 
 @dataclass
@@ -87,16 +50,23 @@ class Translator:
         self._reference = ReferenceCurve()
         self._reference_known = False
         self._seeds = seeds
-        self._waiting: list[Event] = []
+        self._waiting: list[tuple[Event, int]] = []
         """Candidates' evaluations seen before the reference was complete."""
         self._trials: dict[str, _Trial] = {}
         self._points: dict[Key, list[Point]] = {}
         self._layers: dict[Key, LayerCurves] = {}
         self._operations: list[Operation] = []
+        self._at = 0
+        """Byte behind the event that is being translated."""
+        self._done: set[tuple[Any, ...]] = set()
+        """Steps and evaluations seen: a run that goes on from a checkpoint repeats what came after it."""
+        self._nodes: dict[str, float] = {}
+        """Node -> time of its first sample."""
 
-    def feed(self, events: Iterable[Event]) -> list[Operation]:
-        """Operations for these events; the curves of a run are gathered into few batches."""
-        for event in events:
+    def feed(self, events: Iterable[tuple[Event, int]]) -> list[Operation]:
+        """Operations for these events (see `Tail.read_at`); a run's curves are gathered into few batches."""
+        for event, at in events:
+            self._at = at
             self._event(event)
         for key in list(self._points):
             self._flush(key)
@@ -105,6 +75,7 @@ class Translator:
 
     def end(self, status: Status, time_ms: int) -> list[Operation]:
         """Close what is still open when the sweep ends."""
+        self._at = END
         for name, trial in self._trials.items():
             for seed in sorted(trial.open):
                 ended: Status = "killed" if status in ("killed", "stopped") else "failed"
@@ -119,6 +90,9 @@ class Translator:
             known = self._trials.get(event["trial"])
             self._trials[event["trial"]] = _Trial(event, known.open if known else set())
             return
+        if kind == "system":
+            self._system(event)
+            return
         if event["trial"] not in self._trials:
             return
         if kind == "trial_finished":
@@ -129,7 +103,14 @@ class Translator:
             return
         key = (event["trial"], seed)
         self._open(key, event)
-        if kind == "step":
+        if kind in ("step", "evaluation"):
+            what = (*key, kind, event.get("split"), event["step"])
+            if what in self._done:
+                return
+            self._done.add(what)
+        if kind == "data":
+            self._operations.append(LogData(key, event["data"], self._at))
+        elif kind == "step":
             self._step(key, event)
         elif kind == "evaluation":
             self._evaluation(key, event)
@@ -146,6 +127,8 @@ class Translator:
         budget = int(config.get("steps", 0)) * int(config.get("rollouts_per_step", 0))
         label = started.get("label", key[0])
         tags = {
+            names.STRATEGY: fingerprint(config.get("strategy")),
+            names.SHARED: json.dumps(shared_settings(config), sort_keys=True),
             names.TRIAL: key[0],
             names.SEED: str(key[1]),
             names.ROLE: started.get("role", "candidate"),
@@ -157,7 +140,7 @@ class Translator:
         params = {name: _text(value) for name, value in started.get("searched", {}).items()}
         text = json.dumps({"seed": key[1], **config}, indent=2)
         name = f"{started.get('number', 0)} {label} seed {key[1]}"
-        self._operations.append(OpenRun(key, name, _ms(event), tags, params, text))
+        self._operations.append(OpenRun(key, name, _ms(event), tags, params, text, self._at))
 
     def _step(self, key: Key, event: Event) -> None:
         metrics = event.get("metrics", {})
@@ -177,22 +160,31 @@ class Translator:
                 curve = name if split == "validation" else f"{split}_{name}"
                 self._by_compute(key, curve, value, event)
         self._compute(key, event)
-        if split != "validation" or names.ACCURACY not in event.get("metrics", {}):
+        if names.ACCURACY not in event.get("metrics", {}):
             return
         if self._trials[key[0]].started.get("role") == "reference":
             self._reference.add(key[1], event["rollouts"], event["metrics"][names.ACCURACY])
         elif self._reference_known:
-            self._minus_reference(event)
+            self._minus_reference(event, self._at)
         else:
-            self._waiting.append(event)
+            self._waiting.append((event, self._at))
 
-    def _minus_reference(self, event: Event) -> None:
+    def _system(self, event: Event) -> None:
+        node = event["trial"].removeprefix("node-")
+        began = self._nodes.setdefault(node, event["time"])
+        for name, value in event["metrics"].items():
+            # MLflow shows what is called so under "System metrics".
+            self._point(SWEEP_RUN, f"system/{node}/{name}", value, event, int(event["time"] - began))
+
+    def _minus_reference(self, event: Event, at: int) -> None:
         level, seed = self._reference.at(event["rollouts"]), event["seed"]
         if level is not None and seed is not None:
             key = (event["trial"], seed)
             difference = event["metrics"][names.ACCURACY] - level
-            self._point(key, f"validation/{self._minus}", difference, event, event["step"])
-            self._point(key, f"{names.BY_ROLLOUTS}{self._minus}", difference, event, event["rollouts"])
+            split = event.get("split", "validation")
+            self._point(key, f"{split}/{self._minus}", difference, event, event["step"], later_at=at)
+            by_rollouts = f"{names.BY_ROLLOUTS}{self._minus}"
+            self._point(key, by_rollouts, difference, event, event["rollouts"], later_at=at)
 
     def _run_finished(self, key: Key, event: Event) -> None:
         tags: dict[str, str] = {}
@@ -222,8 +214,8 @@ class Translator:
             self._close((event["trial"], seed), ended, _ms(event), tags, trace)
         if trial.started.get("role") == "reference" and not self._reference_known:
             self._reference_known = True
-            for waiting in self._waiting:
-                self._minus_reference(waiting)
+            for waiting, at in self._waiting:
+                self._minus_reference(waiting, at)
             self._waiting.clear()
 
     def _close(
@@ -232,13 +224,19 @@ class Translator:
         self._flush(key)
         page = self._layers.pop(key, LayerCurves()).page()
         if page is not None:
-            self._operations.append(LogText(key, "layers.html", page))
+            self._operations.append(LogText(key, "layers.html", page, self._at))
         trial = self._trials[key[0]]
         trial.open.discard(key[1])
         trial.closed.add(key[1])
-        self._operations.append(CloseRun(key, status, time_ms, {**tags, names.STATUS: status}, trace))
+        self._operations.append(
+            CloseRun(key, status, time_ms, {**tags, names.STATUS: status}, trace, self._at)
+        )
 
     def _compute(self, key: Key, event: Event) -> None:
+        # A step and the evaluation after it say the same.
+        if (*key, "compute", event["step"]) in self._done:
+            return
+        self._done.add((*key, "compute", event["step"]))
         for name, value in (
             (names.ROLLOUTS, event.get("rollouts")),
             (names.TOKENS, event.get("tokens")),
@@ -252,15 +250,38 @@ class Translator:
         self._point(key, f"{names.BY_ROLLOUTS}{name}", value, event, event["rollouts"])
         self._point(key, f"{names.BY_TOKENS}{name}", value, event, event["tokens"])
 
-    def _point(self, key: Key, name: str, value: Any, event: Event, step: int) -> None:
+    def _point(
+        self, key: Key, name: str, value: Any, event: Event, step: int, later_at: int | None = None
+    ) -> None:
         if isinstance(value, int | float):
-            point = Point(FORBIDDEN.sub("_", name)[:250], float(value), _ms(event), int(step))
+            at = self._at if later_at is None else later_at
+            name = FORBIDDEN.sub("_", name)[:250]
+            point = Point(name, float(value), _ms(event), int(step), at, later_at is not None)
             self._points.setdefault(key, []).append(point)
 
     def _flush(self, key: Key) -> None:
-        points = self._points.pop(key, [])
-        for start in range(0, len(points), MAX_METRICS):
-            self._operations.append(LogPoints(key, tuple(points[start : start + MAX_METRICS])))
+        """Batches within MLflow's limit; all points of one event are in one of them."""
+        batch: list[Point] = []
+        for _, group in groupby(self._points.pop(key, []), key=lambda point: (point.at, point.later)):
+            points = list(group)
+            if len(batch) + len(points) > MAX_METRICS:
+                self._operations.append(LogPoints(key, tuple(batch)))
+                batch = []
+            batch += points
+        if batch:
+            self._operations.append(LogPoints(key, tuple(batch)))
+
+
+def fingerprint(value: Any) -> str:
+    """Short name of a JSON value, equal for equal values."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def shared_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What two configurations must agree in to be compared: model, task, compute, sampling, evaluation."""
+    evaluation = {k: v for k, v in config.get("evaluation", {}).items() if k != "every"}
+    whole = {name: config.get(name) for name in ("model", "task", "sampling", "rollouts_per_step")}
+    return {**whole, "evaluation": evaluation}
 
 
 def _ms(event: Event) -> int:

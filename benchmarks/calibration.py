@@ -1,0 +1,189 @@
+"""How often the comparison's verdict is wrong, and how many seeds it needs.
+
+`python -m benchmarks.calibration`
+
+The process. `data/dapo_seeds.json` holds real curves of the tiny model, 12 seeds of DAPO and 12 of V0.5 under
+the same seeds (`dapo_seeds.yaml`). A run is DAPO's mean curve plus Gaussian noise with the covariance over
+evaluations that the DAPO seeds show, unsmoothed: shrinking it would make areas less noisy than they were. Two
+configurations under one seed share prompts and evaluation draws: the noise that each has of its own is half
+the covariance of their difference, the rest is common. Three processes: `paired`; `upper`, the own noise at
+the upper end of the 80 % interval that 12 seeds allow for its size; `unpaired`, where all noise is own noise,
+as if seeds shared nothing.
+
+The method. A candidate that is DAPO itself (null) or saves 20 % of the rollouts (it is where DAPO is at 1.25
+times the compute, DAPO's curve being continued by a fitted a - b exp(-x / c)). In the search 20 null
+configurations run 3 seeds each and the best area is taken; then it and the reference run N fresh seeds, and
+the t test of `trimtab compare` decides at 5 % (two-sided). Beside it what not to do: to believe the search's
+winner at once, and a percentile bootstrap.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy import optimize, stats
+
+Array = npt.NDArray[np.float64]
+DATA = Path(__file__).parent / "data" / "dapo_seeds.json"
+EVALUATIONS = 13
+SEARCHED = 20
+SEARCH_SEEDS = 3
+SEEDS = (3, 4, 5, 6, 8, 10, 12, 16, 20, 30, 40)
+LEVEL = 0.05
+SAVING = 0.20
+
+
+@dataclass(frozen=True)
+class Process:
+    """Curves of E evaluations at equal distances."""
+
+    compute_E: Array
+    mean_E: Array
+    saving_E: Array
+    """Mean curve of a method that needs 20 % fewer rollouts for every level."""
+    common_EE: Array
+    """Factor (square root) of the noise that configurations share under one seed."""
+    own_EE: Array
+
+    def areas(
+        self, mean_E: Array, own_shape: tuple[int, ...], common_S: Array, rng: np.random.Generator
+    ) -> Array:
+        """Areas of runs (..., S) whose common noise has the areas `common_S`."""
+        weight_E = self.weights()
+        noise = rng.standard_normal((*own_shape, len(mean_E))) @ (self.own_EE.T @ weight_E)
+        return weight_E @ mean_E + noise + common_S
+
+    def common(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+        """Areas of the common noise of seeds."""
+        return rng.standard_normal((*shape, len(self.mean_E))) @ (self.common_EE.T @ self.weights())
+
+    def weights(self) -> Array:
+        """What an area weighs each evaluation with (trapezoids)."""
+        steps = np.diff(self.compute_E)
+        weight_E = np.zeros(len(self.compute_E))
+        weight_E[:-1] += steps / 2
+        weight_E[1:] += steps / 2
+        return weight_E / (self.compute_E[-1] - self.compute_E[0])
+
+
+def fit(kind: str) -> Process:
+    """A process of the module's docstring: `paired`, `upper` or `unpaired`."""
+    curves = json.loads(DATA.read_text())
+    end = min(points[-1][0] for seeds in curves.values() for points in seeds.values())
+    compute_E = np.linspace(0, end, EVALUATIONS)
+    dapo_SE, other_SE = (
+        np.array([np.interp(compute_E, *np.array(points).T) for points in curves[name].values()])
+        for name in ("dapo", "v05")
+    )
+    whole_EE = np.cov(dapo_SE, rowvar=False)
+    own_EE = whole_EE
+    if kind != "unpaired":
+        own_EE = np.cov(other_SE - dapo_SE, rowvar=False) / 2
+    if kind == "upper":
+        freedom = len(dapo_SE) - 1
+        own_EE = own_EE * freedom / stats.chi2.ppf(0.1, freedom)
+    mean_E = dapo_SE.mean(axis=0)
+    return Process(compute_E, mean_E, _faster(compute_E, mean_E), _root(whole_EE - own_EE), _root(own_EE))
+
+
+def _faster(compute_E: Array, mean_E: Array) -> Array:
+    def curve(x: Array, a: float, b: float, c: float) -> Array:
+        return a - b * np.exp(-x / c)
+
+    start = (mean_E[-1], mean_E[-1] - mean_E[0], compute_E[-1] / 3)
+    parameters, _ = optimize.curve_fit(curve, compute_E, mean_E, start)
+    wanted_E = compute_E / (1 - SAVING)
+    inside = wanted_E <= compute_E[-1]
+    beyond_E = mean_E[-1] + curve(wanted_E, *parameters) - curve(compute_E[-1:], *parameters)
+    return np.where(inside, np.interp(wanted_E, compute_E, mean_E), beyond_E)
+
+
+def _root(covariance: Array) -> Array:
+    values, vectors = np.linalg.eigh(covariance)
+    return vectors * np.sqrt(np.clip(values, 0, None))
+
+
+def differences(process: Process, mean_E: Array, seeds: int, repeats: int, rng: np.random.Generator) -> Array:
+    """(repeats, seeds) paired differences of a candidate with this mean curve to the reference."""
+    common = process.common((repeats, seeds), rng)
+    own = process.areas(mean_E, (repeats, seeds), common, rng)
+    return own - process.areas(process.mean_E, (repeats, seeds), common, rng)
+
+
+def verdicts(difference_RS: Array) -> Array:
+    """+1 better, -1 worse, 0 not established, by the comparison's t test."""
+    p = stats.ttest_1samp(difference_RS, 0, axis=1).pvalue
+    return np.where(p <= LEVEL, np.sign(difference_RS.mean(axis=1)), 0)
+
+
+def bootstrap_better(difference_RS: Array, rng: np.random.Generator, draws: int = 500) -> float:
+    """Share of repeats in which a percentile bootstrap's 95 % interval lies above 0."""
+    repeats, seeds = difference_RS.shape
+    found = 0
+    for row in difference_RS:
+        means = row[rng.integers(0, seeds, (draws, seeds))].mean(axis=1)
+        found += bool(np.quantile(means, LEVEL / 2) > 0)
+    return found / repeats
+
+
+def winners(process: Process, repeats: int, rng: np.random.Generator) -> tuple[npt.NDArray[np.int64], Array]:
+    """The best of 20 null configurations in each search, and its (repeats, 3) differences there."""
+    common = process.common((repeats, 1, SEARCH_SEEDS), rng)
+    areas = process.areas(process.mean_E, (repeats, SEARCHED, SEARCH_SEEDS), common, rng)
+    reference = process.areas(process.mean_E, (repeats, SEARCH_SEEDS), common[:, 0], rng)
+    best = areas.mean(axis=2).argmax(axis=1)
+    return best, areas[np.arange(repeats), best] - reference
+
+
+def confirmations(process: Process, seeds: int, repeats: int, rng: np.random.Generator) -> Array:
+    """(repeats, seeds) differences of the search's winner in its confirmation, under fresh seeds."""
+    found = []
+    for start in range(0, repeats, 1000):
+        count = min(1000, repeats - start)
+        best, _ = winners(process, count, rng)
+        common = process.common((count, 1, seeds), rng)
+        areas = process.areas(process.mean_E, (count, SEARCHED, seeds), common, rng)
+        reference = process.areas(process.mean_E, (count, seeds), common[:, 0], rng)
+        found.append(areas[np.arange(count), best] - reference)
+    return np.concatenate(found)
+
+
+def table(process: Process, repeats: int, seed: int) -> list[tuple[int, float, float, float, float]]:
+    """(N, false better, false better or worse, bootstrap's false better, power) for each number of seeds."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for seeds in SEEDS:
+        null = confirmations(process, seeds, repeats, rng)
+        found = verdicts(null)
+        power = (verdicts(differences(process, process.saving_E, seeds, repeats, rng)) > 0).mean()
+        boot = bootstrap_better(null[: repeats // 4], rng)
+        rows.append((seeds, (found > 0).mean(), (found != 0).mean(), boot, power))
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    for kind in ("paired", "upper", "unpaired"):
+        process = fit(kind)
+        sd = differences(process, process.mean_E, 2, 20_000, np.random.default_rng(1)).std()
+        gain = process.weights() @ (process.saving_E - process.mean_E)
+        _, won = winners(process, arguments.repeats, np.random.default_rng(arguments.seed))
+        naive = (verdicts(won) > 0).mean()
+        print(f"\n{kind}: sd of a paired difference {sd:.4f}, a {SAVING:.0%} saving is worth {gain:+.4f}")
+        print(f"best of {SEARCHED} null configurations 'better' in its own search: {naive:.1%}")
+        print("| seeds | false better | false verdict | bootstrap: false better | power, 20 % saving |")
+        print("|---|---|---|---|---|")
+        for seeds, better, any_, boot, power in table(process, arguments.repeats, arguments.seed):
+            print(f"| {seeds} | {better:.1%} | {any_:.1%} | {boot:.1%} | {power:.1%} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Tell a tracking store what it lacks of a sweep that no driver runs any more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trimtab.home import tracking_uri
+from trimtab.records import Status, Tail
+from trimtab.spec import SweepSpec
+from trimtab.tracking.tracker import Tracker
+
+CATCH_UP_S = 600.0
+"""Longest that `trimtab track` tries."""
+
+
+def catch_up(sweep_dir: Path, spec: SweepSpec, uri: str | None = None) -> list[str]:
+    """Send the rest of the journal; returns what could not be sent, as `Tracker.close` does.
+
+    `uri`: a store other than the sweep's, which then gets everything. Call it while nothing drives the sweep.
+    """
+    store = uri or tracking_uri(spec.home.expanduser().resolve(), spec.tracking.uri)
+    tracker = Tracker(sweep_dir, store, sweep_dir.name, spec)
+    tracker.start()
+    return tracker.close(sweep_status(sweep_dir, spec), CATCH_UP_S)
+
+
+def sweep_status(sweep_dir: Path, spec: SweepSpec) -> Status:
+    """How a sweep ended, by its journal: `killed` if trials are left that `trimtab resume` would run."""
+    ended: dict[str, str] = {}
+    for event in Tail(sweep_dir).read():
+        if event["event"] == "trial_started":
+            ended.pop(event["trial"], None)
+        elif event["event"] == "trial_finished":
+            ended[event["trial"]] = event["status"]
+    if len(ended) < spec.trials or "killed" in ended.values():
+        return "killed"
+    return "failed" if set(ended.values()) == {"failed"} else "finished"

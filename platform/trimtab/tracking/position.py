@@ -1,0 +1,77 @@
+"""How far a tracking store has been told of a sweep's journal.
+
+The journal is the spool; this is the mark in it. A driver that goes on, or `trimtab track`, reads the journal
+from its beginning to know where every curve stands, and sends only what lies behind the mark.
+
+`<sweep>/tracked.json` holds, for each store (by a fingerprint of its address: that may hold a password), the
+byte behind the last event of each trial that it has been told: once for what follows from the event itself,
+once for the differences to the reference, which can come later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from trimtab.tracking.operations import END, LogPoints, Operation, Point
+
+FILE = "tracked.json"
+OWN, LATER = "own", "later"
+
+
+class Position:
+    """The mark for one store; written when it moves."""
+
+    def __init__(self, sweep_dir: Path, uri: str) -> None:
+        self._file = sweep_dir / FILE
+        self._store = hashlib.sha256(uri.encode()).hexdigest()[:16]
+        self._all: dict[str, dict[str, dict[str, int]]] = {}
+        if self._file.is_file():
+            self._all = json.loads(self._file.read_text(encoding="utf-8"))
+        self._marks = self._all.setdefault(self._store, {})
+
+    def clear(self) -> None:
+        """The store has nothing of this sweep (any more)."""
+        self._marks.clear()
+
+    def rest(self, operation: Operation) -> Operation | None:
+        """What of an operation is still to be sent; None if nothing is."""
+        if not isinstance(operation, LogPoints):
+            return operation if operation.at > self._mark(operation.key[0], OWN) else None
+        points = tuple(
+            point for point in operation.points if point.at > self._mark(operation.key[0], _kind(point))
+        )
+        return LogPoints(operation.key, points) if points else None
+
+    def advance(self, operation: Operation) -> None:
+        """The store has this operation. Curves of a trial are sent in the order of its events."""
+        marks = self._marks.setdefault(operation.key[0], {})
+        if isinstance(operation, LogPoints):
+            for point in operation.points:
+                marks[_kind(point)] = max(marks.get(_kind(point), 0), point.at)
+        elif operation.at != END:
+            # Others may follow from the same event; to open or close a run twice changes nothing.
+            marks[OWN] = max(marks.get(OWN, 0), operation.at - 1)
+        self._write()
+
+    def settle(self, at: Mapping[str, int]) -> None:
+        """The store has all that follows from each trial's events up to these bytes themselves."""
+        before = {trial: marks.get(OWN, 0) for trial, marks in self._marks.items()}
+        if any(at[trial] > before.get(trial, 0) for trial in at):
+            for trial, byte in at.items():
+                self._marks.setdefault(trial, {})[OWN] = max(before.get(trial, 0), byte)
+            self._write()
+
+    def _mark(self, trial: str, kind: str) -> int:
+        return self._marks.get(trial, {}).get(kind, 0)
+
+    def _write(self) -> None:
+        partial = self._file.with_suffix(".partial")
+        partial.write_text(json.dumps(self._all), encoding="utf-8")
+        partial.replace(self._file)
+
+
+def _kind(point: Point) -> str:
+    return LATER if point.later else OWN

@@ -1,0 +1,123 @@
+"""What a machine is doing while a sweep runs on it, once for each node."""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from trimtab import records
+
+EVERY_S = 10.0
+GB = 1e9
+
+
+class NodeMeter:
+    """Readings of this machine. The first one has no rates yet."""
+
+    def __init__(self) -> None:
+        name = re.sub(r"[^\w.-]", "_", socket.gethostname())
+        self.key = f"node-{name}"
+        self._before: tuple[float, Any] | None = None
+        psutil.cpu_percent()
+
+    def event(self) -> dict[str, Any]:
+        """One journal event."""
+        return {"event": "system", "trial": self.key, "time": time.time(), "metrics": self._read()}
+
+    def _read(self) -> dict[str, float]:
+        memory = psutil.virtual_memory()
+        found = {
+            "cpu_utilization_percentage": psutil.cpu_percent(),
+            "system_memory_usage_gigabytes": memory.used / GB,
+            "system_memory_usage_percentage": memory.percent,
+            "disk_available_gigabytes": psutil.disk_usage("/").free / GB,
+        }
+        now, network = time.monotonic(), psutil.net_io_counters()
+        if self._before is not None:
+            seconds, was = now - self._before[0], self._before[1]
+            found["network_receive_megabytes_per_s"] = (network.bytes_recv - was.bytes_recv) / 1e6 / seconds
+            found["network_transmit_megabytes_per_s"] = (network.bytes_sent - was.bytes_sent) / 1e6 / seconds
+        self._before = (now, network)
+        return {**found, **_gpus()}
+
+
+@contextmanager
+def metered(sweep_dir: Path) -> Iterator[None]:
+    """Sample this machine into the sweep's journal for the time of the block."""
+    meter, ended = NodeMeter(), threading.Event()
+
+    def sample() -> None:
+        while not ended.wait(EVERY_S):
+            records.append(sweep_dir, meter.event())
+
+    thread = threading.Thread(target=sample, name="trimtab-system-metrics", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+class NodeActor:
+    """Samples the node that Ray places it on; for clusters, where the driver sees only its own."""
+
+    def __init__(self, broker: Any) -> None:
+        self._broker = broker
+        self._meter = NodeMeter()
+
+    def run(self) -> None:
+        """For as long as the actor lives."""
+        while True:
+            time.sleep(EVERY_S)
+            self._broker.record.remote(self._meter.event())
+
+
+@contextmanager
+def metered_nodes(broker: Any) -> Iterator[None]:
+    """Sample every node that the cluster has now."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    actors = [
+        ray.remote(NodeActor)
+        .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
+        .remote(broker)
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    for actor in actors:
+        actor.run.remote()
+    try:
+        yield
+    finally:
+        for actor in actors:
+            ray.kill(actor)
+
+
+def _gpus() -> dict[str, float]:
+    """Utilisation and memory of NVIDIA GPUs, where their library is installed and there are any."""
+    try:
+        import pynvml
+    except ImportError:
+        return {}
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return {}
+    found = {}
+    for number in range(pynvml.nvmlDeviceGetCount()):
+        device = pynvml.nvmlDeviceGetHandleByIndex(number)
+        found[f"gpu_{number}_utilization_percentage"] = float(
+            pynvml.nvmlDeviceGetUtilizationRates(device).gpu
+        )
+        found[f"gpu_{number}_memory_usage_gigabytes"] = pynvml.nvmlDeviceGetMemoryInfo(device).used / GB
+    return found

@@ -1,0 +1,251 @@
+"""A user's day: sweep, confirm, report, promote, see all of it in MLflow's own UI, train at full size."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from trimtab import records
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+IMAGES = Path(__file__).parents[2] / "docs" / "images"
+
+
+@pytest.fixture(scope="module")
+def day(lasting_home):
+    """Swept, confirmed and promoted with --force: three tiny seeds establish nothing."""
+    trial = {**lasting_home.spec["trial"], "learner": {"lr": 5e-5, "gradient_noise_every": 1}}
+    spec = lasting_home.write(trial=trial, seeds=[0, 1], slots={"count": 1})
+    home = ("--home", str(lasting_home.path))
+    for command in (
+        ("sweep", str(spec)),
+        ("confirm", "small", "--top", "1", "--seeds", "3", *home),
+        ("report", "small", *home),
+        ("promote", "small", "--force", *home),
+    ):
+        done = lasting_home.run(*command)
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+        assert "Traceback" not in done.stdout + done.stderr
+    assert lasting_home.processes() == []
+    return lasting_home
+
+
+@pytest.fixture
+def client(day) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{day.path / 'mlflow.db'}")
+
+
+def tagged(client: MlflowClient, **tags: str) -> list[Any]:
+    experiment = client.get_experiment_by_name("trimtab")
+    wanted = " and ".join(f"tags.`trimtab.{name}` = '{value}'" for name, value in tags.items())
+    return list(client.search_runs([experiment.experiment_id], wanted))
+
+
+def test_the_verdict_comes_from_fresh_seeds_on_the_test_split(day, client) -> None:
+    shown = json.loads(day.run("compare", "small", "--home", str(day.path), "--json").stdout)
+    assert (shown["purpose"], shown["confirms"], shown["split"]) == ("confirm", "small", "test")
+    assert [row["seeds"] for row in shown["rows"]] == [[2, 3, 4], [2, 3, 4]]
+    runs = tagged(client, sweep="small-confirm", role="candidate")
+    assert len(runs) == 3
+    for run in runs:
+        assert "test/accuracy" in run.data.metrics
+        assert "validation/accuracy" not in run.data.metrics
+    searched = tagged(client, sweep="small", role="candidate")
+    assert not any("test/accuracy" in run.data.metrics for run in searched)
+
+
+def test_every_metric_of_a_step_is_there(day, client) -> None:
+    (run, *_) = tagged(client, sweep="small", role="candidate")
+    wanted = (
+        "reward train_accuracy train_pass response_length entropy gradient_norm clip_fraction mismatch_kl"
+    )
+    wanted += " effective_sample_size gradient_noise_trace gradient_signal"
+    strategy = "baseline_mse adv_var_over_reward_var prior_accept_rate rollouts_per_prompt uniform_groups"
+    expected = {f"train/{name}" for name in wanted.split()}
+    expected |= {f"strategy/{name}" for name in strategy.split()}
+    expected |= {"validation/accuracy", "validation/pass_at_k", "tokens", "seconds", "seconds/generate"}
+    assert expected <= run.data.metrics.keys()
+    data = client.get_run(run.info.run_id).inputs.dataset_inputs
+    assert {tag.value for one in data for tag in one.tags} == {"train", "validation"}
+    (parent,) = tagged(client, sweep="small", role="sweep")
+    assert any(name.startswith("system/") for name in parent.data.metrics)
+
+
+def test_the_promoted_weights_load_in_transformers_and_vllm(day, client) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from trainables.config import EngineConfig
+    from trainables.rollouts.engine import DrawRequest, build_engine
+
+    version = client.get_model_version_by_alias("small", "champion")
+    folder = client.download_artifacts(version.run_id, "model")
+    prompt = AutoTokenizer.from_pretrained(folder)("12+34=")["input_ids"]
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    import torch
+
+    with torch.no_grad():
+        greedy = int(model(torch.tensor([prompt])).logits[0, -1].argmax())
+    engine = build_engine(folder, EngineConfig())
+    try:
+        one = np.array([1])
+        drawn = engine.draw(DrawRequest([prompt], one, np.array([0.0]), np.array([4])))
+    finally:
+        engine.close()
+    assert int(drawn.responses()[0][0]) == greedy
+
+
+def test_a_training_run_that_is_killed_ends_like_one_that_was_not(day, client) -> None:
+    file = day.path.parent / "promoted" / "small.yaml"
+    document = yaml.safe_load(file.read_text())
+    more = {"steps": 6, "evaluate_every": 2, "checkpoint_every": 2, "seed": 7}
+    document |= {"production": more, "slots": {"count": 1}}
+    ends = {}
+    for name in ("whole", "killed"):
+        promoted = file.with_name(f"{name}.yaml")
+        promoted.write_text(yaml.safe_dump({**document, "name": name}))
+        command = ("train", str(promoted), "--home", str(day.path))
+        if name == "killed":
+            process = day.start(*command)
+            assert process.stdout is not None
+            next(line for line in process.stdout if "after 128" in line)
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait(timeout=60)
+            deadline = time.monotonic() + 90
+            while day.processes():
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+        done = day.run(*command)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"models:/{name}/1" in done.stdout
+        events = records.read(day.path / "training" / name, "production")
+        accuracies = {e["rollouts"]: e["metrics"]["accuracy"] for e in events if e["event"] == "evaluation"}
+        version = client.get_model_version(name, "1")
+        weights = Path(client.download_artifacts(version.run_id, "model")) / "model.safetensors"
+        ends[name] = (accuracies, weights.read_bytes())
+        (run,) = tagged(client, sweep=name, trial="production")
+        assert run.info.status == "FINISHED"
+        points = client.get_metric_history(run.info.run_id, "by_rollouts/accuracy")
+        assert len(points) == len(accuracies)
+    assert ends["whole"] == ends["killed"]
+    again = day.run("train", "models:/whole/1", "--home", str(day.path))
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert len(client.search_model_versions("name = 'whole'")) == 1, "what has finished is not trained again"
+    other = day.run(
+        "train", str(file.with_name("whole.yaml")), "--set", "production.steps=9", "--home", str(day.path)
+    )
+    assert other.returncode == 2
+    assert "has begun with other settings" in other.stderr
+
+
+@contextmanager
+def served(day) -> Iterator[str]:
+    """`trimtab ui` for the time of the block."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = day.start("ui", "--home", str(day.path), "--port", str(port))
+    try:
+        deadline = time.monotonic() + 150
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+                break
+            except OSError:
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def page(tmp_path):
+    sync_api = pytest.importorskip("playwright.sync_api", reason="the extra `dev` installs playwright")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("needs chromium: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        # Its sandbox wants user namespaces, which containers mostly lack; only our own page is opened.
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.set_default_timeout(120_000)
+        yield page
+        browser.close()
+
+
+def picture(page: Any, name: str) -> None:
+    """A screenshot; into the documentation when TRIMTAB_SCREENSHOTS is set."""
+    assistant = page.get_by_role("button", name="Close")
+    if assistant.count():
+        assistant.first.click()
+    if os.environ.get("TRIMTAB_SCREENSHOTS"):
+        IMAGES.mkdir(exist_ok=True)
+        page.wait_for_timeout(2000)
+        page.screenshot(path=IMAGES / f"{name}.png")
+
+
+def test_the_ui_shows_runs_curves_report_and_model(day, client, page) -> None:
+    experiment = client.get_experiment_by_name("trimtab").experiment_id
+    (parent,) = tagged(client, sweep="small", role="sweep")
+    pair = [
+        run.info.run_id
+        for role in ("reference", "candidate")
+        for run in tagged(client, sweep="small", role=role, seed="0")[:1]
+    ]
+    with served(day) as url:
+        # The parent, and its children once it is opened.
+        page.goto(f"{url}/#/experiments/{experiment}/runs")
+        row = page.get_by_role("row").filter(has_text="small").filter(has_not_text="confirm").last
+        row.wait_for()
+        row.locator("button").last.click()
+        page.get_by_text("0 dapo seed 0").first.wait_for()
+        assert page.get_by_text("seed 1").count() >= 2
+        picture(page, "runs")
+
+        # DAPO and V0.5 on the axis of rollouts.
+        metric = json.dumps("by_rollouts/accuracy")
+        page.goto(
+            f"{url}/#/metric?runs={json.dumps(pair)}&experiments={json.dumps([experiment])}&metric={metric}"
+            f"&plot_metric_keys=[{metric}]&x_axis=step&plot_layout={{}}"
+        )
+        page.locator(".main-svg").first.wait_for()
+        data = page.evaluate(
+            "[...document.querySelectorAll('.js-plotly-plot')].map(p => p.data).flat().map(t => t.x)"
+        )
+        longest = [points for points in data if len(points) > 1]
+        assert len(longest) >= 2
+        assert max(max(points) for points in longest) > 6 * 32 - 32, "the axis is rollouts, not steps"
+        picture(page, "equal-rollouts")
+
+        # The report, on the sweep's own run.
+        page.goto(f"{url}/#/experiments/{experiment}/runs/{parent.info.run_id}/artifacts/report.html")
+        report = page.frame_locator("iframe")
+        report.get_by_role("heading", name="small").wait_for()
+        report.locator(".main-svg").first.wait_for()
+        assert report.locator(".js-plotly-plot").count() >= 6
+        picture(page, "report")
+
+        # The registered model and its alias.
+        page.goto(f"{url}/#/models/small/versions/1")
+        page.get_by_text("champion").first.wait_for()
+        picture(page, "model")
