@@ -43,9 +43,9 @@ def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         ray.shutdown()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def group() -> Iterator[Any]:
-    """A learner of one rank in this process."""
+    """A learner of one rank in this process. One for the session: DeepSpeed keeps the first process group it saw."""
     import torch
     import torch.distributed as dist
 

@@ -95,7 +95,7 @@ def without_ray(monkeypatch):
 
 def test_a_lost_lease_is_followed_by_another_for_the_seeds_that_are_left():
     broker = Leases((ONE_SEED, End("lost", "died", "lost")), ([], End("finished")))
-    assert list(client._events(broker, "t", PAYLOAD)) == ONE_SEED
+    assert list(client.lease_until_done(broker, "t", PAYLOAD)) == ONE_SEED
     assert [p["seeds"] for p in broker.submitted] == [[0, 1], [1]]
     assert [(e["event"], e["cause"]) for e in broker.recorded] == [("retry", "lost")]
 
@@ -103,20 +103,20 @@ def test_a_lost_lease_is_followed_by_another_for_the_seeds_that_are_left():
 def test_leases_are_not_lost_for_ever():
     broker = Leases(*[([], End("lost", "died", "lost"))] * client.LEASES)
     with pytest.raises(errors.TrialFailed, match="lost 3 leases; last: died") as failure:
-        list(client._events(broker, "t", PAYLOAD))
+        list(client.lease_until_done(broker, "t", PAYLOAD))
     assert failure.value.cause == "lost"
 
 
 def test_out_of_memory_is_tried_once_more_at_half_the_micro_batch():
     short = ([], End("failed", "no memory", "out_of_memory"))
     broker = Leases(short, ([], End("finished")))
-    list(client._events(broker, "t", PAYLOAD))
+    list(client.lease_until_done(broker, "t", PAYLOAD))
     sizes = [p["config"]["learner"]["micro_batch_tokens"] for p in broker.submitted]
     assert sizes == [8192, 4096]
     (retry,) = broker.recorded
     assert (retry["cause"], retry["micro_batch_tokens"]) == ("out_of_memory", 4096)
     with pytest.raises(errors.TrialFailed) as failure:
-        list(client._events(Leases(short, short), "t", PAYLOAD))
+        list(client.lease_until_done(Leases(short, short), "t", PAYLOAD))
     assert failure.value.cause == "out_of_memory"
 
 
@@ -124,7 +124,7 @@ def test_out_of_memory_is_tried_once_more_at_half_the_micro_batch():
 def test_other_failures_are_never_retried(cause):
     broker = Leases(([], End("failed", "why", cause)))
     with pytest.raises(errors.TrialFailed, match="why") as failure:
-        list(client._events(broker, "t", PAYLOAD))
+        list(client.lease_until_done(broker, "t", PAYLOAD))
     assert failure.value.cause == cause
     assert len(broker.submitted) == 1
 
