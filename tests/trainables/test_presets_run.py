@@ -43,12 +43,6 @@ def test_a_probe_under_the_v05_test_is_read_after_every_round(bench: Any):
     assert all("strategy/prior_mae" in m for m in figures)
 
 
-def test_a_layer_beyond_the_depth_fails_with_the_depth(bench: Any):
-    events = bench.run(bench.config(strategy={"preset": "poise", "layer": 4}), [0])
-    assert events[-1]["outcome"] == "failed"
-    assert "4 decoder blocks, 0 to 3" in events[-1]["error"]
-
-
 def test_a_preset_opened_into_its_axes_is_the_same_strategy(bench: Any):
     opened = {
         "prior": {"type": "context", "keep": 0.9},
