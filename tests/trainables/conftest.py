@@ -45,7 +45,7 @@ def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def group() -> Iterator[Any]:
-    """A learner of one rank in this process. One for the session: DeepSpeed keeps the first process group it saw."""
+    """A learner of one rank in this process, one for the session: DeepSpeed keeps the first process group."""
     import torch
     import torch.distributed as dist
 
