@@ -79,18 +79,22 @@ def update_critic(run: Run, batch: Batch, tokens: TokenBatch, scores: Scores) ->
     if needs is None or scores.value_targets is None:
         return {}
     target_M = np.concatenate(scores.value_targets).astype(np.float32)
+    old_M = None if batch.values is None else np.concatenate(batch.values).astype(np.float32)
     rng = np.random.default_rng([run.seed, run.step, 0xC217])
     done = []
     for prompts in np.array_split(rng.permutation(batch.prompts), min(needs.mini_batches, batch.prompts)):
         rows = np.flatnonzero(np.isin(batch.prompt_N, prompts))
         part, length_N = tokens.take(rows), tokens.response_length_N[rows]
-        part_M = target_M[ragged_index(tokens.response_length_N, rows)]
+        index = ragged_index(tokens.response_length_N, rows)
+        part_M = target_M[index]
         if np.isfinite(part_M).any():
             count = positions(part_M, length_N, needs.level)
-            done.append(run.lease.learner.update_values(ValueBatch(part, part_M, count)))
+            before_M = None if old_M is None or needs.clip is None else old_M[index]
+            done.append(run.lease.learner.update_values(ValueBatch(part, part_M, count, before_M)))
     if not done:
         return {}
     return {
         "critic_loss": float(np.mean([stats.loss for stats in done])),
         "critic_gradient_norm": float(np.mean([stats.gradient_norm for stats in done])),
+        "critic_clipped": float(np.mean([stats.clipped for stats in done])),
     }

@@ -107,6 +107,8 @@ def test_bad_input() -> None:
         parse_strategy({"preset": "sppo", "reward_range": [-1, 1]})
     with pytest.raises(SpecError, match=r"prior\.level: 'prompt'.*'gae'"):
         parse_strategy({"preset": "sppo", "estimator": "gae"})
+    with pytest.raises(SpecError, match=r"prior\.clip: 0\.2 .*level 'prompt'.*remove clip"):
+        parse_strategy({"prior": {"type": "critic", "level": "prompt", "clip": 0.2}, "fusion": "prior_only"})
     strategy = build_strategy(parse_strategy("ppo"))
     batch = FakeEngine(RATE, np.zeros(96, np.int64)).step(strategy)
     with pytest.raises(StrategyError, match="has none"):

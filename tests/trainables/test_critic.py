@@ -80,6 +80,29 @@ def test_the_loss_is_the_mean_over_targets_and_no_target_is_no_gradient(group, t
     assert (stats.loss, stats.gradient_norm) == (0.0, 0.0)
 
 
+def test_a_value_that_has_moved_far_enough_gets_no_gradient(group, tiny_model, tokens):
+    """All values are .25 now; `old_M` says where they were before the step."""
+    first = np.cumsum(tokens.response_length_N) - tokens.response_length_N
+    length = tokens.response_length_N[0]
+    old_M = np.full(tokens.response_tokens, 0.25, np.float32)
+    old_M[first[0] : first[0] + length] = 0.0
+    needs = CriticNeeds("token", lr=3e-3, start=0.25, clip=0.1)
+    group.reset(str(tiny_model), LearnerConfig(), 1.0, 0, needs)
+
+    def update(target: float) -> Any:
+        target_M = np.full(tokens.response_tokens, np.nan, np.float32)
+        target_M[first[0] : first[0] + length] = target
+        return group.update_values(ValueBatch(tokens, target_M, float(length), old_M))
+
+    towards = update(1.0)
+    assert (towards.gradient_norm, towards.clipped) == (0.0, 1.0)
+    assert towards.loss == pytest.approx(0.5 * 0.9**2), "the loss of the value held at .1"
+    back = update(-1.0)
+    assert back.gradient_norm > 0
+    assert back.clipped == 0.0
+    assert back.loss == pytest.approx(0.5 * 1.25**2)
+
+
 @pytest.mark.parametrize("stage", [0, 2, 3])
 def test_zero_stages_and_micro_batches_fit_alike(group, tiny_model, tokens, stage):
     reset(group, tiny_model)

@@ -95,14 +95,16 @@ class Critic:
 
     def update(self, batch: ValueBatch) -> ValueStats:
         """One optimizer update towards the targets. Raises DivergedError on a gradient that is not finite."""
-        engine, total = self._engine, 0.0
+        engine, total, clipped = self._engine, 0.0, 0.0
         parts = list(self._parts(batch.tokens))
         for number, part in enumerate(parts):
             engine.set_gradient_accumulation_boundary(number == len(parts) - 1)
-            loss = self._loss(batch, part, self._raw(part)) / batch.denominator
+            loss, held = self._loss(batch, part, self._raw(part))
+            loss = loss / batch.denominator
             # DeepSpeed averages over ranks; the denominator is the whole mini-batch's.
             engine.backward(loss * self.world_size)
             total += float(loss.detach())
+            clipped += held / batch.denominator
         before = gradient_norm(engine, self._model, self.config.zero_stage)
         engine.step()
         norm = float(before if before is not None else engine.get_global_grad_norm())
@@ -110,7 +112,7 @@ class Critic:
             raise DivergedError(
                 f"critic: the gradient norm is {norm}; lower strategy.prior.lr (now {self.needs.lr})"
             )
-        return ValueStats(loss=total, gradient_norm=norm)
+        return ValueStats(loss=total, gradient_norm=norm, clipped=clipped)
 
     def save(self, folder: Path) -> None:
         self._engine.save_checkpoint(str(folder / "critic"), tag="state")
@@ -133,13 +135,10 @@ class Critic:
         raw_BS: torch.Tensor = self._engine(input_ids=token_BS, attention_mask=mask_BS)
         return raw_BS[:, -longest - 1 : -1]
 
-    def _loss(self, batch: ValueBatch, part: Padded, raw_BT: torch.Tensor) -> torch.Tensor:
-        """Sum over the positions with a target; zero with a graph where there is none."""
-        index = ragged_index(batch.tokens.response_length_N, part.row_B[part.row_B >= 0])
-        target = np.full(part.response_mask_BT.shape, np.nan, dtype=np.float32)
-        # A filler's mask is empty, and so is its index.
-        target[part.response_mask_BT] = batch.target_M[index]
-        target_BT = torch.from_numpy(target).to(self.device)
+    def _loss(self, batch: ValueBatch, part: Padded, raw_BT: torch.Tensor) -> tuple[torch.Tensor, float]:
+        """Sum over the positions with a target (zero with a graph where there is none), and how many of
+        them clipping has left without a gradient."""
+        target_BT = self._padded(batch, part, batch.target_M)
         if self.needs.level == "prompt":
             # All tokens of a response repeat the target of its prompt.
             raw_BT, target_BT = raw_BT[:, :1], target_BT[:, :1]
@@ -147,6 +146,21 @@ class Critic:
         target_BT = target_BT.nan_to_num()
         if self.needs.level == "prompt":
             loss_BT = functional.binary_cross_entropy_with_logits(raw_BT, target_BT, reduction="none")
-        else:
-            loss_BT = 0.5 * (raw_BT - target_BT).square()
-        return (loss_BT * known_BT).sum()
+            return (loss_BT * known_BT).sum(), 0.0
+        loss_BT = 0.5 * (raw_BT - target_BT).square()
+        if self.needs.clip is None or batch.old_M is None:
+            return (loss_BT * known_BT).sum(), 0.0
+        old_BT = self._padded(batch, part, batch.old_M).nan_to_num()
+        near_BT = old_BT + (raw_BT - old_BT).clamp(-self.needs.clip, self.needs.clip)
+        near_loss_BT = 0.5 * (near_BT - target_BT).square()
+        away_BT = (raw_BT - old_BT).abs() > self.needs.clip
+        held = int(((near_loss_BT > loss_BT) & away_BT & known_BT).sum())
+        return (torch.maximum(loss_BT, near_loss_BT) * known_BT).sum(), float(held)
+
+    def _padded(self, batch: ValueBatch, part: Padded, value_M: Float32) -> torch.Tensor:
+        """A number for each response token, as (B, T); NaN elsewhere."""
+        index = ragged_index(batch.tokens.response_length_N, part.row_B[part.row_B >= 0])
+        value_BT = np.full(part.response_mask_BT.shape, np.nan, dtype=np.float32)
+        # A filler's mask is empty, and so is its index.
+        value_BT[part.response_mask_BT] = value_M[index]
+        return torch.from_numpy(value_BT).to(self.device)

@@ -119,7 +119,9 @@ class LearnerGroup:
         parts: Sequence[ValueStats] = self._each(
             "update_values", [(batch.take(rows),) for rows in deal(batch.tokens, self.world_size)]
         )
-        return dataclasses.replace(parts[0], loss=sum(p.loss for p in parts))
+        return dataclasses.replace(
+            parts[0], loss=sum(p.loss for p in parts), clipped=sum(p.clipped for p in parts)
+        )
 
     def gradient_products(
         self, first: TrainBatch, second: TrainBatch, loss: LossConfig

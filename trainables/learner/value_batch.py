@@ -20,10 +20,14 @@ class ValueBatch:
     """Target of the state that each response token is drawn from; NaN = none."""
     denominator: float
     """What the sum of the losses is divided by; the same on every rank."""
+    old_M: Float32 | None = None
+    """Values from before the step's updates, which `CriticNeeds.clip` is about; None = not clipped."""
 
     def take(self, rows: npt.NDArray[np.int64]) -> ValueBatch:
-        target_M = take_ragged(self.target_M, self.tokens.response_length_N, rows)
-        return ValueBatch(self.tokens.take(rows), target_M, self.denominator)
+        length_N = self.tokens.response_length_N
+        old_M = None if self.old_M is None else take_ragged(self.old_M, length_N, rows)
+        target_M = take_ragged(self.target_M, length_N, rows)
+        return ValueBatch(self.tokens.take(rows), target_M, self.denominator, old_M)
 
 
 def positions(target_M: Float32, length_N: Int32, level: Literal["token", "prompt"]) -> float:
@@ -39,3 +43,5 @@ class ValueStats:
 
     loss: float
     gradient_norm: float
+    clipped: float = 0.0
+    """Share of the fitted positions whose loss clipping has made constant."""

@@ -169,6 +169,9 @@ class CriticPrior(Axis):
     """Steps that train the critic only; their rollouts are paid for."""
     start: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Value of every state before any update, as a share of the reward range."""
+    clip: Positive | None = None
+    """PPO's clipped value loss: the larger of the squared errors of the value and of the value held within
+    this distance (a share of the reward range) of what it was before the step. null = not clipped."""
 
 
 # ---- fusions ------------------------------------------------------------------------------------------

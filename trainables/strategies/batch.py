@@ -268,6 +268,8 @@ class CriticNeeds:
     """Optimizer updates of the critic per step."""
     start: float = 0.5
     """Value of every state before any update, in reward units; inside (0, 1) at level `prompt`."""
+    clip: float | None = None
+    """Level `token`: how far a step may move a value and still be rewarded for it, in reward units."""
 
 
 class PromptVectors(Protocol):

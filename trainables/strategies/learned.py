@@ -36,6 +36,11 @@ def check_critic(prior: axes.Prior, estimator: axes.Estimator, reward_range: tup
     """A prompt's critic knows probabilities, and one value only."""
     if not isinstance(prior, axes.CriticPrior) or prior.level == "token":
         return
+    if prior.clip is not None:
+        raise ValueError(
+            f"prior.clip: {prior.clip:g} limits a squared error, and level 'prompt' is fitted by "
+            f"cross-entropy; remove clip, or set level to token"
+        )
     if reward_range != (0.0, 1.0):
         low, high = reward_range
         raise ValueError(

@@ -255,7 +255,7 @@ class Poise(Preset):
 class Ppo(Preset):
     """PPO (arXiv 1707.06347) with a critic: GAE, discount 1, whitened over the batch's tokens.
 
-    Departs: the value loss is not clipped. The critic is a model of its own, started from the policy's.
+    Departs: the critic is a model of its own, started from the policy's weights.
     """
 
     group_size: GroupSize = 1
@@ -264,13 +264,18 @@ class Ppo(Preset):
     """VAPO's a in lambda = 1 - 1/(a T), limited to [0, 1]; 0 = `lam` for every length."""
     critic_lr: Positive = 1e-5
     critic_mini_batches: int = Field(default=1, ge=1)
+    critic_clip: Positive | None = 0.2
+    """Range of the clipped value loss; null = not clipped. It matters from the second mini-batch on."""
     warmup_updates: int = Field(default=0, ge=0)
     """Steps that train the critic only."""
 
     def axes(self) -> Axes:
         return {
             "prior": CriticPrior(
-                lr=self.critic_lr, mini_batches=self.critic_mini_batches, warmup_updates=self.warmup_updates
+                lr=self.critic_lr,
+                mini_batches=self.critic_mini_batches,
+                clip=self.critic_clip,
+                warmup_updates=self.warmup_updates,
             ),
             "fusion": PriorOnly(),
             "budget": Fixed(group_size=self.group_size),

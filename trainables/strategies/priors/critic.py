@@ -27,13 +27,15 @@ class CriticPrior(Prior):
     mini_batches: int = 1
     warmup_updates: int = 0
     start: float = 0.5
+    clip: float | None = None
     scale: Scale = UNIT
     seen: int = 0
     """Steps observed."""
 
     def needs(self) -> Needs:
         start = float(self.scale.low + self.scale.width * self.start)
-        return Needs(values=CriticNeeds(self.level, self.lr, self.mini_batches, start))
+        clip = None if self.clip is None else float(self.scale.width * self.clip)
+        return Needs(values=CriticNeeds(self.level, self.lr, self.mini_batches, start, clip))
 
     def predict(self, batch: Batch) -> Belief:
         low, high = self.scale.low, self.scale.high
