@@ -100,8 +100,8 @@ def test_bad_input_is_one_message(logs: Path, tmp_path: Path) -> None:
     code, _ = trimtab("fit", record, logs / "small-2.jsonl", *common, *out)
     assert code == 0
     for args, words in (
-        (("fit", flat, *common, *out), ["flat at step 3", "all 5 rows score 1"]),
-        (("fit", strange, *common, *out), ["no text for 4 prompt(s)", "add_900"]),
+        (("fit", flat, *common, *out), ["flat.jsonl:1: ", "flat at step 3", "all 5 rows score 1"]),
+        (("fit", strange, *common, *out), ["strange.jsonl:1: ", "no text for 4 prompt(s)", "add_900"]),
         (("fit", broken, *common, *out), ["broken.jsonl:121", "not JSON"]),
         (("fit", record, *common, *out), ["no past", "calibration"]),
         (("fit", record, *common, *out, "--head", "oracle"), ["'oracle' is unknown"]),
@@ -119,4 +119,4 @@ def test_bad_input_is_one_message(logs: Path, tmp_path: Path) -> None:
     two = tmp_path / "two.jsonl"
     two.write_text(record.read_text() + (logs / "large-1.jsonl").read_text())
     code, text = trimtab("predict", tmp_path / "h", *common, "--context", two)
-    assert (code, "rows of 2 policies" in text) == (2, True), text
+    assert (code, "two.jsonl:121: rows of 2 policies" in text) == (2, True), text

@@ -139,8 +139,8 @@ def _record(
     policies = sorted({row.policy for row in rows})
     if len(policies) > 1:
         raise RecordError(
-            f"{source}: rows of {len(policies)} policies ({policies[0]}, {policies[1]}, ...); a context is "
-            f"the record of one policy: keep the rows of one model and step"
+            f"{_second(rows)}: rows of {len(policies)} policies ({policies[0]}, {policies[1]}, ...); a "
+            f"context is the record of one policy: keep the rows of one model and step"
         )
     check_varied(rows)
     features = make_encoder(saved.encoder, cache).encode(texts_of(rows, prompts, source))
@@ -148,6 +148,11 @@ def _record(
     number_N: Int64 = np.array([place.setdefault(row.key, len(place)) for row in rows], np.int64)
     rate_N = np.array([row.rate for row in rows])
     return Context(features, rate_N, np.array([float(row.count) for row in rows]), number_N), place
+
+
+def _second(rows: Sequence[Row]) -> str:
+    """File and line of the first row that belongs to another policy than the rows before it."""
+    return next(row.origin for row in rows if row.policy != rows[0].policy)
 
 
 def _calibrate(

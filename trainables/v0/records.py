@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ class Row:
     step: int
     score: float
     count: int = RELEASED_COUNT
+    origin: str = field(default="", compare=False)
+    """File and line that the row was read from, for messages."""
 
     @property
     def key(self) -> str:
@@ -95,12 +97,13 @@ def read_prompts(path: Path) -> dict[str, str]:
 def texts_of(rows: Iterable[Row], prompts: Mapping[str, str], source: object = "the prompts") -> list[str]:
     """The prompt of each row. RecordError names the ids without one."""
     rows = list(rows)
-    missing = sorted({row.key for row in rows if row.key not in prompts})
-    if missing:
+    unknown = {row.key: row.origin for row in reversed(rows) if row.key not in prompts}
+    if unknown:
+        missing = sorted(unknown)
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         raise RecordError(
-            f"{source}: no text for {len(missing)} prompt(s) of the rows: {shown}; add them to the prompts "
-            f"file, or give the one that belongs to these rows"
+            f"{unknown[missing[0]] or source}: no text for {len(missing)} prompt(s) of the rows: {shown}; "
+            f"add them to the prompts file, or give the one that belongs to these rows"
         )
     return [prompts[row.key] for row in rows]
 
@@ -108,13 +111,16 @@ def texts_of(rows: Iterable[Row], prompts: Mapping[str, str], source: object = "
 def check_varied(rows: Iterable[Row]) -> None:
     """RecordError unless every policy of the rows has both right and wrong answers."""
     rates: dict[tuple[str, str, int], list[float]] = {}
+    origins: dict[tuple[str, str, int], str] = {}
     for row in rows:
         rates.setdefault(row.policy, []).append(row.rate)
+        origins.setdefault(row.policy, f"{row.origin}: " if row.origin else "")
     for (dataset, model, step), values in rates.items():
         if min(values) == max(values):
             raise RecordError(
-                f"record of {model} at step {step} on {dataset}: all {len(values)} rows score "
-                f"{2 * values[0] - 1:g}, there is nothing to learn from; take more prompts, or leave it out"
+                f"{origins[dataset, model, step]}record of {model} at step {step} on {dataset}: all "
+                f"{len(values)} rows score {2 * values[0] - 1:g}, there is nothing "
+                f"to learn from; take more prompts, or leave it out"
             )
 
 
@@ -144,6 +150,7 @@ def _parse(line: str, where: str) -> Row:
         step=_whole(found, "step", 0, where),
         score=_score(found["score"], where),
         count=_whole({"count": RELEASED_COUNT, **found}, "count", 1, where),
+        origin=where,
     )
 
 
