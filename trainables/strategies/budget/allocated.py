@@ -39,14 +39,14 @@ def allocate(rate_P: FloatArray, total: int, low: int, high: int, method: str) -
     return low + METHODS[method](table_PB, total - low * len(rate_P))
 
 
-def _greedy(table_PB: FloatArray, spare: int, start_P: IntArray | None = None) -> IntArray:
+def _greedy(table_PB: FloatArray, spare: int) -> IntArray:
     """One rollout at a time to the largest marginal gain (the paper's rule)."""
     prompts, choices = table_PB.shape
-    extra = np.zeros(prompts, np.int64) if start_P is None else start_P.copy()
+    extra = np.zeros(prompts, np.int64)
     step_PB = np.diff(table_PB, axis=1)
-    heap = [(-float(step_PB[i, extra[i]]), i) for i in range(prompts) if extra[i] < choices - 1]
+    heap = [(-float(step_PB[i, 0]), i) for i in range(prompts) if choices > 1]
     heapq.heapify(heap)
-    for _ in range(spare - int(extra.sum())):
+    for _ in range(spare):
         if not heap:
             break
         _, i = heapq.heappop(heap)
@@ -57,7 +57,8 @@ def _greedy(table_PB: FloatArray, spare: int, start_P: IntArray | None = None) -
 
 
 def _lagrangian(table_PB: FloatArray, spare: int) -> IntArray:
-    """Each prompt maximises U - price * B; the price is bisected to fit, leftovers go greedily."""
+    """Each prompt maximises U - price * B; the price is bisected to fit. Leftovers go where a rollout gains
+    most, several at a time where U is convex."""
     cost_B = np.arange(table_PB.shape[1])
     cheap, dear = 0.0, float(np.abs(table_PB).max()) + 1.0
     extra_P = np.zeros(len(table_PB), np.int64)
@@ -68,7 +69,23 @@ def _lagrangian(table_PB: FloatArray, spare: int) -> IntArray:
             cheap = price
         else:
             dear, extra_P = price, wish_P
-    return _greedy(table_PB, spare, extra_P)
+    return _fill(table_PB, spare, extra_P)
+
+
+def _fill(table_PB: FloatArray, spare: int, extra_P: IntArray) -> IntArray:
+    """Spend what is left on the jump, of any size that fits, with the largest gain per rollout."""
+    prompts, choices = table_PB.shape
+    extra_P, rows = extra_P.copy(), np.arange(prompts)
+    jump_J = np.arange(1, choices)
+    while (left := spare - int(extra_P.sum())) > 0:
+        to_PJ = extra_P[:, None] + jump_J[None, :]
+        gain_PJ = table_PB[rows[:, None], np.minimum(to_PJ, choices - 1)] - table_PB[rows, extra_P][:, None]
+        ratio_PJ = np.where((to_PJ < choices) & (jump_J <= left), gain_PJ / jump_J, -np.inf)
+        if ratio_PJ.size == 0 or ratio_PJ.max() == -np.inf:
+            break
+        prompt, jump = np.unravel_index(int(ratio_PJ.argmax()), ratio_PJ.shape)
+        extra_P[prompt] += jump_J[jump]
+    return extra_P
 
 
 def _exact(table_PB: FloatArray, spare: int) -> IntArray:
