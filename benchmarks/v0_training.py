@@ -23,8 +23,6 @@ from trainables.strategies.priors.base import Prior
 from trainables.strategies.priors.context import ContextPrior
 from trainables.strategies.scale import UNIT
 
-DELAY = 50
-
 
 class Constant(Prior):
     """Believes .9 of every prompt."""
@@ -42,15 +40,16 @@ class Inverted(ContextPrior):
 
 
 class Stale(ContextPrior):
-    """Reads the record as it was `DELAY` steps ago (the first one until then)."""
+    """Reads the record as it was `delay` steps ago (the first one until then)."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, delay: int = 50, **settings: Any) -> None:
         super().__init__(**settings)
+        self.delay = delay
         self.old: list[dict[str, Any]] = []
 
     def observe(self, batch: Batch, stats: Stats) -> None:
         super().observe(batch, stats)
-        self.old = [*self.old, super().state_dict()][-DELAY:]
+        self.old = [*self.old, super().state_dict()][-self.delay :]
 
     def predict(self, batch: Batch) -> Belief:
         return self._then(batch, None)
@@ -67,14 +66,20 @@ class Stale(ContextPrior):
         return found
 
 
-ARMS: dict[str, Any] = {
-    "context": "context",
-    "strata": "strata",
-    "tracker": "tracker",
-    "pool": "pool",
-    "constant .9": {"type": "custom", "path": "benchmarks.v0_training:Constant"},
-    "inverted": {"type": "custom", "path": "benchmarks.v0_training:Inverted"},
-    "stale by 50": {"type": "custom", "path": "benchmarks.v0_training:Stale"},
+ARMS: dict[str, dict[str, Any]] = {
+    "context": {"prior": "context"},
+    "constant .9": {"prior": {"type": "custom", "path": "benchmarks.v0_training:Constant"}},
+    "inverted": {"prior": {"type": "custom", "path": "benchmarks.v0_training:Inverted"}},
+    "stale": {"prior": {"type": "custom", "path": "benchmarks.v0_training:Stale"}},
+    "pool": {"prior": "pool"},
+    "tracker": {"prior": "tracker"},
+    "probe, from others": {"prior": "probe", "fusion": {"type": "tested", "leave_one_out": True}},
+    "strata": {"prior": "strata"},
+    "constant .9, not tested": {
+        "prior": {"type": "custom", "path": "benchmarks.v0_training:Constant"},
+        "fusion": "prior_only",
+        "budget": {"type": "fixed", "group_size": 4},
+    },
 }
 
 
@@ -102,6 +107,8 @@ def main() -> int:
     parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--rollouts", type=int, default=128, help="per step")
+    parser.add_argument("--delay", type=int, default=50, help="steps by which the stale prior is late")
     args = parser.parse_args()
     import ray
 
@@ -119,12 +126,15 @@ def main() -> int:
         )
         print("| --- | --- | --- | --- | --- | --- |")
         for arm in args.arms:
+            axes = dict(ARMS[arm])
+            if arm == "stale":
+                axes["prior"] = {**axes["prior"], "params": {"delay": args.delay}}
             config = bench.config(
-                strategy={"preset": "v05", "prior": ARMS[arm]},
+                strategy={"preset": "v05", **axes},
                 steps=args.steps,
-                rollouts_per_step=128,
+                rollouts_per_step=args.rollouts,
                 task={"train_prompts": 512, "validation_prompts": 512, "test_prompts": 32},
-                evaluation={"every": 10, "samples": 2},
+                evaluation={"every": args.steps, "samples": 2},
             )
             events = bench.run(config, list(range(args.seeds)))
             if events[-1]["outcome"] != "finished":

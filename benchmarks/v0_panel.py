@@ -1,0 +1,198 @@
+"""Prior error against a many-rollout pass rate over training: `python -m benchmarks.v0_panel`
+
+One run trains with leave-one-out on `DRAWS` rollouts of each prompt while priors look on. A prior sees and
+learns from the first `SEEN` of them only, as it would with groups of `SEEN`; the others measure the pass
+rate. All priors foretell the same rollouts of the same policies. Printed: root of the mean squared error
+of each belief against the mean of the other rollouts, less that mean's own sampling variance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainables.strategies.batch import (
+    Batch,
+    Decision,
+    FloatArray,
+    IntArray,
+    Needs,
+    Pool,
+    PromptVectors,
+    Requests,
+    Room,
+    Scores,
+    Stats,
+)
+from trainables.strategies.build import build_strategy
+from trainables.strategies.config import parse_strategy
+from trainables.strategies.groups import Groups
+from trainables.strategies.priors.base import Prior
+from trainables.strategies.priors.context import ContextPrior
+from trainables.strategies.priors.pool import PoolPrior
+from trainables.strategies.priors.probe import ProbePrior
+from trainables.strategies.priors.strata import GlobalPrior, StrataPrior
+from trainables.strategies.priors.tracker import TrackerPrior
+from trainables.strategies.scale import UNIT
+
+SEEN, DRAWS = 4, 32
+NAMES = ("context", "tracker", "probe", "probe_prompt", "pool", "strata", "global", "group_mean")
+
+
+class Panel:
+    """RLOO with `DRAWS` rollouts; `<prior>_mse` of each prior in its diagnostics, before it learns."""
+
+    def __init__(self) -> None:
+        self.own = build_strategy(parse_strategy({"preset": "rloo", "group_size": DRAWS}))
+        self.priors: dict[str, Prior] = {
+            "context": ContextPrior(),
+            "tracker": TrackerPrior(),
+            "probe": ProbePrior(),
+            "probe_prompt": ProbePrior(states="prompt"),
+            "pool": PoolPrior(),
+            "strata": StrataPrior(),
+            "global": GlobalPrior(),
+        }
+
+    def needs(self) -> Needs:
+        needs = self.own.needs()
+        for prior in self.priors.values():
+            needs = needs.union(prior.needs())
+        return needs
+
+    def provide(self, vectors: PromptVectors) -> None:
+        for prior in self.priors.values():
+            prior.provide(vectors)
+
+    def select(self, pool: Pool, room: Room, wanted: int | None = None) -> Requests:
+        return self.own.select(pool, room, wanted)
+
+    def decide(self, batch: Batch, room: Room) -> Decision:
+        return self.own.decide(batch, room)
+
+    def score(self, batch: Batch) -> Scores:
+        scores = self.own.score(batch)
+        first_N = first_of_group(batch, SEEN)
+        seen, rest = part(batch, first_N), Groups.of(part(batch, ~first_N), UNIT)
+        groups = Groups.of(seen, UNIT)
+        notes = dict(scores.diagnostics)
+        for name, prior in self.priors.items():
+            belief = prior.predict(seen)
+            if belief is None:
+                raise TypeError(f"{name} has no opinion")
+            notes[f"{name}_mse"] = squared_error(belief.for_prompts(groups), rest)
+        notes["group_mean_mse"] = squared_error(groups.mean_P, rest)
+        return replace(scores, diagnostics=notes)
+
+    def observe(self, batch: Batch, stats: Stats) -> None:
+        self.own.observe(batch, stats)
+        seen = part(batch, first_of_group(batch, SEEN))
+        for prior in self.priors.values():
+            prior.observe(seen, stats)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: prior.state_dict() for name, prior in self.priors.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, prior in self.priors.items():
+            prior.load_state_dict(state[name])
+
+
+def first_of_group(batch: Batch, count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    """The first `count` rollouts of each prompt, (N,)."""
+    before = np.zeros(batch.prompts, np.int64)
+    first_N = np.zeros(batch.rollouts, np.bool_)
+    for n, prompt in enumerate(batch.prompt_N):
+        first_N[n] = before[prompt] < count
+        before[prompt] += 1
+    return first_N
+
+
+def part(batch: Batch, keep_N: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> Batch:
+    """Some of the rollouts, all of the prompts."""
+    rows: IntArray = np.flatnonzero(keep_N)
+    names = ("prompt", "round", "kind", "trainable", "verdict", "correct", "reward", "length", "version")
+    changes: dict[str, Any] = {f"{name}_N": getattr(batch, f"{name}_N")[rows] for name in names}
+    for name in ("logprob_N", "entropy_N"):
+        value = getattr(batch, name)
+        changes[name] = None if value is None else value[rows]
+    features = None if batch.features is None else batch.features.take(rows)
+    return replace(batch, **changes, features=features, values=None)
+
+
+def squared_error(belief_P: FloatArray, rest: Groups) -> float:
+    """Mean squared error against the pass rate that `rest` measures, its sampling variance taken out."""
+    used_P = (rest.count_P >= 2) & np.isfinite(belief_P)
+    noise_P = rest.variance_P[used_P] / rest.count_P[used_P]
+    return float(((belief_P - rest.mean_P)[used_P] ** 2 - noise_P).mean())
+
+
+def table(steps_of_seed: Sequence[Sequence[dict[str, float]]], windows: Sequence[tuple[int, int]]) -> str:
+    """Root mean squared error by window of steps, mean and standard error over seeds."""
+    lines = ["| prior | " + " | ".join(f"steps {a} to {b - 1}" for a, b in windows) + " |"]
+    lines.append("| --- |" + " --- |" * len(windows))
+    for name in NAMES:
+        cells = []
+        for first, last in windows:
+            mse_S = [np.mean([s[f"strategy/{name}_mse"] for s in run[first:last]]) for run in steps_of_seed]
+            root_S = np.sqrt(np.maximum(mse_S, 0.0))
+            error = root_S.std(ddof=1) / np.sqrt(len(root_S)) if len(root_S) > 1 else float("nan")
+            cells.append(f"{root_S.mean():.3f} ± {error:.3f}")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--rollouts", type=int, default=512, help="per step; 32 a prompt")
+    parser.add_argument("--out", type=Path, help="also write each step's figures, one JSON object a line")
+    args = parser.parse_args()
+    import ray
+
+    from tests.trainables.slot_bench import start_bench
+    from trainables.config import EngineConfig, LearnerConfig
+    from trainables.models.tiny import ensure_tiny
+
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    runs: list[list[dict[str, float]]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        learner = LearnerConfig(lr=5e-5, lr_warmup_steps=5)
+        bench = start_bench(Path(folder), str(ensure_tiny(Path(".trimtab/models"))), learner, EngineConfig())
+        config = bench.config(
+            strategy={"custom": "benchmarks.v0_panel:Panel"},
+            steps=args.steps,
+            rollouts_per_step=args.rollouts,
+            task={"train_prompts": 512, "validation_prompts": 64, "test_prompts": 32},
+            evaluation={"every": args.steps, "samples": 1},
+        )
+        for seed in range(args.seeds):
+            events = bench.run(config, [seed])
+            if events[-1]["outcome"] != "finished":
+                print(f"seed {seed}: {events[-1]['error']}", file=sys.stderr)
+                return 1
+            runs.append([e["metrics"] for e in events if e["event"] == "step"])
+            print(f"seed {seed}: {len(runs[-1])} steps", file=sys.stderr, flush=True)
+            if args.out:
+                lines = [json.dumps({"seed": seed, "step": i, **m}) for i, m in enumerate(runs[-1])]
+                with args.out.open("a", encoding="utf-8") as file:
+                    file.write("\n".join(lines) + "\n")
+        bench.slots.close(60)
+    ray.shutdown()
+    ends = np.linspace(0, args.steps, 4).astype(int).tolist()
+    print(table(runs, list(pairwise(ends))))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
