@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from benchmarks import calibration
 from benchmarks.trl_step import trl_step
 from benchmarks.workloads import WORKLOADS, Workload
 
@@ -23,6 +25,32 @@ def test_trl_step(tiny_model: Path, workload: Workload) -> None:
         assert workload.rollouts <= seconds.tokens <= workload.rollouts * workload.longest
     else:
         assert seconds.tokens == sum(workload.lengths(1))
+
+
+def test_calibration_judges_as_the_comparison_does() -> None:
+    from trimtab.compare.statistics import CONFIDENCE, paired_interval
+
+    difference_RS = np.random.default_rng(0).normal(0.004, 0.006, (200, 5))
+    expected = []
+    for row in difference_RS:
+        interval = paired_interval(row)
+        assert interval is not None
+        expected.append(np.sign(interval.mean) if interval.p_value <= 1 - CONFIDENCE else 0)
+    assert calibration.verdicts(difference_RS).tolist() == expected
+    assert {0, 1} <= set(expected)
+
+
+def test_calibration_on_the_fitted_process() -> None:
+    """What docs/compare.md states, with fewer repeats."""
+    process = calibration.fit("paired")
+    rows = {row[0]: row[1:] for row in calibration.table(process, repeats=2000, seed=1)}
+    # One-sided 2.5 %; 22,000 draws give it to within .1 %.
+    assert float(np.mean([better for better, *_ in rows.values()])) == pytest.approx(0.025, abs=0.005)
+    power = {seeds: row[3] for seeds, row in rows.items()}
+    assert power[3] < 0.8 < power[8]
+    null_CE = np.tile(process.mean_E, (calibration.SEARCHED, 1))
+    _, won = calibration.search(process, null_CE, 2000, np.random.default_rng(2))
+    assert (calibration.verdicts(won) > 0).mean() > 0.06, "the search's own winner looks better than it is"
 
 
 def test_workloads() -> None:
