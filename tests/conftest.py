@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import shutil
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -43,6 +45,23 @@ def shared_data() -> Path:
         if (candidate / "data").is_dir():
             return candidate / "data"
     pytest.skip("no shared data beside the checkout; set TRIMTAB_SHARED to the directory that holds data/")
+
+
+@pytest.fixture
+def page() -> Iterator[Any]:
+    """An empty page of Debian's Chromium (a `playwright.sync_api.Page`)."""
+    from playwright.sync_api import sync_playwright
+
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("needs chromium: apt-get install chromium")
+    with sync_playwright() as playwright:
+        # Its sandbox wants user namespaces, which containers mostly lack; only our own pages are opened.
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.set_default_timeout(120_000)
+        yield page
+        browser.close()
 
 
 def unlisted_skip(nodeid: str, reason: str) -> bool:

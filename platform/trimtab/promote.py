@@ -22,7 +22,7 @@ from trimtab.home import check_name
 from trimtab.promoted import INSIDE
 from trimtab.registry import Moved, Registry
 from trimtab.tracking.provenance import git_state
-from trimtab.tracking.store import connect, transient_errors
+from trimtab.tracking.store import connect, transient_errors, unreachable
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ def _artifact(uri: str, run_id: str, name: str) -> Any:
     try:
         return json.loads(Path(client.download_artifacts(run_id, name)).read_text(encoding="utf-8"))
     except transient_errors() as error:
-        raise TrackingError(f"{uri} does not give {name} of run {run_id}: {error}") from error
+        raise TrackingError(f"{name} of run {run_id}: {unreachable(uri, error)}") from error
 
 
 def _write(file: Path, text: str) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trimtab.errors import RegistryError
-from trimtab.tracking.store import connect, transient_errors
+from trimtab.tracking.store import connect, refusal, transient_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -175,9 +175,8 @@ class Registry:
 
 
 def _why(error: Exception) -> str:
-    code = getattr(error, "error_code", "")
-    if code in ("PERMISSION_DENIED", "UNAUTHENTICATED"):
-        return f"{error}; ask for the right to edit the model, or set MLFLOW_TRACKING_USERNAME and _PASSWORD"
-    if code == "RESOURCE_DOES_NOT_EXIST":
+    if advice := refusal(error):
+        return f"{error}; {advice}"
+    if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
         return f"{error}; check the model's name"
     return str(error)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import yaml
 
 from trimtab import driver, records
-from trimtab.errors import NotFoundError, RegistryError, SpecError, TrimtabError
+from trimtab.errors import NotFoundError, RegistryError, SpecError, TrackingError, TrimtabError
 from trimtab.home import tracking_uri
 from trimtab.plan import Plan
 from trimtab.promoted import INSIDE, Promoted, load_promoted
@@ -23,7 +23,7 @@ from trimtab.registry import Moved, Registry
 from trimtab.spec import SweepSpec
 from trimtab.tracking import Tracker, names
 from trimtab.tracking.catch_up import CATCH_UP_S
-from trimtab.tracking.store import connect, transient_errors
+from trimtab.tracking.store import connect, is_permanent, transient_errors, unreachable
 
 KEY = "production"
 """The run's name in the journal."""
@@ -46,6 +46,7 @@ def find_promoted(source: str, uri: str, folder: Path, overrides: tuple[str, ...
     """The promoted configuration of a file, or of `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
 
     `folder`: where the registry's copy is put. NotFoundError: no such model, version or alias.
+    TrackingError: the registry does not answer.
     """
     if not source.startswith(MODEL_URI):
         return load_promoted(Path(source), overrides)
@@ -62,6 +63,8 @@ def find_promoted(source: str, uri: str, folder: Path, overrides: tuple[str, ...
         )
         file = client.download_artifacts(found.run_id, f"model/{INSIDE}", str(folder))
     except transient_errors() as error:
+        if not is_permanent(error) and not isinstance(error, FileNotFoundError):
+            raise TrackingError(unreachable(uri, error)) from error
         raise NotFoundError(
             f"{source} is not in the registry at {uri}: {error}; promote it first: trimtab promote"
         ) from error
@@ -151,6 +154,7 @@ def _train(promoted: Promoted, spec: SweepSpec, home: Path, folder: Path, plan: 
     from trimtab.placement import plan_here
     from trimtab.ray_session import local_ray
     from trimtab.sweep import make_slots, prepare_environment, resolve_model
+    from trimtab.tracking.system import metered, metered_nodes
 
     own = plan is None
     if plan is None:
@@ -168,8 +172,9 @@ def _train(promoted: Promoted, spec: SweepSpec, home: Path, folder: Path, plan: 
             payload = {"config": config, "seeds": [seed], "output": str(folder / "trials" / KEY)}
             _enter(folder, "trial_started", role="production", label=promoted.name, number=0, searched={},
                    config=config, seeds=[seed])  # fmt: skip
+            meters = metered(folder) if own else metered_nodes(broker)
             try:
-                with closing(lease_until_done(broker, KEY, payload)) as events:
+                with meters, closing(lease_until_done(broker, KEY, payload)) as events:
                     for _ in events:
                         pass
             except TrimtabError as error:

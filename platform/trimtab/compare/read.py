@@ -13,7 +13,7 @@ from trimtab.compare.statistics import Curve
 from trimtab.errors import NotFoundError, TrackingError
 from trimtab.home import check_name
 from trimtab.tracking import names
-from trimtab.tracking.store import connect, sqlite_path, transient_errors
+from trimtab.tracking.store import connect, sqlite_path, transient_errors, unreachable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -133,9 +133,7 @@ class _Answering:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, transient_errors()):
-            raise TrackingError(
-                f"{self._uri} does not answer: {error}; start it, or check tracking.uri"
-            ) from error
+            raise TrackingError(unreachable(self._uri, error)) from error
 
 
 def read_sweep(

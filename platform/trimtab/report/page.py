@@ -10,13 +10,14 @@ from trimtab.compare import Axis, Comparison, Decision, Row, Store, SweepRecord,
 from trimtab.errors import TrackingError
 from trimtab.report import figures
 from trimtab.report.series import accuracy_band, configurations, metric_band, noise_band
-from trimtab.tracking.store import connect, transient_errors
+from trimtab.tracking.store import connect, transient_errors, unreachable
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222 }
 body { max-width: 1100px; margin: 2em auto; padding: 0 1em }
 h1 { font-size: 1.6em } h2 { margin-top: 2em; border-bottom: 1px solid #ccc }
 table { border-collapse: collapse; width: 100% } th, td { padding: .3em .7em; text-align: right }
+td { white-space: nowrap } td:first-child, td:last-child { white-space: normal }
 th:first-child, td:first-child, th:last-child, td:last-child { text-align: left }
 tr:nth-child(even) { background: #f6f6f6 } .better { color: #137333; font-weight: 600 }
 .worse { color: #b3261e; font-weight: 600 } pre { white-space: pre-wrap; margin: 0 } .note { color: #666 }
@@ -39,9 +40,7 @@ def write_report(
     try:
         parts += _curves(store, shown, standing, by)
     except transient_errors() as error:
-        raise TrackingError(
-            f"{store.uri} does not answer: {error}; start it, or check tracking.uri"
-        ) from error
+        raise TrackingError(unreachable(store.uri, error)) from error
     for cost in ("tokens", "seconds"):
         parts += [f"<h2>Accuracy and cost: {cost}</h2>", _figure(figures.pareto(standing, cost))]
     for title, figure in figures.study_figures(folder).items():

@@ -49,6 +49,25 @@ def is_permanent(error: Exception) -> bool:
     return getattr(error, "error_code", None) in PERMANENT
 
 
+def refusal(error: Exception) -> str | None:
+    """What to do about a server that answers, but not to this user; None for any other error."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    code = getattr(error, "error_code", "")
+    if status == 401 or code in ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"):
+        return "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+    if status == 403 or code == "PERMISSION_DENIED":
+        return "ask whoever runs it for the right to do this"
+    return None
+
+
+def unreachable(uri: str, error: Exception) -> str:
+    """The message for a store that raised one of `transient_errors`."""
+    advice = refusal(error)
+    if advice is not None:
+        return f"{uri} refused: {error}; {advice}"
+    return f"{uri} does not answer: {error}; start it, or check tracking.uri"
+
+
 def sqlite_path(uri: str) -> Path | None:
     """File of a SQLite store; None for every other kind."""
     return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
