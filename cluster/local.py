@@ -17,9 +17,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,15 +56,29 @@ class LocalCluster:
     environment: Mapping[str, str] = field(default_factory=dict)
     """Of every node's processes, beside PATH and HOME; secrets of the cluster go here."""
     object_store_mb: int = 100
+    redis: str | None = None
+    """HOST:PORT of a Redis that keeps the head's state, for the next head to continue from."""
+    redis_password: str = ""
 
     def __post_init__(self) -> None:
         self.mark = secrets.token_hex(3)
         self.bridge = f"tt{self.mark}"
         self.subnet = SUBNET.format(k=int(self.mark[:2], 16))
         self.token = self.folder / "token"
+        # Paths of sockets may have 107 characters: not below a deep folder.
+        self.sessions = Path(tempfile.gettempdir()) / self.bridge
         self.nodes: dict[str, Node] = {}
 
     # -- life ------------------------------------------------------------------------------------
+
+    @contextmanager
+    def network(self) -> Iterator[str]:
+        """The bridge alone, for services that are there before the nodes; yields this machine's address."""
+        try:
+            self._network()
+            yield f"{self.subnet}.1"
+        finally:
+            run("ip", "link", "del", self.bridge, check=False)
 
     def __enter__(self) -> LocalCluster:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -83,6 +99,7 @@ class LocalCluster:
             self.kill(node.name)
             run("ip", "netns", "del", self._namespace(node.name), check=False)
         run("ip", "link", "del", self.bridge, check=False)
+        shutil.rmtree(self.sessions, ignore_errors=True)
 
     @property
     def head(self) -> str:
@@ -116,7 +133,7 @@ class LocalCluster:
         self.start(name)
         return node
 
-    def start(self, name: str, *, redis: str | None = None) -> None:
+    def start(self, name: str) -> None:
         """Start Ray on a node (again). The token is there before: `ray start` without one runs open."""
         node = self.nodes[name]
         command = [str(Path(sys.executable).with_name("ray")), "start", "--disable-usage-stats"]
@@ -126,7 +143,9 @@ class LocalCluster:
         if node.head:
             # On the node's own address: the namespaces are the cluster's network, and the token guards it.
             command += ["--head", f"--port={PORT}", f"--dashboard-host={node.address}"]
-            command += [f"--temp-dir={self.folder / 'ray'}"]
+            command += [f"--temp-dir={self.sessions}"]
+            if self.redis:
+                command += [f"--redis-password={self.redis_password}"]
         else:
             command += [f"--address={self.head}"]
         done = subprocess.run(
@@ -178,6 +197,8 @@ class LocalCluster:
     def _network(self) -> None:
         if shutil.which("ip") is None:
             raise NotPermitted("`ip` is missing; install iproute2")
+        if Path(f"/sys/class/net/{self.bridge}").exists():
+            return
         try:
             run("ip", "link", "add", self.bridge, "type", "bridge")
             run("ip", "addr", "add", f"{self.subnet}.1/24", "dev", self.bridge)
@@ -189,7 +210,8 @@ class LocalCluster:
 
     def _environment(self, node: Node) -> dict[str, str]:
         kept = {key: os.environ[key] for key in ("PATH", "HOME", "PYTHONPATH") if key in os.environ}
-        return {**kept, "RAY_raylet_start_wait_time_s": "180", **self.environment, **self.client}
+        redis = {"RAY_REDIS_ADDRESS": self.redis} if self.redis and node.head else {}
+        return {**kept, "RAY_raylet_start_wait_time_s": "180", **redis, **self.environment, **self.client}
 
     def _wait_for_jobs(self) -> None:
         request = urllib.request.Request(
@@ -202,7 +224,8 @@ class LocalCluster:
                     return
             except OSError:
                 if time.monotonic() > deadline:
-                    raise
+                    log = self.sessions / "session_latest" / "logs" / "dashboard.log"
+                    raise RuntimeError(f"no dashboard: {log.read_text()[-3000:]}") from None
                 time.sleep(0.2)
 
 

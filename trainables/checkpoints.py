@@ -13,7 +13,9 @@ A checkpoint appears whole or not at all: it is written beside and renamed.
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from trimtab.errors import StorageError
+from trimtab.errors import SecurityError, StorageError
 
 _ARRAY = "__array__"
 FULL_BYTES = 1_000_000
@@ -71,6 +73,26 @@ def latest(folder: Path) -> Path | None:
     """The newest whole checkpoint of a run, or None."""
     found = _all(folder)
     return found[-1] if found else None
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Refuse files that another user wrote or may write.
+
+    DeepSpeed keeps optimizer state in torch's pickle format, which runs code when it is read: only what this
+    user wrote may be. Raises SecurityError naming the file.
+    """
+    for path in (folder, *folder.rglob("*")):
+        found = path.stat()
+        if found.st_uid not in (os.geteuid(), 0):
+            raise SecurityError(
+                f"checkpoint: {path} belongs to user {found.st_uid}, and reading it would run what is in "
+                "it; resume as the user who trained, or start afresh from the safetensors in model/"
+            )
+        if found.st_mode & stat.S_IWOTH and not path.is_symlink():
+            raise SecurityError(
+                f"checkpoint: {path} can be changed by everybody, and reading it would run what is in it; "
+                f"if it is yours: chmod -R o-w {folder}"
+            )
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:

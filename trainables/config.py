@@ -83,6 +83,8 @@ class EngineConfig(Strict):
     parity_tolerance: Annotated[float, Field(gt=0)] | None = None
     """Largest allowed difference of a token's log-prob between engine and learner right after a weight
     sync. Default: 1e-3 in fp32, 0.25 in bf16."""
+    sync_timeout_s: Annotated[float, Field(gt=0)] = 600.0
+    """Deadline of one weight sync; an engine that has not loaded the weights by then is restarted."""
 
 
 class LearnerConfig(Strict):

@@ -258,6 +258,7 @@ def _sync(run: Run) -> dict[str, float]:
         run.prompt_tokens[0],
         run.config.sampling.temperature,
         run.parity_tolerance,
+        run.config.engine.sync_timeout_s,
     )
 
 

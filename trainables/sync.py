@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,15 +24,20 @@ def sync_weights(
     prompt: Sequence[int],
     temperature: float,
     tolerance: float,
+    timeout_s: float,
 ) -> dict[str, float]:
     """Give every engine the learner's weights as `version`, then compare their log-probs with the learner's.
 
     The probe draws a few tokens on each engine and scores them with the learner: a reload that silently did
     nothing, a stale prefix cache or a wrong temperature all show here. Raises WeightSyncError beyond
-    `tolerance` (nats, largest token). Returns `parity` (that largest difference) and `sync_mb`.
+    `tolerance` (nats, largest token), and RayActorError for an engine that has not loaded within `timeout_s`.
+    Returns `parity` (that largest difference), `sync_mb` and the seconds of gathering and of sending.
     """
+    began = time.perf_counter()
     weights = learner.weights()
-    engines.load(weights, version)
+    gathered = time.perf_counter()
+    engines.load(weights, version, timeout_s)
+    sent = time.perf_counter()
     request = DrawRequest(
         prompts=[prompt],
         seed_R=np.array([version], dtype=np.int64),
@@ -53,4 +59,9 @@ def sync_weights(
             "(models that tie embeddings and output cannot be reloaded by vLLM on CPUs: untie the model, use "
             "engine.kind=transformers, or run on GPUs)"
         )
-    return {"parity": parity, "sync_mb": weights.nbytes / 1e6}
+    return {
+        "parity": parity,
+        "sync_mb": weights.nbytes / 1e6,
+        "sync_gather_s": gathered - began,
+        "sync_send_s": sent - gathered,
+    }

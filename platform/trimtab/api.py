@@ -14,6 +14,7 @@ from trimtab.home import create_sweep_dir, existing_sweep_dir
 from trimtab.machine import Machine, this_machine
 from trimtab.placement import plan_here, plan_on
 from trimtab.plan import Plan
+from trimtab.security import check_spec
 from trimtab.spec import SweepSpec, dump_spec, load_spec
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def resources(
     spec: SweepSpec, home: Path, address: str | None, capacity: Machine | None
 ) -> Iterator[Plan | None]:
     """The plan on the cluster that is joined for the block; None, if this machine's own is to be used."""
+    check_spec(spec)
     if address is None:
         plan(spec)
         yield None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ray import tune
@@ -16,9 +18,16 @@ from trimtab.scheduler import StudyScheduler
 from trimtab.search import StudySearcher
 
 
-def run_trials(searcher: StudySearcher, broker: Any, folder: Path, at_once: int) -> int:
+def run_trials(
+    searcher: StudySearcher,
+    broker: Any,
+    folder: Path,
+    at_once: int,
+    resources: Mapping[str, float] = MappingProxyType({"CPU": TRIAL_CPUS}),
+) -> int:
     """Run all that the searcher has left, so many trials at once; returns how many of them failed.
 
+    `resources`: of one trial, a light client; they also say where it runs.
     SpecError: a trial failed by what the user wrote, so that the rest was not tried.
     """
     # A failed trial is told by the journal, the display and MLflow; Tune would print its traceback as well.
@@ -28,7 +37,7 @@ def run_trials(searcher: StudySearcher, broker: Any, folder: Path, at_once: int)
     halt = Halt()
     tuner = tune.Tuner(
         tune.with_resources(
-            tune.with_parameters(tune_trial, broker=broker, sweep_dir=str(folder)), {"CPU": TRIAL_CPUS}
+            tune.with_parameters(tune_trial, broker=broker, sweep_dir=str(folder)), dict(resources)
         ),
         tune_config=tune.TuneConfig(
             metric="score",

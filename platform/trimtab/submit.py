@@ -20,7 +20,7 @@ from trimtab.jobs import Jobs, submission_id
 from trimtab.machine import Machine
 from trimtab.placement import Cluster
 from trimtab.plan import GB, Plan
-from trimtab.security import SECRET_NAME, check_plain, check_url
+from trimtab.security import SECRET_NAME, check_plain, check_spec
 from trimtab.spec import SweepSpec, dump_spec
 from trimtab.working_dir import Files, collect, stage
 
@@ -93,9 +93,7 @@ def prepare(request: Request) -> Submission:
     files = collect(request.working_dir, request.limit_mb) if request.working_dir else None
     if files is not None and SPEC_FILE in files.sizes:
         raise SpecError(f"--working-dir: {SPEC_FILE} is the name of what submit writes there; rename yours")
-    check_url("storage", spec.storage)
-    check_url("tracking.uri", spec.tracking.uri)
-    check_plain("spec", spec.model_dump(mode="json"))
+    check_spec(spec)
     return Submission(
         name=name,
         spec=spec,

@@ -20,7 +20,7 @@ from trimtab import records
 from trimtab.guardian import guarded
 from trimtab.home import sweep_dir, tracking_uri
 from trimtab.machine import this_machine
-from trimtab.placement import plan_here
+from trimtab.placement import MARK, plan_here
 from trimtab.plan import Plan
 from trimtab.progress import Progress
 from trimtab.ray_session import INTERRUPTED_S, local_ray
@@ -104,13 +104,18 @@ def _run_trials(
     import ray
 
     from trainables.slots.broker import Broker
+    from trainables.slots.host import beside_driver
     from trimtab.control import run_trials
 
     trials = searcher.left
     if not trials:
         return False
     with cluster:
-        broker = ray.remote(Broker).options(num_cpus=0, max_concurrency=1000).remote(str(folder))
+        broker = (
+            ray.remote(Broker)
+            .options(num_cpus=0, max_concurrency=1000, scheduling_strategy=beside_driver())
+            .remote(str(folder))
+        )
         slots = make_slots(spec, folder, plan, model, broker)
         grace = CLOSE_S
         joined = isinstance(cluster, nullcontext)
@@ -118,7 +123,7 @@ def _run_trials(
         try:
             with meters:
                 slots.start()
-                failed = run_trials(searcher, broker, folder, plan.slots)
+                failed = run_trials(searcher, broker, folder, plan.slots, _trial_resources())
             # Slots that all died leave the rest of the sweep undone, whatever had finished before.
             return failed == trials or (failed > 0 and slots.failed)
         except KeyboardInterrupt:
@@ -151,6 +156,14 @@ def make_slots(spec: SweepSpec, folder: Path, plan: Plan, model: str, broker: An
         plan.slots,
         broker,
     )
+
+
+def _trial_resources() -> dict[str, float]:
+    """Trials live beside the driver as well. A cluster's head often offers no CPU, but always its address."""
+    import ray
+
+    address = ray.util.get_node_ip_address()
+    return {f"node:{address}": MARK}
 
 
 @contextmanager

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from cluster import mlflow_server
+from trimtab import api
 from trimtab.errors import SecurityError
 from trimtab.security import check_plain, check_url, prepare_ray_auth
+from trimtab.spec import load_spec
 
 PASSWORD = "Kq3-vTz9-mW7x"
 KEY = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b"
@@ -75,6 +77,13 @@ def test_the_value_of_a_secret_is_found_in_a_document(monkeypatch: pytest.Monkey
         check_plain("spec", {"trial": {"task": ["fine", "x-hf_planted_value-x"]}})
     assert "hf_planted_value" not in str(refused.value)
     check_plain("spec", {"trial": {"task": ["fine"]}})
+
+
+def test_no_sweep_starts_with_a_secret_in_its_spec(tmp_path: Path) -> None:
+    spec = load_spec("quickstart", [f"home={tmp_path}", "storage=postgresql://u:hunter22@127.0.0.1:9/x"])
+    with pytest.raises(SecurityError, match="PGPASSFILE"):
+        api.sweep(spec)
+    assert list(tmp_path.iterdir()) == []
 
 
 def secrets_folder(path: Path, **changes: str) -> Path:

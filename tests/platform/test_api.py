@@ -60,7 +60,7 @@ def test_an_extension_adds_something(folder: Path) -> None:
 def test_a_storage_that_is_down_leaves_the_name_free(tmp_path: Path) -> None:
     spec = load_spec(
         "quickstart",
-        [f"home={tmp_path}", "storage=postgresql://user:secret@127.0.0.1:9/none", "trial.model=tiny"],
+        [f"home={tmp_path}", "storage=postgresql://user@127.0.0.1:9/none", "trial.model=tiny"],
     )
     with pytest.raises(StorageError, match="cannot be used"):
         api.sweep(spec, name="down")

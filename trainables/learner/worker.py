@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from trainables.checkpoints import refuse_foreign
 from trainables.config import LearnerConfig, LossConfig
 from trainables.learner.critic import Critic
 from trainables.learner.engine import dtype_of, gradient_norm, loading, rank_parts, start_engine
@@ -225,6 +226,7 @@ class Learner:
 
     def load(self, folder: Path) -> None:
         """Restore what `save` wrote: parameters, optimizer state and the update count."""
+        refuse_foreign(folder / "deepspeed")
         path, _ = self._engine.load_checkpoint(str(folder / "deepspeed"), tag="state")
         if path is None:
             raise ModelError(f"checkpoint {folder}: holds no DeepSpeed state; delete it to start afresh")
@@ -323,7 +325,10 @@ class Learner:
 
 def _load(model: str, dtype: torch.dtype) -> Any:
     config = AutoConfig.from_pretrained(model)
-    return AutoModelForCausalLM.from_pretrained(model, config=config, dtype=dtype, attn_implementation="sdpa")
+    # Safetensors only: other formats are pickles, which run code when they are read.
+    return AutoModelForCausalLM.from_pretrained(
+        model, config=config, dtype=dtype, attn_implementation="sdpa", use_safetensors=True
+    )
 
 
 def _pad_token(model: Any) -> int:

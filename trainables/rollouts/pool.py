@@ -82,10 +82,18 @@ class EnginePool:
         """Clear the caches of every engine; every lease begins with it."""
         self._get([actor.reset.remote() for actor in self._actors])
 
-    def load(self, weights: Weights, version: int) -> None:
-        """Send weights to every engine and wait until all have them. Sent once, however many engines."""
+    def load(self, weights: Weights, version: int, timeout_s: float = 600.0) -> None:
+        """Send weights to every engine and wait until all have them. Sent once, however many engines.
+
+        An engine that hangs beyond `timeout_s` is killed (Ray starts it again): RayActorError, as if it had
+        died by itself.
+        """
         reference = ray.put(weights)
-        self._get([actor.load.remote(reference, version) for actor in self._actors])
+        pending = {actor.load.remote(reference, version): actor for actor in self._actors}
+        _, stuck = ray.wait(list(pending), num_returns=len(pending), timeout=timeout_s)
+        for task in stuck:
+            ray.kill(pending[task], no_restart=False)
+        self._get(list(pending))
 
     def fingerprints(self) -> list[Fingerprint]:
         """What each engine holds."""

@@ -49,7 +49,11 @@ class TransformersEngine:
     def __init__(self, model: str, config: EngineConfig, dtype: Dtype = "auto") -> None:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         wanted = getattr(torch, resolve_dtype(dtype, on_gpu=self._device.type == "cuda"))
-        self._model = AutoModelForCausalLM.from_pretrained(model, dtype=wanted).to(self._device).eval()
+        self._model = (
+            AutoModelForCausalLM.from_pretrained(model, dtype=wanted, use_safetensors=True)
+            .to(self._device)
+            .eval()
+        )
         self._eos = eos_token_ids(model)
         self._rows = config.max_num_seqs
         self._version = -1

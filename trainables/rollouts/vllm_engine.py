@@ -41,6 +41,7 @@ class VllmEngine:
         )
         self._llm = LLM(
             model=model,
+            load_format="safetensors",  # any other format is a pickle
             dtype=resolve_dtype(dtype, on_gpu=on_gpu),
             tensor_parallel_size=config.tensor_parallel,
             max_model_len=config.max_model_len,

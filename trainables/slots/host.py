@@ -200,7 +200,7 @@ class Slots:
                 threads=max(1, int(self._spec.learner_cpus)),
                 leases=self._spec.leases,
             )
-            host = ray.remote(SlotHost).options(num_cpus=0).remote()
+            host = ray.remote(SlotHost).options(num_cpus=0, scheduling_strategy=beside_driver()).remote()
             self._processes[name] = _Processes(engines, host, host.run.remote(self._spec, setup))
 
     def _start_engine(self) -> Any:
@@ -216,6 +216,13 @@ class Slots:
             runtime_env={"env_vars": engine_environment(spec.engine_cpus)},
         )
         return actor.remote(spec.model, spec.engine, spec.learner.dtype)
+
+
+def beside_driver() -> Any:
+    """Where the sweep's own actors live: with the driver; the loss of another node takes none of them."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 def _cause(error: Exception) -> str:

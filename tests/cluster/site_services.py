@@ -1,0 +1,164 @@
+"""The services of a cluster, for real: PostgreSQL and MLflow with authentication, on a given address."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+START_S = 120.0
+
+
+def postgres_programs() -> Path:
+    """Folder of PostgreSQL's server programs, which Debian keeps off the PATH; skips where there are none."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    if not found:
+        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    return found[-1]
+
+
+@contextmanager
+def postgres(address: str, password: str, databases: tuple[str, ...]) -> Iterator[int]:
+    """A server of its own for the user `mlflow`, passwords required; yields its port."""
+    programs = postgres_programs()
+    # PostgreSQL refuses to run as root, and pytest's folders are closed to other users.
+    folder = Path(tempfile.mkdtemp(prefix="trimtab-pg-", dir="/tmp"))
+    as_user: list[str] = []
+    if os.geteuid() == 0:
+        owner = pwd.getpwnam("postgres")
+        os.chown(folder, owner.pw_uid, owner.pw_gid)
+        as_user = ["setpriv", f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups"]
+    key = folder / "key"
+    key.write_text(password)
+    key.chmod(0o644)
+
+    def run(*command: str) -> None:
+        done = subprocess.run(
+            [*as_user, *command], cwd=folder, capture_output=True, text=True, check=False, timeout=START_S
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    data = folder / "data"
+    run(
+        str(programs / "initdb"), "-D", str(data), "-U", "mlflow", "--pwfile", str(key),
+        "--auth-local=trust", "--auth-host=scram-sha-256",
+    )  # fmt: skip
+    with (data / "pg_hba.conf").open("a") as rules:
+        rules.write("host all all 0.0.0.0/0 scram-sha-256\n")
+    options = f"-c listen_addresses={address} -c unix_socket_directories={folder} -c fsync=off"
+    run(str(programs / "pg_ctl"), "-D", str(data), "-o", options, "-l", str(folder / "log"), "-w", "start")
+    try:
+        for database in databases:
+            run(str(programs / "createdb"), "-h", str(folder), "-U", "mlflow", database)
+        yield 5432
+    finally:
+        run(str(programs / "pg_ctl"), "-D", str(data), "-m", "immediate", "-w", "stop")
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def mlflow_server(folder: Path, address: str, password: str, database_password: str) -> Iterator[str]:
+    """cluster/mlflow_server.py as the image runs it, with artifacts in a folder; yields its URL."""
+    closet = folder / "secrets"
+    closet.mkdir(parents=True)
+    values = {
+        "admin-password": password,
+        "session-key": secrets.token_hex(24),
+        "pg-password": database_password,
+    }
+    for name, value in values.items():
+        (closet / name).write_text(value)
+    url = f"http://{address}:5000"
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "TRIMTAB_SECRETS": str(closet),
+        "TRIMTAB_DATABASE": f"postgresql://mlflow@{address}/mlflow",
+        "TRIMTAB_ARTIFACTS": str(folder / "artifacts"),
+    }
+    command = [
+        sys.executable,
+        str(ROOT / "cluster" / "mlflow_server.py"),
+        "--host",
+        address,
+        "--workers",
+        "1",
+    ]
+    command += ["--allowed-hosts", f"{address}:5000"]
+    with (folder / "mlflow.log").open("w") as log:
+        server = subprocess.Popen(
+            command, env=environment, cwd=folder, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + START_S
+        while not _answers(f"{url}/health"):
+            assert server.poll() is None, (folder / "mlflow.log").read_text()[-3000:]
+            assert time.monotonic() < deadline, (folder / "mlflow.log").read_text()[-3000:]
+            time.sleep(0.3)
+        yield url
+    finally:
+        _end(server)
+
+
+@contextmanager
+def redis(folder: Path, address: str, password: str) -> Iterator[str]:
+    """A Redis with a password, told through standard input; yields HOST:PORT."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("Redis is not installed (Debian: apt-get install redis-server)")
+    settings = f"bind {address}\nport 6380\nrequirepass {password}\nsave ''\nappendonly no\n"
+    with (folder / "redis.log").open("w") as log:
+        server = subprocess.Popen(
+            ["redis-server", "-"], stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=folder, text=True
+        )
+    assert server.stdin is not None
+    with server.stdin as told:
+        told.write(settings)
+    try:
+        deadline = time.monotonic() + START_S
+        while not _listens(address, 6380):
+            assert server.poll() is None, (folder / "redis.log").read_text()
+            assert time.monotonic() < deadline, (folder / "redis.log").read_text()
+            time.sleep(0.1)
+        yield f"{address}:6380"
+    finally:
+        server.terminate()
+        server.wait(timeout=20)
+
+
+def _listens(address: str, port: int) -> bool:
+    try:
+        socket.create_connection((address, port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    """The server's workers too: they share its session."""
+    os.killpg(server.pid, 15)
+    try:
+        server.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        os.killpg(server.pid, 9)
+        server.wait(timeout=20)
