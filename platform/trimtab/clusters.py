@@ -89,14 +89,13 @@ def _check_nodes(home: Path) -> None:
     home.mkdir(parents=True, exist_ok=True)
     probe.touch()
     try:
-        look = ray.remote(_look).options(num_cpus=0, max_retries=0)
+        look = ray.remote(_look)
         nodes = [node for node in ray.nodes() if node["Alive"]]
-        tasks = [
-            look.options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(str(probe))
-            for node in nodes
-        ]
+        tasks = []
+        for node in nodes:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            asked = look.options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+            tasks.append(asked.remote(str(probe)))
         answers = ray.get(tasks, timeout=LOOK_S)
     except ray.exceptions.GetTimeoutError:
         raise ClusterError(f"not every node answered within {LOOK_S:.0f} s; see `ray status`") from None

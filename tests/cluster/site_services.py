@@ -31,7 +31,7 @@ def postgres_programs() -> Path:
 
 
 @contextmanager
-def postgres(address: str, password: str, databases: tuple[str, ...]) -> Iterator[int]:
+def postgres(address: str, password: str, databases: tuple[str, ...], port: int = 5432) -> Iterator[int]:
     """A server of its own for the user `mlflow`, passwords required; yields its port."""
     programs = postgres_programs()
     # PostgreSQL refuses to run as root, and pytest's folders are closed to other users.
@@ -58,12 +58,14 @@ def postgres(address: str, password: str, databases: tuple[str, ...]) -> Iterato
     )  # fmt: skip
     with (data / "pg_hba.conf").open("a") as rules:
         rules.write("host all all 0.0.0.0/0 scram-sha-256\n")
-    options = f"-c listen_addresses={address} -c unix_socket_directories={folder} -c fsync=off"
+    settings = {"listen_addresses": address, "port": port, "max_connections": 200, "fsync": "off"}
+    settings["unix_socket_directories"] = str(folder)
+    options = " ".join(f"-c {name}={value}" for name, value in settings.items())
     run(str(programs / "pg_ctl"), "-D", str(data), "-o", options, "-l", str(folder / "log"), "-w", "start")
     try:
         for database in databases:
-            run(str(programs / "createdb"), "-h", str(folder), "-U", "mlflow", database)
-        yield 5432
+            run(str(programs / "createdb"), "-h", str(folder), "-p", str(port), "-U", "mlflow", database)
+        yield port
     finally:
         run(str(programs / "pg_ctl"), "-D", str(data), "-m", "immediate", "-w", "stop")
         shutil.rmtree(folder)

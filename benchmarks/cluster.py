@@ -1,0 +1,294 @@
+"""What a cluster costs and carries. Needs root (network namespaces) and PostgreSQL, as in Debian.
+
+`make bench BENCH=cluster` (`ARGS="--part nodes"`). Four parts, each with real Ray nodes in namespaces of
+their own (`cluster/local.py`) or a real PostgreSQL; all of them share the cores of this machine:
+
+- `submit`: seconds from `trimtab submit` to the first step, beside the same sweep on a Ray of its own.
+- `nodes`: steps a second that broker and journal take from no-op learners, one on each of 1, 2, 4 nodes.
+- `loss`: seconds from the loss of an engine's node to the run's next step on another node.
+- `study`: trials a second of one Optuna study in PostgreSQL with 64 workers at once, each with connections of
+  its own, beside one worker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cluster.local import LocalCluster
+from tests.cluster.site_services import postgres
+from trimtab.records import Tail
+from trimtab.security import prepare_ray_auth
+
+WORKERS = 64
+TRIALS = 256
+STEPS = 400
+SPEC: dict[str, Any] = {
+    "name": "bench",
+    "trial": {
+        "steps": 12,
+        "rollouts_per_step": 32,
+        "task": {"train_prompts": 64, "validation_prompts": 32, "test_prompts": 32},
+        "evaluation": {"every": 12, "samples": 1},
+        "checkpoint_every": 1,
+    },
+    "reference": {"strategy": {"preset": "dapo", "group_size": 4}},
+    "candidates": [{"strategy": "v05"}],
+    "seeds": [0],
+    "search": {"trials": 1},
+}
+
+
+@contextmanager
+def home() -> Iterator[Path]:
+    """A folder with the tiny model in it."""
+    from trainables.models.tiny import ensure_tiny
+
+    model = ensure_tiny(Path(".trimtab/models").resolve())
+    with tempfile.TemporaryDirectory(prefix="trimtab-bench-") as folder:
+        shutil.copytree(model, Path(folder) / "home" / "models" / model.name)
+        yield Path(folder)
+
+
+def trimtab(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    kept = {key: os.environ[key] for key in ("PATH", "PYTHONPATH", "OMP_NUM_THREADS") if key in os.environ}
+    return subprocess.Popen(
+        [sys.executable, "-m", "trimtab", *arguments],
+        env={**kept, "HOME": str(folder), **environment},
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def write(folder: Path, **changes: Any) -> str:
+    file = folder / "spec.yaml"
+    file.write_text(yaml.safe_dump({**SPEC, "home": str(folder / "home"), **changes}))
+    return str(file)
+
+
+def wait(folder: Path, name: str, what: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
+    """The journal of a sweep, once it says so."""
+    deadline = time.monotonic() + 600
+    while time.monotonic() < deadline:
+        where = folder / "home" / "sweeps" / name
+        events = list(Tail(where).read()) if where.is_dir() else []
+        if what(events):
+            return events
+        time.sleep(0.1)
+    raise TimeoutError(f"{name} did not come so far")
+
+
+def step_times(events: list[dict[str, Any]]) -> list[float]:
+    return [event["time"] for event in events if event["event"] == "step"]
+
+
+def measure_submit() -> None:
+    """A cluster of one worker node that is up already, and a Ray of the sweep's own."""
+    with home() as folder:
+        spec = write(folder, slots={"count": 1})
+        began = time.time()
+        own = trimtab(folder, "sweep", spec, "--name", "own")
+        first = step_times(wait(folder, "own", lambda events: bool(step_times(events))))[0] - began
+        own.terminate()
+        own.communicate(timeout=120)
+        with LocalCluster(folder / "nodes", [{}], cpus=2, environment={"OMP_NUM_THREADS": "1"}) as cluster:
+            began = time.time()
+            asked = trimtab(
+                folder, "submit", spec, "--name", "far", "--address", cluster.jobs, "--image", "installed",
+                **cluster.client,
+            )  # fmt: skip
+            said, _ = asked.communicate(timeout=120)
+            if asked.returncode:
+                raise RuntimeError(said)
+            sent = time.time() - began
+            far = step_times(wait(folder, "far", lambda events: bool(step_times(events))))[0] - began
+    print(
+        f"submit: job accepted after {sent:.1f} s, first step after {far:.1f} s; on a Ray of its own "
+        f"{first:.1f} s ({far / first:.2f} x)",
+        flush=True,
+    )
+
+
+class NoOpLearner:
+    """Serves leases of a broker with steps that take no time."""
+
+    def __init__(self, name: str, broker: Any) -> None:
+        self._name, self._broker = name, broker
+
+    def register(self) -> int:
+        import ray
+
+        return int(ray.get(self._broker.register.remote(self._name)))
+
+    def serve(self, generation: int) -> None:
+        import ray
+
+        while True:
+            job = ray.get(self._broker.next.remote(self._name, generation))
+            if job == "quit":
+                return
+            if job == "wait":
+                continue
+            for step in range(STEPS):
+                event = {"event": "step", "seed": 0, "step": step, "metrics": {"loss": 0.0}}
+                ray.get(self._broker.push.remote(job["token"], event))
+            ray.get(self._broker.finish.remote(job["token"], "finished"))
+
+
+def measure_nodes() -> None:
+    """Steps a second over all nodes, from the first step to the last."""
+    base = 0.0
+    for count in (1, 2, 4):
+        with tempfile.TemporaryDirectory(prefix="trimtab-bench-") as text:
+            folder = Path(text)
+            offers = [{f"place{k}": 1.0} for k in range(count)]
+            with LocalCluster(folder / "nodes", offers) as cluster:
+                rate = noop_rate(folder, cluster, count)
+        base = base or rate
+        print(f"nodes: {count} no-op learners: {rate:7.0f} steps/s ({rate / base:.2f} x one)", flush=True)
+
+
+def noop_rate(folder: Path, cluster: LocalCluster, count: int) -> float:
+    import ray
+
+    from trainables.slots.broker import Broker
+
+    os.environ.update(cluster.client)
+    prepare_ray_auth(create=False)
+    ray.init(address=cluster.head, log_to_driver=False, logging_level="ERROR")
+    try:
+        broker = ray.remote(Broker).options(num_cpus=0, max_concurrency=1000).remote(str(folder))
+        learners = [
+            ray.remote(NoOpLearner).options(num_cpus=0, resources={f"place{k}": 0.1}).remote(f"s{k}", broker)
+            for k in range(count)
+        ]
+        generations = ray.get([learner.register.remote() for learner in learners])
+        serving = [
+            learner.serve.remote(generation)
+            for learner, generation in zip(learners, generations, strict=True)
+        ]
+        payload = {"seeds": [0]}
+        tokens = ray.get([broker.submit.remote(f"t{k}", payload) for k in range(count)])
+        for token in tokens:
+            cursor, outcome = 0, None
+            while outcome is None:
+                events, outcome, _ = ray.get(broker.poll.remote(token, cursor))
+                cursor += len(events)
+        ray.get(broker.close.remote())
+        ray.get(serving)
+    finally:
+        ray.shutdown()
+    times = step_times(list(Tail(folder).read()))
+    if len(times) != count * STEPS:
+        raise RuntimeError(f"{len(times)} steps instead of {count * STEPS}")
+    return len(times) / (max(times) - min(times))
+
+
+def measure_loss() -> None:
+    """The engine's node is powered off while a run is in the middle of its steps."""
+    places = {"count": 1, "learner_resource": "learner", "engine_resource": "engine"}
+    with home() as folder:
+        spec = write(folder, slots=places, trial={**SPEC["trial"], "steps": 40})
+        workers = [{"learner": 1.0}, {"engine": 1.0}, {"engine": 1.0}]
+        with LocalCluster(folder / "nodes", workers, environment={"OMP_NUM_THREADS": "1"}) as cluster:
+            asked = trimtab(
+                folder, "submit", spec, "--name", "loss", "--address", cluster.jobs, "--image", "installed",
+                **cluster.client,
+            )  # fmt: skip
+            said, _ = asked.communicate(timeout=120)
+            if asked.returncode:
+                raise RuntimeError(said)
+            wait(folder, "loss", lambda events: len(step_times(events)) >= 5)
+            node = next(n for n in ("worker1", "worker2") if holds_engine(cluster, n))
+            lost = time.time()
+            cluster.kill(node)
+            after = wait(folder, "loss", lambda events: any(t > lost + 1 for t in step_times(events)))
+    seconds = min(t for t in step_times(after) if t > lost + 1) - lost
+    print(f"loss: next step {seconds:.1f} s after the node was lost", flush=True)
+
+
+def holds_engine(cluster: LocalCluster, node: str) -> bool:
+    return any(
+        b"ray::EngineActor" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        for pid in cluster.pids(node)
+        if Path(f"/proc/{pid}").exists()
+    )
+
+
+def measure_study() -> None:
+    """Ask, five intermediate values, tell: what a trial of a sweep does."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    password = secrets.token_hex(12)
+    with postgres("127.0.0.1", password, ("optuna",), port=55432) as port:
+        url = f"postgresql+psycopg://mlflow:{password}@127.0.0.1:{port}/optuna"
+        alone = study_rate(url, "alone", 1, TRIALS // 4)
+        crowd = study_rate(url, "crowd", WORKERS, TRIALS)
+    print(
+        f"study: {WORKERS} workers {crowd:.1f} trials/s, one worker {alone:.1f} ({crowd / alone:.2f} x)",
+        flush=True,
+    )
+
+
+def study_rate(url: str, name: str, workers: int, trials: int) -> float:
+    import optuna
+
+    def open_study() -> optuna.Study:
+        engine = {"pool_size": 1, "max_overflow": 1}
+        storage = optuna.storages.RDBStorage(url, engine_kwargs=engine)
+        sampler = optuna.samplers.TPESampler(seed=0, constant_liar=True)
+        return optuna.create_study(
+            study_name=name, storage=storage, sampler=sampler, direction="maximize", load_if_exists=True
+        )
+
+    open_study()
+    studies = [open_study() for _ in range(workers)]
+
+    def work(study: optuna.Study) -> None:
+        for _ in range(trials // workers):
+            trial = study.ask()
+            x = trial.suggest_float("x", 0, 1)
+            for rung in range(5):
+                trial.report(x, rung)
+            study.tell(trial, x)
+
+    began = time.perf_counter()
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(work, studies))
+    seconds = time.perf_counter() - began
+    told = [trial.state.name for trial in open_study().trials]
+    if told != ["COMPLETE"] * trials:
+        raise RuntimeError(f"{len(told)} trials, not all complete")
+    return trials / seconds
+
+
+PARTS = {"study": measure_study, "nodes": measure_nodes, "submit": measure_submit, "loss": measure_loss}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--part", choices=[*PARTS, "all"], default="all")
+    wanted = parser.parse_args().part
+    for name, part in PARTS.items():
+        if wanted in (name, "all"):
+            part()
+
+
+if __name__ == "__main__":
+    main()
