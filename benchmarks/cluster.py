@@ -158,45 +158,45 @@ def measure_nodes() -> None:
             folder = Path(text)
             offers = [{f"place{k}": 1.0} for k in range(count)]
             with LocalCluster(folder / "nodes", offers) as cluster:
-                rate = noop_rate(folder, cluster, count)
+                # A driver has to be on a node.
+                driver = cluster.inside(
+                    "head", sys.executable, "-m", "benchmarks.cluster", "--part", "drive", "--folder", text
+                )
+                environment = {**cluster.environment_of("head"), "RAY_ADDRESS": cluster.head}
+                subprocess.run([*driver, "--nodes", str(count)], env=environment, check=True, timeout=300)
+            times = step_times(list(Tail(folder).read()))
+        if len(times) != count * STEPS:
+            raise RuntimeError(f"{len(times)} steps instead of {count * STEPS}")
+        rate = len(times) / (max(times) - min(times))
         base = base or rate
         print(f"nodes: {count} no-op learners: {rate:7.0f} steps/s ({rate / base:.2f} x one)", flush=True)
 
 
-def noop_rate(folder: Path, cluster: LocalCluster, count: int) -> float:
+def drive(folder: Path, count: int) -> None:
+    """One lease for the no-op learner of each node, at once."""
     import ray
 
     from trainables.slots.broker import Broker
 
-    os.environ.update(cluster.client)
     prepare_ray_auth(create=False)
-    ray.init(address=cluster.head, log_to_driver=False, logging_level="ERROR")
-    try:
-        broker = ray.remote(Broker).options(num_cpus=0, max_concurrency=1000).remote(str(folder))
-        learners = [
-            ray.remote(NoOpLearner).options(num_cpus=0, resources={f"place{k}": 0.1}).remote(f"s{k}", broker)
-            for k in range(count)
-        ]
-        generations = ray.get([learner.register.remote() for learner in learners])
-        serving = [
-            learner.serve.remote(generation)
-            for learner, generation in zip(learners, generations, strict=True)
-        ]
-        payload = {"seeds": [0]}
-        tokens = ray.get([broker.submit.remote(f"t{k}", payload) for k in range(count)])
-        for token in tokens:
-            cursor, outcome = 0, None
-            while outcome is None:
-                events, outcome, _ = ray.get(broker.poll.remote(token, cursor))
-                cursor += len(events)
-        ray.get(broker.close.remote())
-        ray.get(serving)
-    finally:
-        ray.shutdown()
-    times = step_times(list(Tail(folder).read()))
-    if len(times) != count * STEPS:
-        raise RuntimeError(f"{len(times)} steps instead of {count * STEPS}")
-    return len(times) / (max(times) - min(times))
+    ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
+    broker = ray.remote(Broker).options(num_cpus=0, max_concurrency=1000).remote(str(folder))
+    learners = [
+        ray.remote(NoOpLearner).options(num_cpus=0, resources={f"place{k}": 0.1}).remote(f"s{k}", broker)
+        for k in range(count)
+    ]
+    generations = ray.get([learner.register.remote() for learner in learners])
+    pairs = zip(learners, generations, strict=True)
+    serving = [learner.serve.remote(generation) for learner, generation in pairs]
+    tokens = ray.get([broker.submit.remote(f"t{k}", {"seeds": [0]}) for k in range(count)])
+    for token in tokens:
+        cursor, outcome = 0, None
+        while outcome is None:
+            events, outcome, _ = ray.get(broker.poll.remote(token, cursor))
+            cursor += len(events)
+    ray.get(broker.close.remote())
+    ray.get(serving)
+    ray.shutdown()
 
 
 def measure_loss() -> None:
@@ -283,8 +283,14 @@ PARTS = {"study": measure_study, "nodes": measure_nodes, "submit": measure_submi
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--part", choices=[*PARTS, "all"], default="all")
-    wanted = parser.parse_args().part
+    parser.add_argument("--part", choices=[*PARTS, "all", "drive"], default="all")
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--nodes", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    wanted = options.part
+    if wanted == "drive":
+        drive(options.folder, options.nodes)
+        return
     for name, part in PARTS.items():
         if wanted in (name, "all"):
             part()

@@ -84,6 +84,7 @@ class LocalCluster:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.token.touch(mode=0o600)
         self.token.write_text(secrets.token_hex(32))
+        self.sessions.mkdir()
         try:
             self._network()
             self.add("head", cpus=0)
@@ -149,8 +150,8 @@ class LocalCluster:
         else:
             command += [f"--address={self.head}"]
         done = subprocess.run(
-            ["ip", "netns", "exec", self._namespace(name), *command],
-            env=self._environment(node),
+            self.inside(name, *command),
+            env=self.environment_of(name),
             cwd=self.folder,
             capture_output=True,
             text=True,
@@ -161,6 +162,21 @@ class LocalCluster:
             raise RuntimeError(f"ray start on {name}: {done.stdout[-2000:]} {done.stderr[-2000:]}")
         if node.head:
             self._wait_for_jobs()
+
+    def inside(self, name: str, *command: str) -> list[str]:
+        """The command line that runs a command on a node, with `environment_of(name)`."""
+        disk = self.folder / "disks" / name
+        disk.mkdir(parents=True, exist_ok=True)
+        # `ip netns exec` gives a mount namespace too: for Ray sessions each node has its own disk.
+        mount = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
+        there = ["sh", "-c", mount, "sh", str(disk), str(self.sessions), *command]
+        return ["ip", "netns", "exec", self._namespace(name), *there]
+
+    def environment_of(self, name: str) -> dict[str, str]:
+        """The environment of a node's processes."""
+        kept = {key: os.environ[key] for key in ("PATH", "HOME", "PYTHONPATH") if key in os.environ}
+        redis = {"RAY_REDIS_ADDRESS": self.redis} if self.redis and self.nodes[name].head else {}
+        return {**kept, "RAY_raylet_start_wait_time_s": "180", **redis, **self.environment, **self.client}
 
     def kill(self, name: str) -> None:
         """Power off: SIGKILL for every process of the node."""
@@ -208,11 +224,6 @@ class LocalCluster:
         except subprocess.CalledProcessError as error:
             raise NotPermitted(f"network namespaces are not permitted: {error.stderr.strip()}") from None
 
-    def _environment(self, node: Node) -> dict[str, str]:
-        kept = {key: os.environ[key] for key in ("PATH", "HOME", "PYTHONPATH") if key in os.environ}
-        redis = {"RAY_REDIS_ADDRESS": self.redis} if self.redis and node.head else {}
-        return {**kept, "RAY_raylet_start_wait_time_s": "180", **redis, **self.environment, **self.client}
-
     def _wait_for_jobs(self) -> None:
         request = urllib.request.Request(
             f"{self.jobs}/api/version", headers={"Authorization": f"Bearer {self.token.read_text()}"}
@@ -224,8 +235,9 @@ class LocalCluster:
                     return
             except OSError:
                 if time.monotonic() > deadline:
-                    log = self.sessions / "session_latest" / "logs" / "dashboard.log"
-                    raise RuntimeError(f"no dashboard: {log.read_text()[-3000:]}") from None
+                    logs = (self.folder / "disks").glob("head/session_2*/logs/dashboard.log")
+                    said = "\n".join(log.read_text()[-3000:] for log in logs)
+                    raise RuntimeError(f"no dashboard: {said}") from None
                 time.sleep(0.2)
 
 
