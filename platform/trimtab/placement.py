@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from trimtab.errors import PlanError
 from trimtab.machine import Machine
-from trimtab.plan import GB, HEAD_BYTES, TOLERANCE, Plan, make_plan
+from trimtab.plan import GB, HEAD_BYTES, TOLERANCE, TRIAL_CPUS, Plan, make_plan
 from trimtab.spec import SweepSpec
 
 MARK = 0.001
