@@ -102,7 +102,9 @@ def timeless(events: Events) -> Events:
     return [
         {
             **{k: v for k, v in e.items() if k not in ("seconds", "time")},
-            "metrics": {k: v for k, v in e["metrics"].items() if not k.startswith("seconds/")},
+            "metrics": {
+                k: v for k, v in e["metrics"].items() if not k.startswith("seconds/") and not k.endswith("_s")
+            },
         }
         for e in events
         if e["event"] in ("step", "evaluation")
