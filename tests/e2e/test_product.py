@@ -226,8 +226,13 @@ def test_the_ui_shows_runs_curves_report_and_model(day, client, page) -> None:
         report = page.frame_locator("iframe")
         report.get_by_role("heading", name="small").wait_for()
         report.locator(".main-svg").first.wait_for()
-        assert report.locator(".js-plotly-plot").count() >= 6
+        titles = set(report.locator("h2").all_inner_texts())
+        assert {"Gradient norm", "Entropy", "Parallel coordinates", "Parameter importance"} <= titles
+        assert report.locator(".js-plotly-plot .main-svg").count() >= 8
+        assert report.get_by_text("not measured in this sweep").count() == 0
         picture(page, "report")
+        report.get_by_role("heading", name="Accuracy at equal rollouts").evaluate("e => e.scrollIntoView()")
+        picture(page, "report-curves")
 
         # The registered model and its alias.
         page.goto(f"{url}/#/models/small/versions/1")
