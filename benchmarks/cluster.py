@@ -138,6 +138,8 @@ class NoOpLearner:
     def serve(self, generation: int) -> None:
         import ray
 
+        from trainables.slots.broker import End
+
         while True:
             job = ray.get(self._broker.next.remote(self._name, generation))
             if job == "quit":
@@ -147,7 +149,7 @@ class NoOpLearner:
             for step in range(STEPS):
                 event = {"event": "step", "seed": 0, "step": step, "metrics": {"loss": 0.0}}
                 ray.get(self._broker.push.remote(job["token"], event))
-            ray.get(self._broker.finish.remote(job["token"], "finished"))
+            ray.get(self._broker.finish.remote(job["token"], End("finished")))
 
 
 def measure_nodes() -> None:
@@ -190,9 +192,9 @@ def drive(folder: Path, count: int) -> None:
     serving = [learner.serve.remote(generation) for learner, generation in pairs]
     tokens = ray.get([broker.submit.remote(f"t{k}", {"seeds": [0]}) for k in range(count)])
     for token in tokens:
-        cursor, outcome = 0, None
-        while outcome is None:
-            events, outcome, _ = ray.get(broker.poll.remote(token, cursor))
+        cursor, end = 0, None
+        while end is None:
+            events, end = ray.get(broker.poll.remote(token, cursor))
             cursor += len(events)
     ray.get(broker.close.remote())
     ray.get(serving)
