@@ -137,6 +137,9 @@ class LocalCluster:
     def start(self, name: str) -> None:
         """Start Ray on a node (again). The token is there before: `ray start` without one runs open."""
         node = self.nodes[name]
+        # A head that comes back finds no process of its cluster on its machine. Here it would: Ray looks for
+        # the address that this file names among all processes, and those of the other nodes bear it.
+        (self._disk(name) / "ray_current_cluster").unlink(missing_ok=True)
         command = [str(Path(sys.executable).with_name("ray")), "start", "--disable-usage-stats"]
         command += [f"--node-ip-address={node.address}", f"--num-cpus={node.cpus:g}"]
         command += [f"--resources={json.dumps(dict(node.resources))}"]
@@ -165,12 +168,15 @@ class LocalCluster:
 
     def inside(self, name: str, *command: str) -> list[str]:
         """The command line that runs a command on a node, with `environment_of(name)`."""
-        disk = self.folder / "disks" / name
+        disk = self._disk(name)
         disk.mkdir(parents=True, exist_ok=True)
         # `ip netns exec` gives a mount namespace too: for Ray sessions each node has its own disk.
         mount = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
         there = ["sh", "-c", mount, "sh", str(disk), str(self.sessions), *command]
         return ["ip", "netns", "exec", self._namespace(name), *there]
+
+    def _disk(self, name: str) -> Path:
+        return self.folder / "disks" / name
 
     def environment_of(self, name: str) -> dict[str, str]:
         """The environment of a node's processes."""
