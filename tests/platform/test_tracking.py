@@ -9,10 +9,12 @@ import sqlite3
 import subprocess
 import sys
 import time
+import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from slow_server import SlowServer
 
 from trimtab import records
 from trimtab.spec import SweepSpec
@@ -341,6 +343,46 @@ def test_a_real_server_killed_in_the_middle_loses_nothing(journal, store_uri, tm
     for name in ("by_rollouts/accuracy", "validation/accuracy"):
         points = history(store_uri, run, name)
         assert [value for _, value in points] == CURVE, "no hole and no duplicate"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stalls", "late"), [("runs/create", False), ("runs/create", True), ("runs/log-batch", False)]
+)
+def test_a_slow_server_has_everything_once(
+    journal, store_uri, tmp_path, monkeypatch, stalls: str, late: bool
+) -> None:
+    """It does what it is asked to and never says so, or does it after its client has given up."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
+    port = free_port()
+    server = serve(store_uri, port, tmp_path)
+    slow = SlowServer(f"http://127.0.0.1:{port}", stalls, late)
+    tracker = Tracker(journal.folder, slow.uri, "quickstart", journal.spec)
+    try:
+        wait_for(lambda: answers(f"{slow.behind}/health"))
+        journal.start("a", 0)
+        for seed in (0, 1):
+            journal.run("a", seed, CURVE)
+        journal.finish("a")
+        tracker.start()
+        wait_for(lambda: slow.kept >= 2)
+        slow.freed.set()
+        assert tracker.close("finished", timeout_s=150) == []
+    finally:
+        slow.shutdown()
+        kill(server)
+    assert len(runs_of(store_uri)) == 3, "a request that was given up made a second run"
+    for run in children(store_uri):
+        assert run.info.status == "FINISHED"
+        assert [value for _, value in history(store_uri, run, "validation/accuracy")] == CURVE
+
+
+def answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def free_port() -> int:

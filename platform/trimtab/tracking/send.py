@@ -63,16 +63,7 @@ class Sender:
         self._experiment = ensure_experiment(client, self._uri, self._spec.tracking.experiment)
         self._runs.clear()
         self._complete.clear()
-        self.parent_run_id = None
-        for run in self._existing(client):
-            tags = run.data.tags
-            if tags.get(names.ROLE) == "sweep":
-                self.parent_run_id = run.info.run_id
-                continue
-            key = (tags[names.TRIAL], int(tags[names.SEED]))
-            self._runs[key] = run.info.run_id
-            if run.info.status == "FINISHED":
-                self._complete.add(key)
+        self.parent_run_id = self._find(self._existing(client))
         fresh = self.parent_run_id is None
         if self.parent_run_id is None:
             self.parent_run_id = self._make_parent(client)
@@ -80,6 +71,25 @@ class Sender:
             client.update_run(self.parent_run_id, status="RUNNING")
         self._client = client
         return fresh
+
+    def _find(self, existing: list[Run]) -> str | None:
+        """Take up the runs of an earlier attempt; returns the parent's id.
+
+        A request that was carried out after its sender gave up leaves a run twice: the fuller one is ours,
+        and `end` removes the other.
+        """
+        parents, named = [], set()
+        for run in sorted(existing, key=lambda run: len(run.data.metrics)):
+            tags = run.data.tags
+            if tags.get(names.ROLE) == "sweep":
+                parents.append(str(run.info.run_id))
+                continue
+            named.add(tags.get(names.PARENT_RUN))
+            key = (tags[names.TRIAL], int(tags[names.SEED]))
+            self._runs[key] = run.info.run_id
+            if run.info.status == "FINISHED":
+                self._complete.add(key)
+        return next((parent for parent in parents if parent in named), parents[-1] if parents else None)
 
     def disconnect(self) -> None:
         """After an error: look again for what a request that timed out may have done."""
@@ -104,9 +114,13 @@ class Sender:
             self._close(operation)
 
     def end(self, status: str) -> None:
-        """Close the parent run."""
+        """Close the parent run, and remove what a late request made beside ours."""
         if self.parent_run_id is not None:
             client = self._connected()
+            ours = {self.parent_run_id, *self._runs.values()}
+            for run in self._existing(client):
+                if run.info.run_id not in ours:
+                    client.delete_run(run.info.run_id)
             client.set_tag(self.parent_run_id, names.STATUS, status)
             client.set_terminated(self.parent_run_id, MLFLOW_STATUS[status])
 

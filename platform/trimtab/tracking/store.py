@@ -19,8 +19,9 @@ PERMANENT = frozenset({
 
 def connect(uri: str) -> MlflowClient:
     """A client of this store. SQLite files are made (and brought up to date) at its first use."""
-    # MLflow's own retries block for minutes; ours know when the sweep is over. A user's values win.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    # MLflow's own retries block for minutes, and repeat a request that was carried out: a second run. Ours
+    # know when the sweep is over, and look first. A user's values win.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # It would print the address of every run that ends into the live display.
