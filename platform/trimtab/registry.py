@@ -132,7 +132,9 @@ class Registry:
         for other in self._versions(client, model):
             rival = other.tags.get(STATE) == "pending" and other.tags.get(ALIAS) == alias
             if rival and int(other.version) < int(version) and other.creation_timestamp > youngest:
-                raise self._overtaken(model, alias, f"{other.version} (under way)")
+                left_s = (other.creation_timestamp - youngest) / 1000
+                under_way = f"{other.version} (under way; if it died, it counts for {left_s:.0f} s more)"
+                raise self._overtaken(model, alias, under_way)
         now = self._version_of(client, model, alias)
         if now != before:
             raise self._overtaken(model, alias, now)
