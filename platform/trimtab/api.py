@@ -15,7 +15,7 @@ from trimtab.machine import Machine, this_machine
 from trimtab.placement import plan_here, plan_on
 from trimtab.plan import Plan
 from trimtab.security import check_spec
-from trimtab.spec import SweepSpec, dump_spec, load_spec
+from trimtab.spec import SweepSpec, check_outside, dump_spec, load_spec
 
 if TYPE_CHECKING:
     from trimtab.sweep import SweepResult
@@ -123,7 +123,7 @@ def _continue(name: str, home: Path, more: int, address: str | None, capacity: M
 
 def _enlarged(file: Path, more: int) -> list[str]:
     """Overrides that add trials to the candidates, and to a reference whose number is given."""
-    spec = load_spec(file)
+    spec = load_spec(file, outside=False)
     overrides = [f"search.trials={spec.search.trials + more}"]
     if spec.reference.search and spec.reference.trials is not None:
         overrides.append(f"reference.trials={spec.reference.trials + more}")
@@ -140,6 +140,7 @@ def write_spec(folder: Path, spec: SweepSpec) -> None:
 def _loaded(spec: SweepSpec | str | Path, overrides: Sequence[str]) -> SweepSpec:
     if not isinstance(spec, SweepSpec):
         return load_spec(spec, overrides)
+    check_outside(spec)
     if overrides:
         raise TypeError("overrides apply to a file; use spec.model_copy(update=...) on a loaded spec")
     return spec

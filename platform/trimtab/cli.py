@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import click
 from trimtab import __version__
 from trimtab.decide_cli import compare, confirm, promote, report, rollback, stored_spec, track, train
 from trimtab.errors import TrimtabError
+from trimtab.home import command
 from trimtab.options import Size
 from trimtab.submit_cli import CLUSTER, cluster_options, job_status, logs, stop_job, submit
 from trimtab.v0_cli import v0
@@ -240,12 +240,12 @@ def _report(ctx: click.Context, result: SweepResult, spec: SweepSpec) -> None:
     _print_comparison(spec, result.name)
     if result.status == "killed":
         click.echo(
-            f"stopped; what finished is in MLflow. Go on: {_command('resume', result.name, spec.home)}",
+            f"stopped; what finished is in MLflow. Go on: {command(f'resume {result.name}', spec.home)}",
             err=True,
         )
         ctx.exit(INTERRUPTED)
     if result.status == "failed":
-        shown = _command("ui", "", spec.home)
+        shown = command("ui", spec.home)
         click.echo(f"no configuration finished; {shown} shows their tracebacks", err=True)
         ctx.exit(1)
 
@@ -260,27 +260,19 @@ def _print_comparison(spec: SweepSpec, name: str) -> None:
         store, sweep_id = store_of(spec.home, name)
         found = compare(store.sweep(name, sweep_id))
     except (NotFoundError, TrackingError) as error:
-        click.echo(f"no comparison: {error}; later: {_command('compare', name, spec.home)}", err=True)
+        click.echo(f"no comparison: {error}; later: {command(f'compare {name}', spec.home)}", err=True)
         return
     print_comparison(found)
-    shown, again = _command("ui", "", spec.home), _command("compare", name, spec.home)
+    shown, again = command("ui", spec.home), command(f"compare {name}", spec.home)
     options = shown.removeprefix("trimtab ui").strip()
     make = f'make ui ARGS="{options}"' if options else "make ui"
     click.echo(f"curves of every run: {make}, or {shown}; this table again: {again}")
     if found.purpose == "search":
-        click.echo(f"is it true? {_command('confirm', name, spec.home)}")
+        click.echo(f"is it true? {command(f'confirm {name}', spec.home)}")
 
 
-def _command(command: str, name: str, home: Path) -> str:
-    """A command to go on with, as it must be typed: with `--home` where that is not the default."""
-    words = ["trimtab", command, *filter(None, [name])]
-    if home.expanduser().resolve() != Path(".trimtab").resolve():
-        words += ["--home", shlex.quote(str(home))]
-    return " ".join(words)
-
-
-for command in (v0, submit, logs, compare, confirm, report, promote, rollback, train, track):
-    main.add_command(command)
+for extra in (v0, submit, logs, compare, confirm, report, promote, rollback, train, track):
+    main.add_command(extra)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.errors import NotFoundError, SpecError
-from trimtab.home import existing_sweep_dir
+from trimtab.home import command, existing_sweep_dir
 from trimtab.records import Event, Tail
 from trimtab.spec import SweepSpec, load_spec
 from trimtab.spec.load import parse_spec
@@ -40,7 +40,7 @@ def confirmation_spec(home: Path, name: str, top: int, seeds: int) -> SweepSpec:
     if spec.confirms:
         raise SpecError(
             f"sweep {name!r} is itself the confirmation of {spec.confirms!r}; confirm that one again, with "
-            f"more --seeds: trimtab confirm {spec.confirms}"
+            f"more --seeds: {command(f'confirm {spec.confirms}', home)}"
         )
     task = spec.reference_config().task
     if task.test is None and task.name not in BUILT_IN and ":" not in task.name:
@@ -53,11 +53,13 @@ def confirmation_spec(home: Path, name: str, top: int, seeds: int) -> SweepSpec:
     candidates = [found for found in finished if found.role == "candidate"]
     if not references:
         raise NotFoundError(
-            f"sweep {name!r} has no finished reference to confirm against; finish it: trimtab resume {name}"
+            f"sweep {name!r} has no finished reference to confirm against; finish it: "
+            f"{command(f'resume {name}', home)}"
         )
     if not candidates:
         raise NotFoundError(
-            f"sweep {name!r} has no finished configuration to confirm; trimtab status {name} says why"
+            f"sweep {name!r} has no finished configuration to confirm; see why: "
+            f"{command(f'status {name}', home)}"
         )
     first = _fresh_seed(home, name, spec)
     reference, chosen = _best(references, 1)[0], _best(candidates, top)
@@ -108,7 +110,7 @@ def _spec_of(folder: Path, name: str) -> SweepSpec:
     file = folder / "spec.yaml"
     if not file.is_file():
         raise NotFoundError(f"sweep {name!r} has no spec.yaml in {folder}; it never began: start it anew")
-    return load_spec(file)
+    return load_spec(file, outside=False)
 
 
 def _fresh_seed(home: Path, name: str, spec: SweepSpec) -> int:
@@ -117,7 +119,7 @@ def _fresh_seed(home: Path, name: str, spec: SweepSpec) -> int:
     for folder in (home / "sweeps").iterdir():
         if not (folder / "spec.yaml").is_file():
             continue
-        if folder.name != name and load_spec(folder / "spec.yaml").confirms != name:
+        if folder.name != name and load_spec(folder / "spec.yaml", outside=False).confirms != name:
             continue
         for event in Tail(folder).read():
             if event["event"] == "trial_started":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from trimtab.home import command
 from trimtab.submit_cli import cluster_options
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ def compare(
     else:
         print_comparison(standing)
         if found.confirmation:
-            click.echo(f"the search itself: trimtab compare {name} --json, under search")
+            again = command(f"compare {name} --json", home)
+            click.echo(f"the search itself: {again}, under search")
     require_reference(standing)
 
 
@@ -124,9 +126,9 @@ def confirm(
     spec = confirmation_spec(home, name, top, seeds).model_copy(update={"home": home})
     result = api.sweep(spec, name=own_name, address=address, capacity=capacity)
     for line in result.unsent:
-        click.echo(f"not tracked: {line}; later: trimtab track {result.name}", err=True)
+        click.echo(f"not tracked: {line}; later: {command(f'track {result.name}', home)}", err=True)
     if result.status != "finished":
-        click.echo(f"{result.status}; go on: trimtab resume {result.name}", err=True)
+        click.echo(f"{result.status}; go on: {command(f'resume {result.name}', home)}", err=True)
         ctx.exit(130 if result.status == "killed" else 1)
     ctx.invoke(compare, name=name, home=home, by="rollouts")
 
@@ -264,7 +266,7 @@ def store_of(home: Path, name: str, uri: str | None = None) -> tuple[Store, str 
 
     home = home.expanduser().resolve()
     folder = sweep_dir(home, check_name(name))
-    spec = load_spec(folder / "spec.yaml") if (folder / "spec.yaml").is_file() else None
+    spec = load_spec(folder / "spec.yaml", outside=False) if (folder / "spec.yaml").is_file() else None
     where = uri or tracking_uri(home, spec.tracking.uri if spec else None)
     file = folder / "tracking.json"
     sweep_id = json.loads(file.read_text(encoding="utf-8"))["sweep_id"] if file.is_file() else None
@@ -283,7 +285,7 @@ def stored_spec(home: Path, name: str) -> Any:
         raise NotFoundError(
             f"sweep {name!r} has no spec.yaml in {file.parent}; it never began: start it anew"
         )
-    return load_spec(file).model_copy(update={"home": home})
+    return load_spec(file, outside=False).model_copy(update={"home": home})
 
 
 def print_comparison(found: Comparison) -> None:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trimtab.errors import NotFoundError, SpecError
+from trimtab.home import command
 
 FILE = "driver.json"
 LOCK = "driver.lock"
@@ -32,8 +33,8 @@ def registered(sweep_dir: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SpecError(
-                f"sweep {sweep_dir.name!r} is driven by process {running(sweep_dir)}; stop it first: trimtab "
-                f"stop {sweep_dir.name}"
+                f"sweep {sweep_dir.name!r} is driven by process {running(sweep_dir)}; stop it first: "
+                f"{_stop_command(sweep_dir)}"
             ) from None
         _check_elsewhere(sweep_dir)
         yield from _recorded(file)
@@ -78,13 +79,17 @@ def stop(sweep_dir: Path) -> int:
     record = _record(sweep_dir)
     if record is not None and record["host"] != socket.gethostname():
         raise NotFoundError(
-            f"sweep {sweep_dir.name!r} runs on {record['host']}; run 'trimtab stop {sweep_dir.name}' there"
+            f"sweep {sweep_dir.name!r} runs on {record['host']}; run '{_stop_command(sweep_dir)}' there"
         )
     pid = running(sweep_dir)
     if pid is None:
         raise NotFoundError(f"sweep {sweep_dir.name!r} is not running; there is nothing to stop")
     os.kill(pid, signal.SIGINT)
     return pid
+
+
+def _stop_command(sweep_dir: Path) -> str:
+    return command(f"stop {sweep_dir.name}", sweep_dir.parent.parent)
 
 
 def _record(sweep_dir: Path) -> dict[str, str] | None:

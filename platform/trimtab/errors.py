@@ -90,6 +90,10 @@ class PromotionError(TrimtabError, ValueError):
     """A configuration that may not be promoted: not established, or without a usable checkpoint."""
 
 
+class MachineError(TrimtabError, RuntimeError):
+    """This machine refuses what a sweep needs of it, such as another process."""
+
+
 class NotFoundError(TrimtabError, LookupError):
     """A sweep, trial or run that does not exist."""
 

@@ -12,6 +12,7 @@ import os
 import secrets
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,20 +21,15 @@ import psutil
 
 MARK = "TRIMTAB_SWEEP_MARK"
 DONE = b"done"
+ATTEMPTS = 5
+PAUSE_S = 0.2
 
 
 @contextmanager
 def guarded() -> Iterator[None]:
     """Processes started in this block do not outlive a driver that is killed in it."""
     mark = secrets.token_hex(16)
-    # A session of its own: Ctrl-C in the terminal is for the driver.
-    guardian = subprocess.Popen(
-        [sys.executable, __file__, mark],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    guardian = _started([sys.executable, __file__, mark])
     before = os.environ.get(MARK)
     os.environ[MARK] = mark
     try:
@@ -45,6 +41,30 @@ def guarded() -> Iterator[None]:
             os.environ[MARK] = before
         with suppress(subprocess.TimeoutExpired):
             guardian.communicate(DONE, timeout=10)
+
+
+def _started(command: list[str]) -> subprocess.Popen[bytes]:
+    """The guardian's process. MachineError: the system starts none."""
+    for attempt in range(ATTEMPTS):
+        try:
+            # A session of its own: Ctrl-C in the terminal is for the driver.
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError as error:
+            # A sandbox under load may refuse once (seen: EFAULT from fork and exec) and not again.
+            refusal = error
+            time.sleep(PAUSE_S * attempt)
+    from trimtab.errors import MachineError
+
+    raise MachineError(
+        f"the process that ends a killed sweep's workers did not start in {ATTEMPTS} attempts ({refusal}); "
+        "see that this user may start processes (ulimit -u) and that memory is free, then try again"
+    ) from refusal
 
 
 def marked(mark: str) -> list[psutil.Process]:

@@ -10,10 +10,12 @@ Layout::
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 from trimtab.errors import NotFoundError, SpecError
 
+DEFAULT = Path(".trimtab")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -78,6 +80,13 @@ def _claim(home: Path, folder: Path) -> bool:
             "yours: home: /path, or --set home=/path"
         ) from None
     return True
+
+
+def command(words: str, home: Path) -> str:
+    """`trimtab WORDS` as it must be typed: with `--home` where the sweep's home is not the default."""
+    if home.expanduser().resolve() == DEFAULT.resolve():
+        return f"trimtab {words}"
+    return f"trimtab {words} --home {shlex.quote(str(home))}"
 
 
 def tracking_uri(home: Path, uri: str | None) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from trimtab import driver
 from trimtab.errors import NotFoundError
-from trimtab.home import existing_sweep_dir
+from trimtab.home import command, existing_sweep_dir
 from trimtab.progress import SweepProgress
 from trimtab.records import Event, Tail
 from trimtab.spec import SweepSpec, load_spec
@@ -49,6 +49,8 @@ class SweepStatus:
     """A sweep as a whole."""
 
     name: str
+    home: str
+    """Folder that holds it."""
     status: Literal["running", "finished", "interrupted"]
     driver: int | None
     """Process that drives it on this machine."""
@@ -63,7 +65,7 @@ def read_status(home: Path, name: str) -> SweepStatus:
     file = folder / "spec.yaml"
     if not file.is_file():
         raise NotFoundError(f"sweep {name!r} has no spec.yaml in {folder}; it never began: start it anew")
-    return _status(folder, load_spec(file), driver.running(folder))
+    return _status(folder, load_spec(file, outside=False), driver.running(folder))
 
 
 def _status(folder: Path, spec: SweepSpec, pid: int | None) -> SweepStatus:
@@ -80,7 +82,9 @@ def _status(folder: Path, spec: SweepSpec, pid: int | None) -> SweepStatus:
     status: Literal["running", "finished", "interrupted"] = "finished" if ended else "interrupted"
     if pid is not None:
         status = "running"
-    return SweepStatus(folder.name, status, pid, spec.trials, progress.total, trials)
+    return SweepStatus(
+        folder.name, str(folder.parent.parent), status, pid, spec.trials, progress.total, trials
+    )
 
 
 def _trial(key: str, events: list[Event], progress: SweepProgress, *, running: bool) -> TrialStatus:
@@ -138,10 +142,11 @@ def render(found: SweepStatus) -> RenderableType:
 def _summary(found: SweepStatus) -> str:
     ended = sum(trial.status in ENDED for trial in found.trials)
     spent = sum(trial.rollouts for trial in found.trials)
+    home = Path(found.home)
     state = {
-        "running": f"running (process {found.driver}; end it: trimtab stop {found.name})",
-        "finished": f"finished; compare: trimtab compare {found.name}",
-        "interrupted": f"interrupted; go on: trimtab resume {found.name}",
+        "running": f"running (process {found.driver}; end it: {command(f'stop {found.name}', home)})",
+        "finished": f"finished; compare: {command(f'compare {found.name}', home)}",
+        "interrupted": f"interrupted; go on: {command(f'resume {found.name}', home)}",
     }[found.status]
     return (
         f"{found.name}: {ended} of {found.trials_planned} configurations ended · "

@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from trimtab import records
 from trimtab.errors import NotFoundError, StorageError
+from trimtab.home import command
 from trimtab.space import enqueued
 from trimtab.spec import Asha, Median, SweepSpec
 
@@ -72,7 +73,7 @@ def create_studies(spec: SweepSpec, name: str, sweep_dir: Path) -> Studies:
     except optuna.exceptions.DuplicatedStudyError:
         raise StorageError(
             f"storage: holds a study named {name!r} already; choose another --name, or continue that sweep "
-            f"where it was started: trimtab resume {name}"
+            f"where it was started: {command(f'resume {name}', sweep_dir.parent.parent)}"
         ) from None
     for study, families in ((studies.reference, (spec.reference,)), (studies.candidates, spec.candidates)):
         for parameters in enqueued(spec, families):

@@ -35,6 +35,10 @@ def _capacity(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapped(*args: Any, cpus: float | None, gpus: int, memory_gb: float | None, **options: Any) -> None:
+        if cpus is not None and "address" in options and options["address"] is None:
+            raise click.UsageError(
+                "--cpus says what a cluster may grow to; give its --address too, or leave --cpus out"
+            )
         if cpus is None and (gpus or memory_gb):
             raise click.UsageError("--gpus and --memory-gb say what a cluster may grow to; give --cpus too")
         capacity = None if cpus is None else Machine(cpus, gpus, int((memory_gb or 0) * 1e9))
@@ -60,7 +64,7 @@ def cluster_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--working-dir", type=click.Path(path_type=Path), help="Folder with code of yours to send along."
 )
-@click.option("--working-dir-limit-mb", "limit_mb", type=float, default=20.0, show_default=True)
+@click.option("--working-dir-limit-mb", "limit_mb", type=Size(), default=20.0, show_default=True)
 @click.option(
     "--secret", "secrets", multiple=True, metavar="NAME", help="A variable the cluster must have set."
 )

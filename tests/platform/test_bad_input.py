@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from trimtab import driver
+from trimtab.api import write_spec
 from trimtab.cli import main
 from trimtab.errors import ModelError, SpecError
+from trimtab.home import command
 from trimtab.spec import load_spec
 
 
@@ -51,6 +55,17 @@ class Thing:
     pass
 number = 3
 """,
+    "axes": """
+from trainables.strategies.priors.base import Prior
+class Half(Prior):
+    "Abstract still: nothing is written."
+class Steady(Prior):
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+    def predict(self, batch):
+        return None
+""",
+    "leaves": "raise SystemExit(7)",
 }
 
 
@@ -72,7 +87,13 @@ number = 3
         ),
         ("candidates.0.label=dapo", ["candidates.0.label", "'dapo'", "reference's name"]),
         ("reference.label=da po", ["reference.label", "'da po'"]),
-        ("storage=study.db", ["storage", "'study.db'", "postgresql://"]),
+        ("storage=study.db", ["storage", "'study.db'", "postgresql+psycopg://"]),
+        ("storage=redis://user:key@host/0", ["storage", "'redis://user:***@host/0'", "sqlite", "journal"]),
+        ("storage=mysql://host/studies", ["storage", "mysql", "postgresql"]),
+        (
+            "candidates=[{strategy: {preset: poise, layer: 99}}]",
+            ["candidates.0.strategy.prior.layer", "99"],
+        ),
         ("tracking.uri=localhost:5000", ["tracking.uri", "'localhost:5000'", "http://"]),
         ("trial.learner.betas=[0.9, 1.0]", ["trial.learner.betas", "1.0"]),
         ("trial.learner.betas=[-0.1, 0.9]", ["trial.learner.betas", "-0.1"]),
@@ -90,7 +111,8 @@ def test_refused_at_load(override: str, parts: list[str]) -> None:
         ("needs:Thing", ["no_such_dependency", "not installed"]),
         ("syntax:Thing", ["SyntaxError"]),
         ("mine:Thign", ["no class 'Thign'", "did you mean 'Thing'"]),
-        ("mine:number", ["no class 'number'"]),
+        ("mine:number", ["is no class but the int 3"]),
+        ("leaves:Thing", ["SystemExit"]),
         ("mine:Thing", ["no Strategy"]),
     ],
 )
@@ -101,11 +123,36 @@ def test_a_users_class_is_looked_at_before_anything_starts(package: str, path: s
 
 def test_axes_and_tasks_of_the_users_own_are_looked_at_too(package: str) -> None:
     prior = f"candidates=[{{strategy: {{prior: '{package}.mine:Thing', fusion: tested}}}}]"
-    with pytest.raises(SpecError, match=r"candidates\.0\.strategy.*no Prior"):
+    with pytest.raises(SpecError, match=r"candidates\.0\.strategy\.prior: .*no Prior"):
         load_spec("quickstart", [prior])
     with pytest.raises(SpecError, match=r"trial\.task\.name.*without `split`"):
         load_spec("quickstart", [f"trial.task.name={package}.mine:Thing"])
     assert load_spec("quickstart", [f"trial.task.name={package}.mine:Task"])
+
+
+@pytest.mark.parametrize(
+    ("prior", "message"),
+    [
+        ("Half", r"strategy\.prior: .*axes:Half' lacks predict"),
+        ("Steady", r"strategy\.prior: .*cannot be built.*'rate'"),
+        ("{type: custom, path: '%s.axes:Steady', params: {rtae: 1}}", "rtae.*its parameters are .rate"),
+    ],
+)
+def test_an_axis_that_could_not_be_built_is_refused_at_load(package: str, prior: str, message: str) -> None:
+    written = prior % package if "%" in prior else f"'{package}.axes:{prior}'"
+    with pytest.raises(SpecError, match=message):
+        load_spec("quickstart", [f"candidates=[{{strategy: {{prior: {written}, fusion: tested}}}}]"])
+
+
+def test_an_axis_that_is_searched_is_looked_at_in_every_choice(package: str) -> None:
+    search = f"search: {{prior: {{choice: [strata, '{package}.axes:Half']}}}}"
+    with pytest.raises(SpecError, match=r"strategy\.prior: .*axes:Half' lacks predict"):
+        load_spec("quickstart", [f"candidates=[{{strategy: {{prior: strata, fusion: tested}}, {search}}}]"])
+
+
+def test_an_axis_that_can_be_built_is_taken(package: str) -> None:
+    prior = f"{{type: custom, path: '{package}.axes:Steady', params: {{rate: 0.5}}}}"
+    assert load_spec("quickstart", [f"candidates=[{{strategy: {{prior: {prior}, fusion: tested}}}}]"])
 
 
 @pytest.mark.parametrize(
@@ -120,7 +167,20 @@ def test_axes_and_tasks_of_the_users_own_are_looked_at_too(package: str) -> None
         ("candidates.0.strategy.alpha=1.5", ["strategy.alpha: 1.5 must be less than 1"]),
         ("candidates.0.strategy.group_size=2.5", ["2.5 must be a whole number"]),
         ("trial.steps=many", ["trial.steps: 'many'", "must be a whole number"]),
-        ("reference.strategy={fusion: {type: testd}}", ["strategy.fusion", "'testd'", "'tested'"]),
+        ("reference.strategy={fusion: {type: testd}}", ["strategy.fusion", "did you mean 'tested'?"]),
+        ("reference.strategy={prior: strta}", ["strategy.prior", "'strta'", "did you mean 'strata'?"]),
+        (
+            "reference.strategy={fusion: {type: tested, aplha: 1}}",
+            ["reference.strategy.fusion.aplha", "did you mean 'alpha'?"],
+        ),
+        (
+            "reference.strategy={warmup: {update: 1, strategy: dapo}}",
+            ["reference.strategy.warmup.update", "did you mean 'updates'?"],
+        ),
+        (
+            "candidates=[{strategy: {fusion: tested, prior: pool}, search: {fusion.aplha: {choice: [1]}}}]",
+            ["candidates.0.search.fusion.aplha", "did you mean 'alpha'?"],
+        ),
     ],
 )
 def test_messages_are_in_plain_words(override: str, parts: list[str]) -> None:
@@ -150,7 +210,7 @@ def test_a_key_that_is_a_list_or_a_mapping(tmp_path: Path, text: str) -> None:
     refused(trimtab("plan", str(file)), "not YAML", "is no text", "line")
 
 
-@pytest.mark.parametrize("text", ["{", "[1, 2]", "\xff"])
+@pytest.mark.parametrize("text", ["{", "[1, 2]", "\xff", "{}", '{"model_type": 3}'])
 def test_a_corrupt_config_of_a_model(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(ModelError, match=r"trial\.model: .*config\.json.*save the model"):
@@ -164,6 +224,22 @@ def test_what_a_cluster_may_grow_to_is_a_size_too(option: str, number: str) -> N
     assert isinstance(done.exception, SystemExit)
     assert option in done.output
     assert number in done.output
+
+
+@pytest.mark.parametrize("command", ["sweep", "resume", "confirm"])
+@pytest.mark.parametrize("number", ["nan", "0", "-1"])
+def test_a_size_is_checked_on_this_machine_too(command: str, number: str) -> None:
+    done = trimtab(command, "quickstart", f"--cpus={number}")
+    assert done.exit_code == 2
+    assert isinstance(done.exception, SystemExit)
+    assert "--cpus" in done.output
+    assert number in done.output
+
+
+def test_a_size_without_a_cluster_is_refused_instead_of_ignored() -> None:
+    done = trimtab("sweep", "quickstart", "--cpus", "64")
+    assert done.exit_code == 2
+    assert "--address" in done.output
 
 
 def test_a_home_that_is_a_file(tmp_path: Path) -> None:
@@ -184,7 +260,34 @@ def test_init_where_nothing_can_be_written(tmp_path: Path) -> None:
 
 
 def test_hints_name_a_home_that_is_not_the_default() -> None:
-    from trimtab.cli import _command
+    assert command("resume mine", Path(".trimtab")) == "trimtab resume mine"
+    assert command("compare mine", Path("/data/my home")) == "trimtab compare mine --home '/data/my home'"
 
-    assert _command("resume", "mine", Path(".trimtab")) == "trimtab resume mine"
-    assert _command("compare", "mine", Path("/data/my home")) == "trimtab compare mine --home '/data/my home'"
+
+def test_a_past_sweep_is_read_although_its_model_and_classes_have_gone(tmp_path: Path) -> None:
+    """`status` and `compare` read it; `resume`, which would need them, says what is gone."""
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text('{"model_type": "qwen3"}')
+    own = "candidates=[{strategy: {prior: 'gone_package.mine:Prior', fusion: tested}}]"
+    folder = tmp_path / "home" / "sweeps" / "past"
+    folder.mkdir(parents=True)
+    write_spec(folder, load_spec("quickstart", [f"trial.model={model}"]))
+    shutil.rmtree(model)
+    home = ["--home", str(tmp_path / "home")]
+    done = trimtab("status", "past", *home)
+    assert done.exit_code == 0, done.output
+    assert f"go on: trimtab resume past {' '.join(home)}" in " ".join(done.output.split())
+    refused(trimtab("resume", "past", *home), "trial.model", str(model))
+    refused(trimtab("compare", "past", *home), "past")
+    assert "trial.model" not in trimtab("compare", "past", *home).output
+    write_spec(folder, load_spec(folder / "spec.yaml", [own], outside=False))
+    assert trimtab("status", "past", *home).exit_code == 0
+
+
+def test_a_running_sweep_is_stopped_by_the_command_that_is_printed(tmp_path: Path) -> None:
+    folder = tmp_path / "my home" / "sweeps" / "s"
+    folder.mkdir(parents=True)
+    with driver.registered(folder), pytest.raises(SpecError) as caught, driver.registered(folder):
+        pytest.fail("two drivers")
+    assert str(caught.value).endswith(f"trimtab stop s --home '{tmp_path}/my home'")

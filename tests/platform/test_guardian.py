@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import subprocess
 import sys
 
 import psutil
 import pytest
+
+from trimtab import guardian
+from trimtab.errors import MachineError
 
 DRIVER = """
 import subprocess, sys, time
@@ -43,6 +48,34 @@ def test_a_killed_driver_takes_what_it_started_with_it(stranger):
     assert gone
     assert not alive
     assert stranger.poll() is None, "only what carries the sweep's mark is touched"
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """The system starts no process so many times, as a sandbox under load was seen to do."""
+    left = [times]
+    started = subprocess.Popen
+
+    def popen(*arguments, **options):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise OSError(errno.EFAULT, "Bad address")
+        return started(*arguments, **options)
+
+    monkeypatch.setattr(guardian.subprocess, "Popen", popen)
+    monkeypatch.setattr(guardian, "PAUSE_S", 0.0)
+
+
+def test_a_system_that_refuses_a_process_once_is_asked_again(monkeypatch):
+    refuse(monkeypatch, guardian.ATTEMPTS - 1)
+    with guardian.guarded():
+        assert os.environ[guardian.MARK]
+
+
+def test_a_system_that_goes_on_refusing_is_named(monkeypatch):
+    refuse(monkeypatch, guardian.ATTEMPTS)
+    with pytest.raises(MachineError, match=r"did not start.*Bad address.*try again"), guardian.guarded():
+        pytest.fail("nothing runs unguarded")
+    assert guardian.MARK not in os.environ
 
 
 def test_a_driver_that_ends_by_itself_leaves_ending_to_its_own_code():

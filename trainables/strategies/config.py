@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
@@ -375,15 +375,16 @@ def _problem(error: ErrorDetails) -> str:
     # Pydantic puts the union's tag into the path; the user wrote no such key.
     where, parent = "strategy", None
     for part in error["loc"]:
-        if not (parent in StrategyConfig.model_fields and isinstance(part, str) and _is_type(part)):
+        if not (parent in StrategyConfig.model_fields and isinstance(part, str) and _members(part)):
             where += f".{part}"
         parent = part
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
         return f"{where}.{message}" if re.match(r"[a-z_.]+: ", message) else f"{where}: {message}"
     if error["type"] == "extra_forbidden":
-        hint = did_you_mean(error["loc"][-1], StrategyConfig.model_fields if len(error["loc"]) == 1 else ())
-        hint = hint.rstrip() or "remove it or check its spelling"
+        known = _keys_beside(error["loc"])
+        fallback = f"its keys are {', '.join(known)}" if known else "remove it"
+        hint = did_you_mean(error["loc"][-1], known).rstrip() or fallback
         return f"{where}: unknown key (value {error['input']!r}); {hint}"
     value = error["input"]
     if error["type"] == "union_tag_invalid":
@@ -391,14 +392,25 @@ def _problem(error: ErrorDetails) -> str:
     return f"{where}: {value!r} {rule(error['type'], message, error.get('ctx', {}))}"
 
 
-def _is_type(name: str) -> bool:
-    return any(
-        isinstance(member, type)
+def _keys_beside(place: Sequence[str | int]) -> list[str]:
+    """Keys that may stand where pydantic refused the last one of `place`."""
+    parent = str(place[-2]) if len(place) > 1 else "strategy"
+    own: dict[str, list[type[BaseModel]]] = {"strategy": [StrategyConfig], "warmup": [WarmupConfig]}
+    return [
+        key for model in own.get(parent) or _members(parent) for key in model.model_fields if key != "type"
+    ]
+
+
+def _members(name: str) -> list[type[BaseModel]]:
+    """Members of the axes that are written as `type: name`."""
+    return [
+        member
+        for member in vars(axes).values()
+        if isinstance(member, type)
         and issubclass(member, axes.Axis)
         and "type" in member.model_fields
         and member.model_fields["type"].default == name
-        for member in vars(axes).values()
-    )
+    ]
 
 
 WarmupConfig.model_rebuild()

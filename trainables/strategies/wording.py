@@ -1,8 +1,9 @@
-"""Pydantic's rules in the words of this project. Imports nothing."""
+"""Pydantic's rules in the words of this project. Imports only the standard library."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -31,7 +32,9 @@ def rule(kind: str, message: str, context: Mapping[str, Any]) -> str:
         count = context["min_length" if least else "max_length"]
         return f"must have at {'least' if least else 'most'} {count} item{'' if count == 1 else 's'}"
     if kind == "union_tag_invalid":
-        return f"must be one of {context['expected_tags']}"
+        known = context["expected_tags"]
+        hint = did_you_mean(context["tag"], re.findall(r"'([^']*)'", known)).rstrip()
+        return f"must be one of {known}{hint and '; '}{hint}"
     if kind == "union_tag_not_found":
         return f"must have a {context['discriminator']}"
     return message.replace("Input should be", "must be").replace("String should", "must")

@@ -103,6 +103,6 @@ def _study(folder: Path) -> optuna.Study | None:
     from trimtab.study import read_study
 
     try:
-        return read_study(load_spec(folder / "spec.yaml"), folder.name, folder)
+        return read_study(load_spec(folder / "spec.yaml", outside=False), folder.name, folder)
     except TrimtabError:
         return None

@@ -15,6 +15,7 @@ from trimtab.spec.models import (
     TrackingConfig,
     candidate_label,
 )
+from trimtab.spec.outside import check_outside
 from trimtab.spec.ranges import Choice, FloatRange, IntRange, Range
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "SweepSpec",
     "TrackingConfig",
     "candidate_label",
+    "check_outside",
     "dump_spec",
     "known_values",
     "load_spec",

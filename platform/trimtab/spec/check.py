@@ -85,8 +85,10 @@ def _try_corner(spec: SweepSpec, candidate: Searched, corner: Mapping[str, Value
     except SpecError as error:
         if not corner or str(error) == _own_error(spec, candidate):
             raise
-        point = ", ".join(f"{name}={value!r}" for name, value in corner.items())
         fields = " and ".join(f"search.{name}" for name in _blamed(corner, str(error)))
+        if "unknown key" in str(error):
+            raise SpecError(f"{where}.{fields}: {error}") from None
+        point = ", ".join(f"{name}={value!r}" for name, value in corner.items())
         follow = ""
         if _runs_elsewhere(spec, candidate, corner, _blamed(corner, str(error))):
             follow = ", or let a bound follow another parameter: int: [<parameter>, 16]"

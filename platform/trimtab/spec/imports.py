@@ -1,59 +1,89 @@
-"""What a spec names by import path: imported at load, so that a sweep cannot start and then not find it."""
+"""What a spec names by import path, imported before a sweep starts. Nothing is built."""
 
 from __future__ import annotations
 
-import difflib
 import importlib
+import inspect
 import re
-from collections.abc import Iterator
-from functools import lru_cache
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from trainables.strategies.wording import did_you_mean
 from trimtab.errors import SpecError
+from trimtab.spec.check import corners
+from trimtab.spec.ranges import Choice
 
 if TYPE_CHECKING:
-    from trainables.config import TaskConfig, TrialConfig
     from trainables.strategies.config import StrategyConfig
+    from trimtab.spec.models import Searched, SweepSpec
 
 IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-TASKS = ("addition", "math")
-FILE_KINDS = (".jsonl", ".json", ".parquet")
-HUB_DATA = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(/[\w.-]+)?(:.+)?")
 
 
-def check_imports(config: TrialConfig, strategy_field: str) -> None:
-    """Refuse strategies and tasks of the user's own that cannot be imported or are of another kind, and tasks
-    without their data. SpecError.
+def check_own_strategies(spec: SweepSpec, searched: Searched, where: str) -> None:
+    """Refuse strategies and axes of the user's own that cannot be imported, are of another kind, or cannot be
+    built from their `params`. SpecError.
     """
-    for axis, path in _import_paths(config.strategy):
-        _check_member(path, axis, strategy_field)
-    _check_task(config.task)
+    checked: list[tuple[str, str, Mapping[str, Any]]] = []
+    for point in _points(searched):
+        for own in _import_paths(spec.config_of(searched, point).strategy):
+            if own not in checked:
+                checked.append(own)
+                axis, path, params = own
+                _check_member(path, axis, params, f"{where}.strategy{axis and '.'}{axis}")
 
 
-def _import_paths(strategy: StrategyConfig) -> Iterator[tuple[str, str]]:
-    """(axis, import path) of what a strategy takes from the user; the axis of a whole one is `strategy`."""
+def _points(searched: Searched) -> Iterator[Mapping[str, Any]]:
+    """Values of the searched parameters that between them hold every import path of the space."""
+    every = any(
+        isinstance(value, str) and ":" in value
+        for range_ in searched.search.values()
+        if isinstance(range_, Choice)
+        for value in range_.choice
+    )
+    for point in corners(searched):
+        yield point
+        if not every:
+            return
+
+
+def _import_paths(strategy: StrategyConfig, inside: str = "") -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """(axis, import path, parameters) of what a strategy takes from the user; a whole one has no axis."""
     if strategy.custom is not None:
-        yield "strategy", strategy.custom
+        yield inside.removesuffix("."), strategy.custom, strategy.params
         return
     for axis in ("prior", "fusion", "budget", "normaliser"):
         member = getattr(strategy, axis)
         if member.type == "custom":
-            yield axis, member.path
+            yield f"{inside}{axis}", member.path, member.params
     if strategy.warmup is not None:
-        yield from _import_paths(strategy.warmup.strategy)
+        yield from _import_paths(strategy.warmup.strategy, f"{inside}warmup.strategy.")
 
 
-@lru_cache(maxsize=256)
-def _check_member(path: str, axis: str, field: str) -> None:
-    found = _imported(path, field)
-    kind = _kind(axis)
+def _check_member(path: str, axis: str, params: Mapping[str, Any], field: str) -> None:
+    found = imported(path, field)
+    kind = _kind(axis.rpartition(".")[2])
     # What a factory makes is known only when it is called.
-    if isinstance(found, type) and not issubclass(found, kind):
+    if isinstance(found, type):
+        if not issubclass(found, kind):
+            raise SpecError(
+                f"{field}: {path!r} is a class, but no {kind.__name__}; docs/strategies.md names the methods "
+                "it needs"
+            )
+        missing = sorted(getattr(found, "__abstractmethods__", ()))
+        if missing:
+            raise SpecError(f"{field}: {path!r} lacks {', '.join(missing)}; see docs/strategies.md")
+    try:
+        signature = inspect.signature(found)
+    except ValueError:
+        return  # written in C: it does not say
+    try:
+        signature.bind(**params)
+    except TypeError as error:
         raise SpecError(
-            f"{field}: {path!r} is a class, but no {kind.__name__}; docs/strategies.md names the methods it "
-            "needs"
-        )
+            f"{field}: {path!r} cannot be built from params {dict(params)!r}: {error}; its parameters are "
+            f"{signature}"
+        ) from None
 
 
 def _kind(axis: str) -> type:
@@ -63,17 +93,11 @@ def _kind(axis: str) -> type:
     from trainables.strategies.priors.base import Prior
     from trainables.strategies.protocol import Strategy
 
-    kinds: dict[str, type] = {
-        "strategy": Strategy,
-        "prior": Prior,
-        "fusion": Fusion,
-        "budget": Budget,
-        "normaliser": Normaliser,
-    }
-    return kinds[axis]
+    kinds: dict[str, type] = {"prior": Prior, "fusion": Fusion, "budget": Budget, "normaliser": Normaliser}
+    return kinds.get(axis, Strategy)
 
 
-def _imported(path: str, field: str) -> Any:
+def imported(path: str, field: str) -> Any:
     """The callable at `package.module:name`. SpecError names what Python said."""
     module_name, _, name = path.partition(":")
     try:
@@ -87,70 +111,19 @@ def _imported(path: str, field: str) -> Any:
         raise SpecError(
             f"{field}: {path!r}: {what}; install the package, or put its directory on PYTHONPATH"
         ) from None
-    except Exception as error:  # noqa: BLE001 - the user's module may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's module may raise anything
         raise SpecError(
             f"{field}: {path!r}: importing {module_name!r} raised {type(error).__name__}: {error}; mend the "
             "module"
         ) from None
     found = getattr(module, name, None)
+    if found is None:
+        hint = did_you_mean(name, [key for key in vars(module) if not key.startswith("_")])
+        raise SpecError(
+            f"{field}: {path!r}: module {module_name!r} has no class {name!r}; {hint or 'check the spelling'}"
+        )
     if not callable(found):
-        close = difflib.get_close_matches(name, dir(module), n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else "; check the spelling"
-        raise SpecError(f"{field}: {path!r}: module {module_name!r} has no class {name!r}{hint}")
+        raise SpecError(
+            f"{field}: {path!r} is no class but the {type(found).__name__} {found!r}; name a class"
+        )
     return found
-
-
-def _check_task(task: TaskConfig) -> None:
-    if task.name == "math":
-        _check_math(task)
-    elif IMPORT_PATH.fullmatch(task.name):
-        _check_own_task(task.name)
-    elif task.name not in TASKS:
-        close = difflib.get_close_matches(task.name, TASKS, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise SpecError(
-            f"trial.task.name: {task.name!r} is no task; {hint}use one of {', '.join(TASKS)}, or an import "
-            "path package.module:Task"
-        )
-
-
-@lru_cache(maxsize=32)
-def _check_own_task(path: str) -> None:
-    found = _imported(path, "trial.task.name")
-    if isinstance(found, type) and not hasattr(found, "split"):
-        raise SpecError(
-            f"trial.task.name: {path!r} is a class without `split`, so no task; see docs/tasks.md for what "
-            "it needs"
-        )
-
-
-def _check_math(task: TaskConfig) -> None:
-    if "{question}" not in task.template:
-        raise SpecError(
-            f"trial.task.template: {task.template!r} never mentions the question; put {{question}} in it"
-        )
-    for split in ("train", "validation"):
-        if getattr(task, split) is None:
-            raise SpecError(
-                f"trial.task.{split}: is missing; the math task needs a {' or '.join(FILE_KINDS)} file, or a "
-                "hub data set owner/name[/configuration][:split]"
-            )
-    for split in ("train", "validation", "test"):
-        source: str | None = getattr(task, split)
-        if source is not None:
-            _check_source(f"trial.task.{split}", source)
-
-
-def _check_source(field: str, source: str) -> None:
-    path = Path(source)
-    if path.is_file():
-        if path.suffix not in FILE_KINDS:
-            raise SpecError(
-                f"{field}: {source!r} is of an unknown format; use one of {', '.join(FILE_KINDS)}"
-            )
-        return
-    if path.suffix in FILE_KINDS or path.is_dir() or not HUB_DATA.fullmatch(source):
-        raise SpecError(
-            f"{field}: {source!r} is no file here; give the path of a {' or '.join(FILE_KINDS)} file, or a "
-            "hub data set owner/name[/configuration][:split]"
-        )

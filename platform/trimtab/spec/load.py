@@ -13,27 +13,32 @@ from pydantic import ValidationError
 from trimtab.errors import SpecError
 from trimtab.spec.messages import spec_error
 from trimtab.spec.models import SweepSpec
+from trimtab.spec.outside import check_outside
 
 
-def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> SweepSpec:
+def load_spec(path: str | Path, overrides: Sequence[str] = (), *, outside: bool = True) -> SweepSpec:
     """Read, override and check a spec.
 
     `path` is a YAML file or the name of a shipped space such as `quickstart`; each override reads
     `key.path=value`, the value in YAML, list items by number (`candidates.0.search.alpha.log=true`).
+    `outside=False` reads the spec of a past sweep although its model, data or classes may have moved since.
     SpecError: anything that cannot run. ModelError: a model path that does not exist.
     """
     raw = read_yaml(find_spec(path))
     for override in overrides:
         apply_override(raw, override)
-    return parse_spec(raw)
+    return parse_spec(raw, outside=outside)
 
 
-def parse_spec(raw: dict[str, Any]) -> SweepSpec:
+def parse_spec(raw: dict[str, Any], *, outside: bool = True) -> SweepSpec:
     """A spec from a mapping, with the same messages as `load_spec`."""
     try:
-        return SweepSpec.model_validate(raw)
+        spec = SweepSpec.model_validate(raw)
     except ValidationError as error:
         raise spec_error(error, SweepSpec, raw) from None
+    if outside:
+        check_outside(spec)
+    return spec
 
 
 def dump_spec(spec: SweepSpec) -> str:

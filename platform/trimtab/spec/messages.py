@@ -73,6 +73,9 @@ def _line(
         return "\n".join(f"{field}{line.removeprefix(top)}" for line in message.splitlines())
     # A validator of ours names field, value and fix itself; pydantic's own messages name only the rule.
     if item["type"] == "value_error":
+        top, dot, rest = message.partition(".")
+        if not path and dot and renamed and top in renamed:
+            return f"{renamed[top]}.{rest}"
         return f"{field}.{message}" if field else message
     return f"{field}: {value} is not valid: {_rule(item, message)}"
 

@@ -10,11 +10,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field, ValidationError, model_validator
 
 from trainables.config import Strict, TrialConfig
-from trimtab.errors import ModelError
 from trimtab.home import check_name
-from trimtab.shapes import read_config
 from trimtab.spec.check import check_sampler, check_searched
-from trimtab.spec.imports import check_imports
 from trimtab.spec.messages import spec_error
 from trimtab.spec.ranges import Range, Value
 from trimtab.spec.strategy import default_label, merge
@@ -25,7 +22,8 @@ RawStrategy = str | dict[str, Any]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://.")
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+STORAGE = re.compile(r"(postgresql|sqlite)(\+\w+)?://.")
+"""Databases that the studies are tested with."""
 
 
 class Searched(Strict):
@@ -179,7 +177,8 @@ class SweepSpec(Strict):
     slots: SlotsConfig = SlotsConfig()
     tracking: TrackingConfig = TrackingConfig()
     storage: str | None = None
-    """Optuna storage URL (PostgreSQL); default: a journal file in the sweep's folder."""
+    """Optuna storage URL (PostgreSQL, or SQLite on one machine); default: a journal file in the sweep's
+    folder."""
     home: Path = Path(".trimtab")
     """Folder of everything that sweeps leave behind."""
     confirms: str | None = None
@@ -198,7 +197,6 @@ class SweepSpec(Strict):
                 "candidates[].strategy"
             )
         config = self.reference_config()
-        check_model(config.model)
         _check_reference_label(self.reference_label, self.candidates)
         if config.evaluation.split == "test" and self.confirms is None:
             raise ValueError(
@@ -267,33 +265,12 @@ def candidate_label(candidate: Searched) -> str:
     return label or default_label(candidate.strategy, "candidate")
 
 
-def check_model(model: str) -> None:
-    """Refuse a model that is neither built in, nor a directory, nor shaped like a hub id. No network."""
-    if model == "tiny":
-        return
-    path = Path(model).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ModelError(
-                f"trial.model: {model!r} holds no config.json; give a directory in Hugging Face format"
-            )
-        read_config(path / "config.json")
-        return
-    if not HUB_ID.fullmatch(model) or path.parent.is_dir():
-        raise ModelError(
-            f"trial.model: {model!r} does not exist; give 'tiny' (built in), an existing directory in "
-            "Hugging Face format, or a hub id such as 'org/name'"
-        )
-
-
 def _trial_config(trial: Mapping[str, Any], strategy: RawStrategy, where: str) -> TrialConfig:
     raw = {**trial, "strategy": strategy}
     try:
-        config = TrialConfig.model_validate(raw)
+        return TrialConfig.model_validate(raw)
     except ValidationError as error:
         raise spec_error(error, TrialConfig, raw, prefix="trial", renamed={"strategy": where}) from None
-    check_imports(config, where)
-    return config
 
 
 def _check_labels(labels: list[str]) -> None:
@@ -306,16 +283,21 @@ def _check_labels(labels: list[str]) -> None:
 
 
 def _check_urls(storage: str | None, tracking: str | None) -> None:
-    if storage is not None and not URL.match(storage):
+    if storage is not None and not STORAGE.match(storage):
         raise ValueError(
-            f"storage: {storage!r} is no URL; write postgresql://user@host/database, or leave it out for a "
-            "journal file in the sweep's folder"
+            f"storage: {_without_password(storage)!r} is no database that holds a study; write "
+            "postgresql+psycopg://user@host/database (or sqlite:////path/study.db on one machine), or leave "
+            "it out for a journal file in the sweep's folder"
         )
     if tracking is not None and tracking != "databricks" and not URL.match(tracking):
         raise ValueError(
             f"tracking.uri: {tracking!r} is no URL; write http://host:5000 or sqlite:////path/mlflow.db, or "
             "leave it out for SQLite under home"
         )
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"(//[^/@:]*):[^/@]*@", r"\1:***@", url)
 
 
 def _check_reference_label(label: str, candidates: tuple[Candidate, ...]) -> None:
