@@ -43,7 +43,8 @@ def open_storage(url: str | None, sweep_dir: Path) -> BaseStorage:
     """
     if url:
         try:
-            return RDBStorage(url)
+            # A connection that the server has closed meanwhile is replaced before it is used.
+            return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
         except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError) as error:
             where = make_url(url).render_as_string(hide_password=True)
             why = str(error).splitlines()[0]
