@@ -16,9 +16,9 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222 }
 body { max-width: 1100px; margin: 2em auto; padding: 0 1em }
 h1 { font-size: 1.6em } h2 { margin-top: 2em; border-bottom: 1px solid #ccc }
-table { border-collapse: collapse; width: 100% } th, td { padding: .3em .7em; text-align: right }
-td { white-space: nowrap } td:first-child, td:last-child { white-space: normal }
-th:first-child, td:first-child, th:last-child, td:last-child { text-align: left }
+table { border-collapse: collapse; width: 100%; font-size: 13px }
+th, td { padding: .3em .6em; text-align: right }
+th:nth-child(-n+2), td:nth-child(-n+2), td:last-child:has(pre) { text-align: left }
 tr:nth-child(even) { background: #f6f6f6 } .better { color: #137333; font-weight: 600 }
 .worse { color: #b3261e; font-weight: 600 } pre { white-space: pre-wrap; margin: 0 } .note { color: #666 }
 """
@@ -76,8 +76,8 @@ def _figure(figure: Any) -> str:
 
 def _verdicts(found: Comparison) -> str:
     head = (
-        "configuration", "seeds", "final accuracy", f"{found.by} to {found.reference}'s level", "ratio",
-        "curve difference [95 %]", "p (Holm)", "verdict",
+        "configuration", "verdict", "seeds", "final accuracy", "curve difference [95 %]", "p (Holm)",
+        f"{found.by} to {found.reference}'s level", "ratio",
     )  # fmt: skip
     body = "".join(_row(row) for row in found.rows)
     columns = "".join(f"<th>{html.escape(title)}</th>" for title in head)
@@ -90,16 +90,17 @@ def _row(row: Row) -> str:
     sd = f" ± {row.final_sd:.3f}" if row.final_sd is not None else ""
     bound = ratio.bound if ratio and ratio.bound != "=" else ""
     cells = (
-        f"{row.number} {row.label}",
         str(len(row.seeds)),
         "-" if row.final_mean is None else f"{row.final_mean:.3f}{sd}",
-        "-" if crossing is None else f"{'> ' if censored else ''}{crossing.compute:,.0f}{censored}",
-        "-" if ratio is None else f"{bound} {ratio.value:.2f}",
         "-" if interval is None else f"{interval.mean:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]",
         "-" if row.p_adjusted is None else f"{row.p_adjusted:.3f}",
+        "-" if crossing is None else f"{'> ' if censored else ''}{crossing.compute:,.0f}{censored}",
+        "-" if ratio is None else f"{bound} {ratio.value:.2f}",
     )
+    name = f"<td>{html.escape(f'{row.number} {row.label}')}</td>"
     verdict = f"<td class='{html.escape(row.verdict.split(':')[0])}'>{html.escape(row.verdict)}</td>"
-    return f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}{verdict}</tr>"
+    numbers = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
+    return f"<tr>{name}{verdict}{numbers}</tr>"
 
 
 def _curves(store: Store, sweep: SweepRecord, standing: Comparison, by: Axis) -> list[str]:
