@@ -46,7 +46,9 @@ def v0() -> None:
 @RECORDS
 @PROMPTS
 @click.option("--out", required=True, type=FOLDER, help="Folder to write the fitted head to.")
-@click.option("--head", default="gp", show_default=True, help="global, mean, knn, smoother, gp, tabpfn.")
+@click.option(
+    "--head", default="gp", show_default=True, help="global, mean, knn, smoother, gp, adapter, tabpfn."
+)
 @click.option(
     "--calibration",
     type=click.Choice(["temperature", "isotonic", "none"]),

@@ -16,7 +16,7 @@ from trainables.v0.metrics import auc
 from trimtab.errors import ModelError, RecordError, SpecError
 
 LAYOUT = Layout((6, 3), True)
-LIGHT = [kind for kind in HEADS if kind != "tabpfn"]
+LIGHT = [kind for kind in HEADS if kind not in ("adapter", "tabpfn")]
 
 
 def world(policies: int, rows: int, seed: int = 0, each: int = 8) -> tuple[list[Context], np.ndarray]:

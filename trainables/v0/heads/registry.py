@@ -32,12 +32,19 @@ def _tabpfn(layout: Layout, **settings: Any) -> Head:
     return TabPFN(layout, **settings)
 
 
+def _adapter(layout: Layout, **settings: Any) -> Head:
+    from trainables.v0.heads.incontext import QueryAdapterHead
+
+    return QueryAdapterHead(layout, **settings)
+
+
 HEADS: dict[str, Callable[..., Head]] = {
     "global": lambda layout: GlobalRate(),
     "mean": lambda layout: ContextMean(),
     "knn": Neighbours,
     "smoother": Smoother,
     "gp": GaussianProcess,
+    "adapter": _adapter,
     "tabpfn": _tabpfn,
 }
 
