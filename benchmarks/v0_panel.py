@@ -2,8 +2,10 @@
 
 One run trains with leave-one-out on `DRAWS` rollouts of each prompt while priors look on. A prior sees and
 learns from the first `SEEN` of them only, as it would with groups of `SEEN`; the others measure the pass
-rate. All priors foretell the same rollouts of the same policies. Printed: root of the mean squared error
-of each belief against the mean of the other rollouts, less that mean's own sampling variance.
+rate. All priors, lying ones among them, foretell the same rollouts of the same policies. Printed: root of the
+mean squared error of each belief against the mean of the other rollouts, less that mean's own sampling
+variance; the same of V0.5's baseline, made of the belief and the `SEEN` rollouts; and how often its test
+accepted the belief.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.v0_training import Constant, Inverted, Stale
 from trainables.strategies.batch import (
     Batch,
     Decision,
@@ -33,8 +36,11 @@ from trainables.strategies.batch import (
     Scores,
     Stats,
 )
+from trainables.strategies.belief import Belief
 from trainables.strategies.build import build_strategy
 from trainables.strategies.config import parse_strategy
+from trainables.strategies.diagnostics import ACCEPTED
+from trainables.strategies.fusion.tested import Tested
 from trainables.strategies.groups import Groups
 from trainables.strategies.priors.base import Prior
 from trainables.strategies.priors.context import ContextPrior
@@ -45,7 +51,8 @@ from trainables.strategies.priors.tracker import TrackerPrior
 from trainables.strategies.scale import UNIT
 
 SEEN, DRAWS = 4, 32
-NAMES = ("context", "tracker", "probe", "probe_prompt", "pool", "strata", "global", "group_mean")
+HONEST = ("context", "tracker", "probe", "probe_prompt", "pool", "strata", "global")
+LYING = ("constant", "inverted", "stale")
 
 
 class Panel:
@@ -61,6 +68,9 @@ class Panel:
             "pool": PoolPrior(),
             "strata": StrataPrior(),
             "global": GlobalPrior(),
+            "constant": Constant(),
+            "inverted": Inverted(),
+            "stale": Stale(),
         }
 
     def needs(self) -> Needs:
@@ -89,8 +99,16 @@ class Panel:
             belief = prior.predict(seen)
             if belief is None:
                 raise TypeError(f"{name} has no opinion")
-            notes[f"{name}_mse"] = squared_error(belief.for_prompts(groups), rest)
-        notes["group_mean_mse"] = squared_error(groups.mean_P, rest)
+            prior_P = belief.for_prompts(groups)
+            # The probe's belief of a rollout comes from the others, as in training.
+            fused = Tested(leave_one_out=prior.reads_own).fuse(
+                groups, belief if prior.reads_own else Belief(mean_P=prior_P, silent_P=belief.silent_P)
+            )
+            notes[f"{name}_mse"] = squared_error(prior_P[groups.prompt_N], groups.prompt_N, rest)
+            notes[f"{name}_fused_mse"] = squared_error(fused.mean_N, groups.prompt_N, rest)
+            if fused.w_P is not None:
+                notes[f"{name}_accepted"] = float((fused.w_P <= ACCEPTED).mean())
+        notes["group_mean_mse"] = squared_error(groups.mean_P[groups.prompt_N], groups.prompt_N, rest)
         return replace(scores, diagnostics=notes)
 
     def observe(self, batch: Batch, stats: Stats) -> None:
@@ -129,26 +147,37 @@ def part(batch: Batch, keep_N: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) 
     return replace(batch, **changes, features=features, values=None)
 
 
-def squared_error(belief_P: FloatArray, rest: Groups) -> float:
+def squared_error(value_N: FloatArray, prompt_N: IntArray, rest: Groups) -> float:
     """Mean squared error against the pass rate that `rest` measures, its sampling variance taken out."""
-    used_P = (rest.count_P >= 2) & np.isfinite(belief_P)
-    noise_P = rest.variance_P[used_P] / rest.count_P[used_P]
-    return float(((belief_P - rest.mean_P)[used_P] ** 2 - noise_P).mean())
+    used_N = (rest.count_P[prompt_N] >= 2) & np.isfinite(value_N)
+    noise_P = rest.variance_P / np.maximum(rest.count_P, 1.0)
+    return float(((value_N - rest.mean_P[prompt_N]) ** 2 - noise_P[prompt_N])[used_N].mean())
 
 
-def table(steps_of_seed: Sequence[Sequence[dict[str, float]]], windows: Sequence[tuple[int, int]]) -> str:
-    """Root mean squared error by window of steps, mean and standard error over seeds."""
-    lines = ["| prior | " + " | ".join(f"steps {a} to {b - 1}" for a, b in windows) + " |"]
-    lines.append("| --- |" + " --- |" * len(windows))
-    for name in NAMES:
-        cells = []
-        for first, last in windows:
-            mse_S = [np.mean([s[f"strategy/{name}_mse"] for s in run[first:last]]) for run in steps_of_seed]
-            root_S = np.sqrt(np.maximum(mse_S, 0.0))
-            error = root_S.std(ddof=1) / np.sqrt(len(root_S)) if len(root_S) > 1 else float("nan")
-            cells.append(f"{root_S.mean():.3f} ± {error:.3f}")
+def table(runs: Sequence[Sequence[dict[str, float]]], windows: Sequence[tuple[int, int]]) -> str:
+    """Error of the belief by window of steps; error of V0.5's baseline and share accepted in the last one;
+    mean and standard error over runs."""
+    columns = [("mse", window) for window in windows] + [
+        ("fused_mse", windows[-1]),
+        ("accepted", windows[-1]),
+    ]
+    words = {"mse": "belief", "fused_mse": "V0.5's baseline", "accepted": "accepted"}
+    titles = [f"{words[what]}, steps {first}-{last - 1}" for what, (first, last) in columns]
+    lines = ["| prior | " + " | ".join(titles) + " |", "| --- |" + " --- |" * len(titles)]
+    for name in (*HONEST, *LYING, "group_mean"):
+        cells = [_cell(runs, f"{name}_{what}", window) for what, window in columns]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _cell(runs: Sequence[Sequence[dict[str, float]]], figure: str, window: tuple[int, int]) -> str:
+    found = [[step.get(f"strategy/{figure}", np.nan) for step in run[slice(*window)]] for run in runs]
+    mean_S = np.mean(found, axis=1)
+    if np.isnan(mean_S).any():
+        return "-"
+    value_S = np.sqrt(np.maximum(mean_S, 0.0)) if figure.endswith("mse") else mean_S
+    error = value_S.std(ddof=1) / np.sqrt(len(value_S)) if len(value_S) > 1 else float("nan")
+    return f"{value_S.mean():.3f} ± {error:.3f}"
 
 
 def main() -> int:
