@@ -138,6 +138,8 @@ def test_a_training_run_that_is_killed_ends_like_one_that_was_not(day, client) -
         ends[name] = (accuracies, weights.read_bytes())
         (run,) = tagged(client, sweep=name, trial="production")
         assert run.info.status == "FINISHED"
+        (parent,) = tagged(client, sweep=name, role="sweep")
+        assert any(metric.startswith("system/") for metric in parent.data.metrics)
         points = client.get_metric_history(run.info.run_id, "by_rollouts/accuracy")
         assert len(points) == len(accuracies)
     assert ends["whole"] == ends["killed"]
