@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -24,6 +26,24 @@ def test_a_given_name_in_use_is_refused(tmp_path: Path) -> None:
     create_sweep_dir(tmp_path, "quickstart", "mine")
     with pytest.raises(SpecError, match="--name: 'mine' is in use"):
         create_sweep_dir(tmp_path, "quickstart", "mine")
+
+
+def test_of_sweeps_that_start_at_once_one_gets_the_name_and_none_shares_a_number(tmp_path: Path) -> None:
+    together = Barrier(8)
+
+    def start(name: str | None) -> str:
+        together.wait(timeout=30)
+        try:
+            return create_sweep_dir(tmp_path, "quickstart", name).name
+        except SpecError as refusal:
+            return str(refusal)
+
+    with ThreadPoolExecutor(8) as pool:
+        named = list(pool.map(start, ["mine"] * 8))
+        numbered = list(pool.map(start, [None] * 8))
+    assert named.count("mine") == 1
+    assert sum("'mine' is in use" in refusal for refusal in named) == 7
+    assert sorted(numbered) == ["quickstart", *(f"quickstart-{number}" for number in range(2, 9))]
 
 
 @pytest.mark.parametrize("name", ["../up", "", "a/b", ".hidden", "a" * 65])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +206,26 @@ def test_a_torn_line_at_the_end_of_the_journal_costs_that_line_alone(tmp_path):
     assert after.left == 4
     run(after, "t2", 0.7)
     assert [t.state for t in trials(tmp_path)] == [TrialState.COMPLETE] * 2
+
+
+def test_a_full_disk_costs_what_could_not_be_written_and_the_sweep_goes_on_once_there_is_room(small_disk):
+    searcher = new(small_disk)
+    run(searcher, "t0", 0.5)
+    under_way = searcher.suggest("t1")
+    room = shutil.disk_usage(small_disk).free
+    (small_disk / "filler").write_bytes(b"x" * (room - room % 4096))
+    told = 0
+    with suppress(OSError):
+        for told in range(1000):
+            searcher.falls_behind("t1", result(0.4, told))
+    assert 0 < told < 999, "the disk was full before the end, and not at once"
+    (small_disk / "filler").unlink()
+    after = resumed(small_disk)
+    assert after.left == 5
+    assert after.suggest("t2") == under_way
+    assert sorted(trials(small_disk)[0].intermediate_values) == list(range(told))
+    after.on_trial_complete("t2", result(0.5, 3 * 7680, finished=True))
+    assert [t.state for t in trials(small_disk)] == [TrialState.COMPLETE]
 
 
 def test_a_lock_that_a_killed_driver_held_does_not_keep_others_waiting(tmp_path):

@@ -116,13 +116,20 @@ def test_a_failed_run_is_failed_with_its_traceback(journal, store_uri) -> None:
     journal.start("a")
     journal.run("a", 0, CURVE[:2], status=None)
     journal.event(
-        "a", "run_finished", seed=0, status="failed", error="boom", traceback="Traceback: boom here"
+        "a",
+        "run_finished",
+        seed=0,
+        status="failed",
+        error="boom",
+        cause="diverged",
+        traceback="Traceback: boom here",
     )
     journal.finish("a", "failed", "boom")
     track(journal, store_uri)
     (run,) = children(store_uri)
     assert run.info.status == "FAILED"
     assert run.data.tags["trimtab.error"] == "boom"
+    assert run.data.tags["trimtab.cause"] == "diverged"
     file = Path(connect(store_uri).download_artifacts(run.info.run_id, "traceback.txt"))
     assert "boom here" in file.read_text()
 

@@ -93,7 +93,7 @@ def test_a_checkpoint_is_a_model_that_transformers_loads(grpo):
 
 def test_a_diverging_trial_fails_with_its_cause_and_the_slot_goes_on(bench):
     events = bench.run(bench.config(learner={"lr": 1e30}), [0, 1])
-    assert events[-1]["outcome"] == "failed"
+    assert (events[-1]["outcome"], events[-1]["cause"]) == ("failed", "diverged")
     (end,) = [e for e in events if e["event"] == "run_finished"]
     assert end["status"] == "failed"
     assert "Traceback" in end["traceback"]
