@@ -70,6 +70,10 @@ class TrialFailed(TrimtabError, RuntimeError):
         return str(self.args[0])
 
 
+class TrialKilled(TrimtabError, RuntimeError):
+    """A trial ended because its sweep did. It has not failed: a resumed sweep goes on with it."""
+
+
 class StorageError(TrimtabError, RuntimeError):
     """The study's storage cannot be reached, or holds a study of the sweep's name already."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -35,7 +36,10 @@ def test_an_interrupted_sweep_keeps_what_finished_and_leaves_no_process(home, en
     said = "".join(output) + rest
     assert process.returncode == 130, said
     assert "Traceback" not in said
+    assert ": failed" not in said
     assert home.processes() == []
+    status = json.loads(home.run("status", "small", "--home", str(home.path), "--json").stdout)
+    assert [trial["status"] for trial in status["trials"]] == ["interrupted"]
 
     client = MlflowClient(f"sqlite:///{home.path / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("trimtab")

@@ -140,3 +140,10 @@ def test_a_verifier_pool_that_failed_is_not_lent_again():
     with pytest.raises(errors.VerifierError, match="cannot be imported"):
         again.verify([("1", "1")])
     verifiers.close()
+
+
+def test_a_trial_that_ends_with_its_sweep_has_not_failed():
+    broker = Leases((ONE_SEED, End("stopped")))
+    with pytest.raises(errors.TrialKilled):
+        list(client.lease_until_done(broker, "t", PAYLOAD))
+    assert len(broker.submitted) == 1

@@ -12,7 +12,7 @@ import ray
 from ray import tune
 
 from trainables.slots.broker import End
-from trimtab.errors import TrialFailed
+from trimtab.errors import TrialFailed, TrialKilled
 from trimtab.objective import Curves
 
 LEASES = 3
@@ -50,6 +50,9 @@ def tune_trial(config: dict[str, Any], *, broker: Any, sweep_dir: str) -> None:
                     tune.report({**curves.figures(), "finished": False})
         tune.report({**curves.figures(), "finished": True})
         status = "finished"
+    except TrialKilled:
+        status = "killed"
+        raise
     except TrialFailed as failure:
         status, error, cause = "failed", str(failure), failure.cause
         raise
@@ -70,7 +73,8 @@ def _enter(curves: Curves, event: Mapping[str, Any]) -> None:
 def lease_until_done(
     broker: Any, trial_id: str, payload: dict[str, Any]
 ) -> Generator[dict[str, Any], None, None]:
-    """Events of the trial, over as many leases as it takes. Raises TrialFailed when it fails for good.
+    """Events of the trial, over as many leases as it takes. Raises TrialFailed when it fails for good, and
+    TrialKilled when the sweep ends before it.
 
     A lost lease is followed by another one; one that ran out of memory by a single one at half the
     micro-batch, which changes memory and not the gradient. Both go on from the trial's checkpoint.
@@ -91,6 +95,8 @@ def lease_until_done(
                 end: End = done.value
         if end.outcome == "finished":
             return
+        if end.outcome == "stopped":
+            raise TrialKilled(f"trial {trial_id} was stopped with its sweep")
         cause = end.cause or "bug"
         error = end.error or f"trial {trial_id} was {end.outcome}"
         if cause == "out_of_memory" and not halved:
