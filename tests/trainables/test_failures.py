@@ -5,15 +5,18 @@ from __future__ import annotations
 import errno
 from typing import Any
 
+import numpy as np
 import pytest
 import ray.exceptions
 import torch
 
-from trainables.config import VerifierConfig
+from trainables.config import TrialConfig, VerifierConfig
+from trainables.rlvr import _check_verifier
 from trainables.slots import client
 from trainables.slots.broker import End
 from trainables.slots.failures import classify
 from trainables.slots.worker import _Verifiers
+from trainables.strategies.batch import Verdict
 from trimtab import errors
 
 
@@ -147,3 +150,16 @@ def test_a_trial_that_ends_with_its_sweep_has_not_failed():
     with pytest.raises(errors.TrialKilled):
         list(client.lease_until_done(broker, "t", PAYLOAD))
     assert len(broker.submitted) == 1
+
+
+def test_a_verifier_that_fails_above_its_rate_aborts_the_trial_and_one_below_does_not():
+    config = TrialConfig.model_validate({"strategy": "grpo", "verifier": {"max_failure_rate": 0.05}})
+    verdicts = np.full(100, int(Verdict.OK))
+    verdicts[:5] = int(Verdict.TIMEOUT)
+    _check_verifier(verdicts, config, "step 3")
+    verdicts[5] = int(Verdict.ERROR)
+    with pytest.raises(
+        errors.VerifierError, match=r"step 3: .* 6% of 100 .*max_failure_rate=0\.05"
+    ) as failure:
+        _check_verifier(verdicts, config, "step 3")
+    assert classify(failure.value).cause == "verifier"
