@@ -184,7 +184,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--rollouts", type=int, default=512, help="per step; 32 a prompt")
+    parser.add_argument("--rollouts", type=int, default=320, help="per step; 32 a prompt")
     parser.add_argument("--out", type=Path, help="also write each step's figures, one JSON object a line")
     args = parser.parse_args()
     import ray
