@@ -29,6 +29,10 @@ from typing import Any
 SUBNET = "10.211.{k}"
 PORT = 6379
 START_S = 120.0
+TRIES = 3
+RAYLET_S = 60
+"""Wait of `ray start` for its raylet. A raylet gives up by itself when its agent has no port after 15 s, as
+happens on a crowded machine, and `ray start` goes on waiting for it."""
 
 
 class NotPermitted(Exception):
@@ -135,7 +139,18 @@ class LocalCluster:
         return node
 
     def start(self, name: str) -> None:
-        """Start Ray on a node (again). The token is there before: `ray start` without one runs open."""
+        """Start Ray on a node (again). RuntimeError: it did not start in `TRIES` attempts."""
+        for tries_left in reversed(range(TRIES)):
+            try:
+                self._start(name)
+                return
+            except (RuntimeError, subprocess.TimeoutExpired) as error:
+                if not tries_left:
+                    raise RuntimeError(f"{name} does not start: {error}") from error
+                self.kill(name)
+
+    def _start(self, name: str) -> None:
+        """The token is there before: `ray start` without one runs open."""
         node = self.nodes[name]
         # A head that comes back finds no process of its cluster on its machine. Here it would: Ray looks for
         # the address that this file names among all processes, and those of the other nodes bear it.
@@ -182,7 +197,13 @@ class LocalCluster:
         """The environment of a node's processes."""
         kept = {key: os.environ[key] for key in ("PATH", "HOME", "PYTHONPATH") if key in os.environ}
         redis = {"RAY_REDIS_ADDRESS": self.redis} if self.redis and self.nodes[name].head else {}
-        return {**kept, "RAY_raylet_start_wait_time_s": "180", **redis, **self.environment, **self.client}
+        return {
+            **kept,
+            "RAY_raylet_start_wait_time_s": str(RAYLET_S),
+            **redis,
+            **self.environment,
+            **self.client,
+        }
 
     def kill(self, name: str) -> None:
         """Power off: SIGKILL for every process of the node."""
