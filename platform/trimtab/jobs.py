@@ -84,6 +84,10 @@ class Jobs:
         wanted = submission_id(name)
         with self._errors():
             details = [job for job in self._client.list_jobs() if job.submission_id == wanted]
+            if details and details[0].status.value == "RUNNING":
+                # After a restart of the head a driver that died with it counts as running until the job agent
+                # is asked for anything (Ray 2.60); a second later it has found out.
+                self._client.get_job_logs(wanted)
         if not details:
             return None
         job = details[0]
