@@ -6,54 +6,67 @@ import os
 import signal
 from typing import Any
 
+import psutil
 import pytest
 import ray
 from slot_bench import steps, timeless
 
-pytestmark = pytest.mark.slow
+
+def engine(bench: Any) -> int:
+    return int(ray.get(bench.slots.engines[0].__ray_call__.remote(lambda _: os.getpid())))
 
 
-def kill_engine(bench: Any) -> None:
-    pid = ray.get(bench.slots.engines[0].__ray_call__.remote(lambda _: os.getpid()))
-    os.kill(pid, signal.SIGKILL)
+def learner(bench: Any) -> int:
+    (pid,) = [p.pid for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in _title(p)]
+    return pid
 
 
-def kill_learner(bench: Any) -> None:
-    from ray.util.state import list_workers
-
-    (pid,) = {
-        worker.pid
-        for worker in list_workers(detail=True, limit=1000)
-        if worker.is_alive and _command(worker.pid).startswith("ray::RayTrainWorker")
-    }
-    os.kill(pid, signal.SIGKILL)
-
-
-def _command(pid: int) -> str:
+def _title(process: psutil.Process) -> str:
     try:
-        with open(f"/proc/{pid}/cmdline") as file:
-            return file.read()
-    except OSError:  # ended meanwhile
+        return " ".join(process.cmdline())
+    except psutil.Error:  # ended meanwhile
         return ""
 
 
+def reset(event: Any) -> bool:
+    return event["event"] == "stage" and event["stage"] == "resetting"
+
+
+def first_evaluation(event: Any) -> bool:
+    return event["event"] == "stage" and event["stage"] == "evaluating"
+
+
+def step_5(event: Any) -> bool:
+    return event["event"] == "step" and event["step"] == 5
+
+
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("kill", [kill_engine, kill_learner])
-def test_a_killed_half_of_a_slot_costs_the_steps_since_the_checkpoint(bench, tmp_path, kill):
+@pytest.mark.parametrize(
+    "here",
+    [
+        step_5,
+        pytest.param(reset, marks=pytest.mark.slow),
+        pytest.param(first_evaluation, marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("half", [engine, learner])
+def test_a_killed_half_of_a_slot_costs_the_steps_since_the_checkpoint(bench, tmp_path, half, here):
     config = bench.config(steps=8, checkpoint_every=2)
     straight = bench.run(config, [0], tmp_path / "straight")
+    victim = half(bench)
     token = bench.submit(config, [0], tmp_path / "killed")
     seen = []
     for event in bench.follow(token):
+        if here(event) and not any(here(earlier) for earlier in seen):
+            os.kill(victim, signal.SIGKILL)
         seen.append(event)
-        if event["event"] == "step" and event["step"] == 5:
-            kill(bench)
     assert seen[-1]["outcome"] == "lost"
     # What Tune's trial does: it leases again and resumes.
     resumed = bench.run(config, [0], tmp_path / "killed")
     assert resumed[-1]["outcome"] == "finished"
     first = steps(resumed)[0]["step"]
-    assert first in (5, 7), "the step after the newest whole checkpoint"
+    assert first % 2 == 1, "the step after a checkpoint"
+    assert first >= len(steps(seen)) - 1, "and after the newest whole one"
     assert [e for e in timeless(resumed) if e["step"] >= first] == [
         e for e in timeless(straight) if e["step"] >= first
     ]
