@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from ray import tune
@@ -23,11 +21,11 @@ def run_trials(
     broker: Any,
     folder: Path,
     at_once: int,
-    resources: Mapping[str, float] = MappingProxyType({"CPU": TRIAL_CPUS}),
+    resources: Any = None,
 ) -> int:
     """Run all that the searcher has left, so many trials at once; returns how many of them failed.
 
-    `resources`: of one trial, a light client; they also say where it runs.
+    `resources`: of one trial, a light client, as Tune takes them; they may say where it runs.
     SpecError: a trial failed by what the user wrote, so that the rest was not tried.
     """
     # A failed trial is told by the journal, the display and MLflow; Tune would print its traceback as well.
@@ -37,7 +35,8 @@ def run_trials(
     halt = Halt()
     tuner = tune.Tuner(
         tune.with_resources(
-            tune.with_parameters(tune_trial, broker=broker, sweep_dir=str(folder)), dict(resources)
+            tune.with_parameters(tune_trial, broker=broker, sweep_dir=str(folder)),
+            resources or {"CPU": TRIAL_CPUS},
         ),
         tune_config=tune.TuneConfig(
             metric="score",

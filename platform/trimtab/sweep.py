@@ -123,7 +123,7 @@ def _run_trials(
         try:
             with meters:
                 slots.start()
-                failed = run_trials(searcher, broker, folder, plan.slots, _trial_resources())
+                failed = run_trials(searcher, broker, folder, plan.slots, _beside_driver())
             # Slots that all died leave the rest of the sweep undone, whatever had finished before.
             return failed == trials or (failed > 0 and slots.failed)
         except KeyboardInterrupt:
@@ -158,12 +158,15 @@ def make_slots(spec: SweepSpec, folder: Path, plan: Plan, model: str, broker: An
     )
 
 
-def _trial_resources() -> dict[str, float]:
-    """Trials live beside the driver as well. A cluster's head often offers no CPU, but always its address."""
+def _beside_driver() -> Any:
+    """Trials live on the driver's node as well. A cluster's head often offers no CPU, but always its address,
+    which other nodes may share (several on one machine): the node's id says which is meant."""
     import ray
+    from ray.tune import PlacementGroupFactory
 
-    address = ray.util.get_node_ip_address()
-    return {f"node:{address}": MARK}
+    here = {f"node:{ray.util.get_node_ip_address()}": MARK}
+    node_id = ray.get_runtime_context().get_node_id()
+    return PlacementGroupFactory([here], bundle_label_selector=[{"ray.io/node-id": node_id}])
 
 
 @contextmanager
