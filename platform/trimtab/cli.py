@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from pathlib import Path
@@ -48,6 +49,16 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except TrimtabError as error:
             click.echo(f"Error: {error}", err=True)
+            ctx.exit(USER_ERROR)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            where = f"{error.filename} could not be written: " if error.filename else ""
+            click.echo(
+                f"Error: {where}the disk is full; free space, or set home to a larger disk. What was written "
+                "before stays, and trimtab resume goes on with a sweep",
+                err=True,
+            )
             ctx.exit(USER_ERROR)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 from trimtab.errors import SpecError
@@ -83,10 +84,12 @@ def write_template(path: Path) -> None:
         with path.open("x", encoding="utf-8") as file:
             file.write(TEMPLATE.format(name=name, file=path))
     except OSError as error:
-        if path.exists():
+        if isinstance(error, FileExistsError) and path.exists():
             raise SpecError(
                 f"PATH: {str(path)!r} exists already; choose another, or delete it first"
             ) from None
+        if error.errno == errno.ENOSPC:
+            path.unlink(missing_ok=True)  # ours: it was made, and could not be filled
         raise SpecError(
             f"PATH: {str(path)!r} cannot be written ({error.strerror}: {error.filename}); choose another"
         ) from None

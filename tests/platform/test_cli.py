@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -218,3 +219,14 @@ def test_doctor_finds_a_stale_build_lock(tmp_path: Path) -> None:
 
 def test_version() -> None:
     assert metadata.version("trimtab") in trimtab("--version").output
+
+
+def test_a_full_disk_is_one_message(small_disk: Path) -> None:
+    (small_disk / "filler").write_bytes(b"x" * shutil.disk_usage(small_disk).free)
+    done = trimtab("init", str(small_disk / "spec.yaml"))
+    assert done.exit_code == 2
+    assert "cannot be written (No space left" in done.stderr
+    assert not (small_disk / "spec.yaml").exists()
+    done = trimtab("sweep", "quickstart", "--set", f"home={small_disk}")
+    assert done.exit_code == 2
+    assert "the disk is full; free space, or set home to a larger disk" in done.stderr
