@@ -20,8 +20,9 @@ def stop(home, process) -> None:
     assert home.run("stop", "small", "--home", str(home.path)).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("end", [interrupt, pytest.param(stop, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("end", [interrupt, stop])
 def test_an_interrupted_sweep_keeps_what_finished_and_leaves_no_process(home, end: Callable) -> None:
     spec = home.write(trial={**home.spec["trial"], "steps": 40}, slots={"count": 1})
     process = home.start("sweep", str(spec))
