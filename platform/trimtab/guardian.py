@@ -20,6 +20,9 @@ from pathlib import Path
 import psutil
 
 MARK = "TRIMTAB_SWEEP_MARK"
+REPEATS = 128
+"""Ray's agents set a title, which writes zeros over the first kilobyte or so of their environment. Of four
+kilobytes of mark something is left, however small the rest of the environment is."""
 DONE = b"done"
 ATTEMPTS = 5
 PAUSE_S = 0.2
@@ -31,7 +34,7 @@ def guarded() -> Iterator[None]:
     mark = secrets.token_hex(16)
     guardian = _started([sys.executable, __file__, mark])
     before = os.environ.get(MARK)
-    os.environ[MARK] = mark
+    os.environ[MARK] = mark * REPEATS
     try:
         yield
     finally:

@@ -80,11 +80,11 @@ class Home:
 
     def processes(self) -> list[str]:
         """Command lines of processes that carry this home's environment: what the sweep started."""
-        mark = f"TRIMTAB_TEST_MARK={self.environment['TRIMTAB_TEST_MARK']}".encode()
+        mark = self.environment["TRIMTAB_TEST_MARK"][:16].encode()
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             try:
-                if mark in (process / "environ").read_bytes().split(b"\0"):
+                if mark in (process / "environ").read_bytes():
                     found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
             except OSError:  # ended meanwhile
                 continue
@@ -110,7 +110,8 @@ def make_home(tmp_path: Path, tiny_model: Path) -> Home:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     environment |= {
         "RAY_AUTH_TOKEN_PATH": str(token),
-        "TRIMTAB_TEST_MARK": secrets.token_hex(8),
+        # Long, as Ray's agents overwrite the beginning of their environment.
+        "TRIMTAB_TEST_MARK": secrets.token_hex(8) * 256,
         "PYTHONPATH": os.pathsep.join(
             [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         ),
