@@ -32,7 +32,7 @@ def run_trials(
     logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
     # The studies are the sweep's state; what Tune keeps of an earlier driver would only get in its way.
     shutil.rmtree(folder / "tune", ignore_errors=True)
-    halt = Halt()
+    halt = Halt(folder)
     tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(tune_trial, broker=broker, sweep_dir=str(folder)),

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback, Stopper
 from ray.tune.experiment import Trial
 
-from trimtab.errors import SpecError, TrialFailed
+from trimtab import records
+from trimtab.errors import SpecError
 
 
 class Halt(Callback, Stopper):
     """Stops all trials once one has failed by what the user wrote: the others would fail the same way."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._message: str | None = None
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        error = trial.get_pickled_error()
-        # Ray wraps what a trial raised.
-        cause = getattr(error, "cause", error)
-        if isinstance(cause, TrialFailed) and cause.cause == "user" and self._message is None:
-            self._message = str(cause)
+        # By the journal: what Tune keeps of the exception is not where it looks for it yet (Ray 2.60).
+        ends = [e for e in records.read(self._folder, trial.config["key"]) if e["event"] == "trial_finished"]
+        if ends and ends[-1].get("cause") == "user" and self._message is None:
+            self._message = str(ends[-1].get("error"))
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False

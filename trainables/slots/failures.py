@@ -43,9 +43,12 @@ def classify(error: BaseException) -> Failure:
     """The kind of a failure, by what the slot's rank 0 caught."""
     inner = _unwrapped(error)
     trace = "".join(traceback.format_exception(error))
+    cause = _cause(inner)
+    # What is wrong with a spec is said as it is when it is loaded.
+    message = str(inner) if isinstance(inner, SpecError) else f"{type(inner).__name__}: {inner}"
     return Failure(
-        _cause(inner),
-        f"{type(inner).__name__}: {inner}",
+        cause,
+        message,
         trace,
         _breaks_slot(error),
         isinstance(error, UncleanLease),
