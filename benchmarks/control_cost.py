@@ -16,7 +16,7 @@ from typing import Any
 
 import ray
 
-from trainables.slots.broker import Broker
+from trainables.slots.broker import Broker, End
 from trimtab.control import run_trials
 from trimtab.plan import make_plan
 from trimtab.ray_session import local_ray
@@ -60,7 +60,7 @@ class NoOpSlot:
             "checkpoint": None,
         }
         ray.get(self._broker.push.remote(job["token"], ended))
-        ray.get(self._broker.finish.remote(job["token"], "finished"))
+        ray.get(self._broker.finish.remote(job["token"], End("finished")))
 
 
 def measure(trials: int, home: Path) -> tuple[float, float, float]:
