@@ -14,7 +14,7 @@ from trimtab import __version__
 from trimtab.decide_cli import compare, confirm, promote, report, rollback, stored_spec, track, train
 from trimtab.errors import TrimtabError
 from trimtab.home import command
-from trimtab.options import Size
+from trimtab.options import HOME, Size
 from trimtab.submit_cli import CLUSTER, cluster_options, job_status, logs, stop_job, submit
 from trimtab.v0_cli import v0
 
@@ -25,13 +25,6 @@ if TYPE_CHECKING:
 
 USER_ERROR = 2
 INTERRUPTED = 130
-HOME = click.option(
-    "--home",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path(".trimtab"),
-    show_default=True,
-    help="Folder that holds the sweeps (the spec's `home`).",
-)
 SET = click.option(
     "--set",
     "overrides",

@@ -10,19 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trimtab.home import command
+from trimtab.options import HOME
 from trimtab.submit_cli import cluster_options
 
 if TYPE_CHECKING:
     from trimtab.compare import Axis, Comparison, Store
     from trimtab.machine import Machine
 
-HOME = click.option(
-    "--home",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path(".trimtab"),
-    show_default=True,
-    help="Folder that holds the sweeps (the spec's `home`).",
-)
 SET = click.option(
     "--set",
     "overrides",

@@ -1,11 +1,20 @@
-"""Kinds of values that several commands take."""
+"""Options that several commands share, and kinds of values that they take."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import click
+
+HOME = click.option(
+    "--home",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(".trimtab"),
+    show_default=True,
+    help="Folder that holds the sweeps (the spec's `home`).",
+)
 
 
 class Size(click.ParamType[float]):
