@@ -58,7 +58,7 @@ class LocalCluster:
     workers: Sequence[Mapping[str, float]] = ()
     cpus: float = 1
     environment: Mapping[str, str] = field(default_factory=dict)
-    """Of every node's processes, beside PATH and HOME; secrets of the cluster go here."""
+    """Of every node's processes, beside PATH, HOME and PYTHONPATH; secrets of the cluster go here."""
     object_store_mb: int = 100
     redis: str | None = None
     """HOST:PORT of a Redis that keeps the head's state, for the next head to continue from."""
@@ -195,7 +195,9 @@ class LocalCluster:
 
     def environment_of(self, name: str) -> dict[str, str]:
         """The environment of a node's processes."""
-        kept = {key: os.environ[key] for key in ("PATH", "HOME", "PYTHONPATH") if key in os.environ}
+        kept = {key: os.environ[key] for key in ("HOME", "PYTHONPATH") if key in os.environ}
+        # A job's `python` is the first one on the PATH of `ray start`.
+        kept["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
         redis = {"RAY_REDIS_ADDRESS": self.redis} if self.redis and self.nodes[name].head else {}
         return {
             **kept,
