@@ -95,14 +95,21 @@ def resume(
     return _continue(name, Path(home), 0, address, capacity)
 
 
-def extend(name: str, trials: int, home: str | Path = ".trimtab") -> SweepResult:
+def extend(
+    name: str,
+    trials: int,
+    home: str | Path = ".trimtab",
+    *,
+    address: str | None = None,
+    capacity: Machine | None = None,
+) -> SweepResult:
     """Search so many further configurations (and as many of the reference, if it is searched too).
 
     What the sweep had not ended is ended first. Errors as in `resume`.
     """
     if trials < 1:
         raise SpecError(f"trials: {trials} adds nothing; give at least 1")
-    return _continue(name, Path(home), trials, None, None)
+    return _continue(name, Path(home), trials, address, capacity)
 
 
 def _continue(name: str, home: Path, more: int, address: str | None, capacity: Machine | None) -> SweepResult:

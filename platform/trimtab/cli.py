@@ -102,12 +102,15 @@ def resume(ctx: click.Context, name: str, home: Path, address: str | None, capac
 @click.argument("name")
 @click.option("--trials", type=click.IntRange(1), required=True, help="Further configurations to search.")
 @HOME
+@cluster_options
 @click.pass_context
-def extend(ctx: click.Context, name: str, trials: int, home: Path) -> None:
+def extend(
+    ctx: click.Context, name: str, trials: int, home: Path, address: str | None, capacity: Machine | None
+) -> None:
     """Search further configurations in sweep NAME, with what it has found so far."""
     from trimtab import api
 
-    _report(ctx, api.extend(name, trials, home), stored_spec(home, name))
+    _report(ctx, api.extend(name, trials, home, address=address, capacity=capacity), stored_spec(home, name))
 
 
 @main.command()

@@ -70,7 +70,7 @@ def compare(
         if found.confirmation:
             again = command(f"compare {name} --json", home)
             click.echo(f"the search itself: {again}, under search")
-    require_reference(standing)
+    require_reference(standing, home)
 
 
 @click.command()
@@ -194,10 +194,8 @@ def promote(
     already = " already" if moved.before == moved.version else ""
     forced = " (forced: not established)" if done.forced else ""
     click.echo(f"models:/{moved.model}@{moved.alias} is{already} version {moved.version}{before}{forced}")
-    click.echo(
-        f"configuration {done.row.number} {done.row.label}; review {done.file}, then: trimtab train "
-        f"{done.file}"
-    )
+    then = command(f"train {done.file}", home)
+    click.echo(f"configuration {done.row.number} {done.row.label}; review {done.file}, then: {then}")
 
 
 @click.command()

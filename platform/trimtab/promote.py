@@ -18,7 +18,7 @@ from trimtab import __version__
 from trimtab.compare import Comparison, Decision, Row, RunRecord, Store, decide
 from trimtab.compare.statistics import final_accuracy
 from trimtab.errors import NotFoundError, PromotionError, TrackingError
-from trimtab.home import check_name
+from trimtab.home import DEFAULT, check_name, command
 from trimtab.promoted import INSIDE
 from trimtab.registry import Moved, Registry
 from trimtab.tracking.provenance import git_state
@@ -44,7 +44,7 @@ def promote(
     alias: str = "champion",
     force: bool = False,
     folder: Path = Path("promoted"),
-    home: Path = Path(".trimtab"),
+    home: Path = DEFAULT,
     sweep_id: str | None = None,
 ) -> Promotion:
     """Promote a configuration of a sweep: the best established one, or number `trial` of the search.
@@ -57,9 +57,9 @@ def promote(
     row, judged = _choose(found, trial)
     established = found.confirmation is not None and judged.verdict == "better"
     if not established and not force:
-        raise PromotionError(_refusal(sweep, row, judged, found))
+        raise PromotionError(_refusal(sweep, row, judged, found, home))
     run = _representative(store, found.standing, judged)
-    weights = _weights(run, sweep)
+    weights = _weights(run, sweep, home)
     text = {}
 
     def write(version: str) -> None:
@@ -110,19 +110,19 @@ def _gain(row: Row) -> float:
     return row.difference.mean if row.difference else float("-inf")
 
 
-def _refusal(sweep: str, row: Row, judged: Row, found: Decision) -> str:
+def _refusal(sweep: str, row: Row, judged: Row, found: Decision, home: Path) -> str:
     against = found.standing.reference
     if found.confirmation is None:
-        why = f"was only searched, not confirmed against {against}; confirm it: trimtab confirm {sweep}"
+        shown = command(f"confirm {sweep}", home)
+        why = f"was only searched, not confirmed against {against}; confirm it: {shown}"
     elif judged is row:
-        why = f"is not among those that were confirmed; confirm more: trimtab confirm {sweep} --top N"
+        shown = command(f"confirm {sweep} --top N", home)
+        why = f"is not among those that were confirmed; confirm more: {shown}"
     elif judged.verdict == "worse":
         why = f"is worse than {against}"
     else:
-        why = (
-            f"is {judged.verdict} against {against}; confirm it with more seeds: trimtab confirm {sweep} "
-            "--seeds N"
-        )
+        shown = command(f"confirm {sweep} --seeds N", home)
+        why = f"is {judged.verdict} against {against}; confirm it with more seeds: {shown}"
     return f"configuration {row.number} {row.label} {why}, or promote it all the same with --force"
 
 
@@ -137,7 +137,7 @@ def _representative(store: Store, comparison: Comparison, row: Row) -> RunRecord
     return sorted(runs, key=lambda run: final_accuracy(run.curve.accuracy_E))[len(runs) // 2]
 
 
-def _weights(run: RunRecord, sweep: str) -> Path:
+def _weights(run: RunRecord, sweep: str, home: Path) -> Path:
     """Folder of the run's weights in Hugging Face format."""
     folder = Path(run.checkpoint or "-") / "model"
     missing = [name for name in ("config.json", "tokenizer_config.json") if not (folder / name).is_file()]
@@ -145,7 +145,7 @@ def _weights(run: RunRecord, sweep: str) -> Path:
         raise PromotionError(
             f"the checkpoint of {run.label} seed {run.seed} is not there: {folder} holds no "
             f"{missing[0] if missing else 'weights'}; it was deleted or lies on another machine: promote "
-            f"there, or train it anew: trimtab confirm {sweep}"
+            f"there, or train it anew: {command(f'confirm {sweep}', home)}"
         )
     return folder
 

@@ -49,6 +49,8 @@ class Request:
     variables: Mapping[str, str] | None = None
     """Plain variables for every process of the sweep."""
     resume: bool = False
+    extend: int | None = None
+    """Continue the sweep of this name with so many further configurations."""
     capacity: Machine | None = None
     """What an autoscaler may make of the cluster; None = the nodes it has."""
 
@@ -64,6 +66,8 @@ class Submission:
     files: Files | None
     secrets: tuple[str, ...]
     capacity: Machine | None
+    more: int | None = None
+    """Configurations to add to a sweep that is there; None = none."""
 
     @property
     def id(self) -> str:
@@ -76,13 +80,17 @@ class Submission:
 
     @property
     def digest(self) -> str:
-        return hashlib.sha256(self.text.encode()).hexdigest()
+        """Tells what this job is to do from what another job of this name does."""
+        asked = self.text if self.more is None else f"{self.text}\nextend: {self.more}"
+        return hashlib.sha256(asked.encode()).hexdigest()
 
 
 def prepare(request: Request) -> Submission:
     """Check a request; asks nobody and sends nothing. SpecError, SecurityError: what is wrong with it."""
     spec = request.spec
     name = check_name(request.name or spec.name)
+    if request.resume and request.extend is not None:
+        raise SpecError("--extend: it ends what is open before it searches more; leave --resume out")
     if not spec.home.is_absolute():
         raise SpecError(
             f"home: {str(spec.home)!r} is relative; on a cluster give a folder on storage that all nodes "
@@ -102,27 +110,34 @@ def prepare(request: Request) -> Submission:
         files=files,
         secrets=tuple(request.secrets),
         capacity=request.capacity,
+        more=request.extend,
     )
 
 
 def send(submission: Submission, jobs: Jobs, *, resume: bool = False) -> bool:
     """Submit unless the same sweep is already running there; returns whether anything was sent.
 
-    SpecError: the name is in use by another sweep, or by one that has ended (`resume` continues it).
+    SpecError: the name is in use by another sweep, or by one that has ended (`resume` and an extension
+    continue it).
     """
     there = jobs.find(submission.name)
     if there is not None and not there.ended:
         if there.digest == submission.digest:
             return False
+        if submission.more is not None:
+            raise SpecError(
+                f"--extend: {submission.name!r} is {there.status.lower()} at {jobs.address}; extend it when "
+                f"its job has ended: trimtab status {submission.name} --address {jobs.address}"
+            )
         raise SpecError(
-            f"--name: {submission.name!r} is in use: another spec of that name is {there.status.lower()} at "
-            f"{jobs.address}; choose another --name, or stop it: trimtab stop {submission.name} --address "
-            f"{jobs.address}"
+            f"--name: {submission.name!r} is in use: a job of that name with another spec or task is "
+            f"{there.status.lower()} at {jobs.address}; choose another --name, or stop it: "
+            f"trimtab stop {submission.name} --address {jobs.address}"
         )
-    if there is not None and not resume:
+    if there is not None and not (resume or submission.more is not None):
         raise SpecError(
             f"--name: {submission.name!r} is in use: that sweep {there.status.lower()} at {jobs.address}; "
-            "choose another --name, or continue it with --resume"
+            "choose another --name, continue it with --resume, or search more with --extend N"
         )
     if there is not None:
         jobs.forget(submission.name)
@@ -137,8 +152,11 @@ def send(submission: Submission, jobs: Jobs, *, resume: bool = False) -> bool:
 
 def _entrypoint(request: Request, name: str) -> str:
     command = ["python", "-m", "trimtab"]
+    home = ["--home", str(request.spec.home)]
     if request.resume:
-        command += ["resume", name, "--home", str(request.spec.home)]
+        command += ["resume", name, *home]
+    elif request.extend is not None:
+        command += ["extend", name, "--trials", str(request.extend), *home]
     else:
         command += ["sweep", SPEC_FILE, "--name", name]
     if request.capacity is not None:

@@ -70,6 +70,9 @@ def cluster_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("--env", "variables", multiple=True, metavar="KEY=VALUE", help="A plain variable of the job.")
 @click.option("--resume", is_flag=True, help="Continue the sweep of this name where its last job ended.")
+@click.option(
+    "--extend", type=click.IntRange(1), metavar="N", help="Search N further configurations in that sweep."
+)
 @click.option("--dry-run", is_flag=True, help="Check, print everything that would be sent, and send nothing.")
 @click.option(
     "--follow", is_flag=True, help="Print what the sweep prints until it ends; Ctrl-C leaves it alone."
@@ -89,6 +92,7 @@ def submit(
     secrets: tuple[str, ...],
     variables: tuple[str, ...],
     resume: bool,
+    extend: int | None,
     dry_run: bool,
     follow: bool,
     capacity: Machine | None,
@@ -109,6 +113,7 @@ def submit(
         secrets=secrets,
         variables=dict(_pair(variable) for variable in variables),
         resume=resume,
+        extend=extend,
         capacity=capacity,
     )
     submission = prepare(request)

@@ -16,7 +16,7 @@ import yaml
 
 from trimtab import driver, records
 from trimtab.errors import NotFoundError, RegistryError, SpecError, TrackingError, TrimtabError
-from trimtab.home import tracking_uri
+from trimtab.home import command, tracking_uri
 from trimtab.plan import Plan
 from trimtab.promoted import INSIDE, Promoted, load_promoted
 from trimtab.registry import Moved, Registry
@@ -81,7 +81,7 @@ def train(promoted: Promoted, home: Path, plan: Plan | None = None) -> Trained:
     folder = home / "training" / promoted.name
     folder.mkdir(parents=True, exist_ok=True)
     with driver.registered(folder):
-        _settle(folder, promoted)
+        _settle(folder, promoted, home)
         spec = promoted.as_spec(home)
         status, unsent = _run(promoted, spec, home, folder, plan)
         if status != "finished":
@@ -96,7 +96,7 @@ def train(promoted: Promoted, home: Path, plan: Plan | None = None) -> Trained:
     return Trained(promoted.name, "finished", checkpoint, moved, unsent)
 
 
-def _settle(folder: Path, promoted: Promoted) -> None:
+def _settle(folder: Path, promoted: Promoted, home: Path) -> None:
     """Keep what is trained beside it; a run that has begun goes on with the same or not at all."""
     text = yaml.safe_dump(promoted.model_dump(mode="json"), sort_keys=False, width=100)
     file = folder / "promoted.yaml"
@@ -105,7 +105,7 @@ def _settle(folder: Path, promoted: Promoted) -> None:
         if before.config() != promoted.config() or before.production.seed != promoted.production.seed:
             raise SpecError(
                 f"training {promoted.name!r} has begun with other settings ({file}); go on with those: "
-                f"trimtab train {file}, or give this one another name: in the file"
+                f"{command(f'train {file}', home)}, or give this one another name: in the file"
             )
     partial = file.with_suffix(".partial")
     partial.write_text(text, encoding="utf-8")

@@ -45,6 +45,7 @@ def closed_port() -> int:
         ({"image": None, "pip": Path("missing.txt")}, "is no file"),
         ({"working_dir": Path("/nowhere")}, "is no folder"),
         ({"name": "a/b"}, "cannot name a sweep"),
+        ({"resume": True, "extend": 2}, "leave --resume out"),
         ({"variables": {"A-B": "x"}}, "no name of a variable"),
     ],
 )
@@ -84,6 +85,9 @@ def test_the_id_and_the_digest_depend_on_the_sweep_alone(tmp_path: Path) -> None
     assert grown.entrypoint == (
         "python -m trimtab resume far --home /trimtab --cpus 16 --gpus 8 --memory-gb 64 --address auto"
     )
+    more = prepare(request(extend=2))
+    assert more.entrypoint == "python -m trimtab extend far --trials 2 --home /trimtab --address auto"
+    assert len({first.digest, more.digest, prepare(request(extend=3)).digest}) == 3
     assert again.runtime_env["env_vars"]["TRIMTAB_REQUIRED_SECRETS"] == "PGPASSWORD"
 
 

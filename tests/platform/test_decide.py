@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -195,7 +196,8 @@ def promoted(home, **options):
 def test_promotion_is_refused_unless_established(home) -> None:
     with pytest.raises(PromotionError, match=r"2 v05-2 is not established against dapo.*--seeds N"):
         promoted(home, trial=2)
-    with pytest.raises(PromotionError, match="not among those that were confirmed"):
+    typed = f"trimtab confirm quick --top N --home {home.home}"
+    with pytest.raises(PromotionError, match=f"not among those that were confirmed.*{re.escape(typed)}"):
         promoted(home, trial=3)
     with pytest.raises(NotFoundError, match="there are 1, 2, 3"):
         promoted(home, trial=9)

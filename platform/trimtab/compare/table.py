@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from trimtab.compare.statistics import (
     paired_interval,
 )
 from trimtab.errors import ComparisonError, NotFoundError
+from trimtab.home import DEFAULT, command
 
 MIN_SEEDS = 3
 """Fewer paired seeds say nothing about a difference."""
@@ -132,13 +134,14 @@ def compare(
     return _judged(found)
 
 
-def require_reference(comparison: Comparison) -> None:
-    """ComparisonError unless the reference has a finished run to compare with."""
+def require_reference(comparison: Comparison, home: Path = DEFAULT) -> None:
+    """ComparisonError unless the reference has a finished run to compare with; its hints are for `home`."""
     if comparison.level is None:
+        first = comparison.sweep.partition(",")[0]
+        why, go_on = command(f"status {first}", home), command(f"resume {first}", home)
         raise ComparisonError(
             f"reference {comparison.reference!r} of sweep {comparison.sweep} has no finished run: there is "
-            f"nothing to compare with; see why: trimtab status {comparison.sweep}; then trimtab resume, or "
-            "name another with --reference"
+            f"nothing to compare with; see why: {why}; then {go_on}, or name another with --reference"
         )
 
 
