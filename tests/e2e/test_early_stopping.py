@@ -53,7 +53,7 @@ def test_what_falls_behind_is_pruned_and_what_diverges_fails_alone(home):
             label = run.data.tags["trimtab.label"].split("(")[0]
             statuses.setdefault(label, []).append(run.data.tags["trimtab.status"])
     assert statuses["dapo"] == statuses["v05"] == ["finished"] * 3
-    assert "stopped" in statuses["unlearn"]
-    assert statuses["diverges"] == ["failed"], "never tried again: the next seed would diverge alike"
+    assert "stopped" in statuses["Unlearn"]
+    assert statuses["Diverges"] == ["failed"], "never tried again: the next seed would diverge alike"
     trials = json.loads(home.run("status", "small", "--home", str(home.path), "--json").stdout)["trials"]
     assert [t["cause"] for t in trials if t["status"] == "failed"] == ["diverged"]
