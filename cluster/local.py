@@ -4,7 +4,7 @@
 
 Nodes have addresses, a network between them that can be cut, and nothing else in common but the disk: what
 happens to a real cluster can be tried here. The machine itself reaches them over the same bridge. Needs
-`ip` (iproute2) and the right to make network namespaces.
+`ip` (iproute2) and the right to make network namespaces; `--loopback` (`cluster.loopback`) needs neither.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 SUBNET = "10.211.{k}"
 PORT = 6379
@@ -63,6 +63,8 @@ class LocalCluster:
     redis: str | None = None
     """HOST:PORT of a Redis that keeps the head's state, for the next head to continue from."""
     redis_password: str = ""
+    can_cut: ClassVar[bool] = True
+    """Whether nodes have a cable that `cut` can pull."""
 
     def __post_init__(self) -> None:
         self.mark = secrets.token_hex(3)
@@ -71,6 +73,7 @@ class LocalCluster:
         self.token = self.folder / "token"
         # Paths of sockets may have 107 characters: not below a deep folder.
         self.sessions = Path(tempfile.gettempdir()) / self.bridge
+        self.port, self.dashboard_port = PORT, 8265
         self.nodes: dict[str, Node] = {}
 
     # -- life ------------------------------------------------------------------------------------
@@ -82,7 +85,7 @@ class LocalCluster:
             self._network()
             yield f"{self.subnet}.1"
         finally:
-            run("ip", "link", "del", self.bridge, check=False)
+            self._unnetwork()
 
     def __enter__(self) -> LocalCluster:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -100,21 +103,21 @@ class LocalCluster:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for node in list(self.nodes.values()):
-            self.kill(node.name)
-            run("ip", "netns", "del", self._namespace(node.name), check=False)
-        run("ip", "link", "del", self.bridge, check=False)
+        for name in self.nodes:
+            self.kill(name)
+            self._unwire(name)
+        self._unnetwork()
         shutil.rmtree(self.sessions, ignore_errors=True)
 
     @property
     def head(self) -> str:
         """Address of the head, as `ray.init` takes it."""
-        return f"{self.nodes['head'].address}:{PORT}"
+        return f"{self.nodes['head'].address}:{self.port}"
 
     @property
     def jobs(self) -> str:
         """Address of the job API. It listens on the head's loopback; this cluster is asked to open it."""
-        return f"http://{self.nodes['head'].address}:8265"
+        return f"http://{self.nodes['head'].address}:{self.dashboard_port}"
 
     @property
     def client(self) -> dict[str, str]:
@@ -122,19 +125,12 @@ class LocalCluster:
         return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.token)}
 
     def add(self, name: str, *, cpus: float | None = None, resources: Mapping[str, float] = {}) -> Node:
-        """Make a namespace and start a Ray node in it. The first is the head."""
+        """Start a Ray node at an address of its own. The first is the head."""
         head = not self.nodes
         address = f"{self.subnet}.{len(self.nodes) + 2}"
         node = Node(name, address, resources, self.cpus if cpus is None else cpus, head)
         self.nodes[name] = node
-        namespace, cable = self._namespace(name), f"{self.bridge}{len(self.nodes)}"
-        run("ip", "netns", "add", namespace)
-        run("ip", "link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", namespace)
-        run("ip", "link", "set", cable, "master", self.bridge, "up")
-        run("ip", "-n", namespace, "addr", "add", f"{address}/24", "dev", "eth0")
-        run("ip", "-n", namespace, "link", "set", "lo", "up")
-        run("ip", "-n", namespace, "link", "set", "eth0", "up")
-        run("ip", "-n", namespace, "route", "add", "default", "via", f"{self.subnet}.1")
+        self._wire(node)
         self.start(name)
         return node
 
@@ -161,12 +157,12 @@ class LocalCluster:
         command += [f"--object-store-memory={self.object_store_mb * 10**6}"]
         if node.head:
             # On the node's own address: the namespaces are the cluster's network, and the token guards it.
-            command += ["--head", f"--port={PORT}", f"--dashboard-host={node.address}"]
-            command += [f"--temp-dir={self.sessions}"]
+            command += ["--head", f"--port={self.port}", f"--dashboard-host={node.address}"]
             if self.redis:
                 command += [f"--redis-password={self.redis_password}"]
         else:
             command += [f"--address={self.head}"]
+        command += self._options(node)
         done = subprocess.run(
             self.inside(name, *command),
             env=self.environment_of(name),
@@ -221,7 +217,10 @@ class LocalCluster:
             time.sleep(0.05)
 
     def cut(self, name: str) -> None:
-        """Pull the cable: the node's processes live, nothing reaches them or comes from them."""
+        """Pull the cable: the node's processes live, nothing reaches them or comes from them.
+
+        NotPermitted: there is none (`can_cut`).
+        """
         run("ip", "-n", self._namespace(name), "link", "set", "eth0", "down")
 
     def mend(self, name: str) -> None:
@@ -238,6 +237,27 @@ class LocalCluster:
 
     def _namespace(self, name: str) -> str:
         return f"trimtab-{self.mark}-{name}"
+
+    def _wire(self, node: Node) -> None:
+        """Make the node's namespace and put a cable from it into the bridge."""
+        namespace, cable = self._namespace(node.name), f"{self.bridge}{len(self.nodes)}"
+        run("ip", "netns", "add", namespace)
+        run("ip", "link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", namespace)
+        run("ip", "link", "set", cable, "master", self.bridge, "up")
+        run("ip", "-n", namespace, "addr", "add", f"{node.address}/24", "dev", "eth0")
+        run("ip", "-n", namespace, "link", "set", "lo", "up")
+        run("ip", "-n", namespace, "link", "set", "eth0", "up")
+        run("ip", "-n", namespace, "route", "add", "default", "via", f"{self.subnet}.1")
+
+    def _unwire(self, name: str) -> None:
+        run("ip", "netns", "del", self._namespace(name), check=False)
+
+    def _unnetwork(self) -> None:
+        run("ip", "link", "del", self.bridge, check=False)
+
+    def _options(self, node: Node) -> list[str]:
+        """Further options of `ray start`. Workers take the head's path, which is another disk on each."""
+        return [f"--temp-dir={self.sessions}"] if node.head else []
 
     def _network(self) -> None:
         if shutil.which("ip") is None:
@@ -279,9 +299,13 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="where Ray's files and the token go")
     parser.add_argument("--nodes", type=int, default=2, help="workers beside the head")
     parser.add_argument("--cpus", type=float, default=1, help="CPUs that each worker offers")
+    parser.add_argument("--loopback", action="store_true", help="loopback addresses: no root, no cables")
     options = parser.parse_args()
     workers = [{"learner": 1.0, "engine": 1.0}] * options.nodes
-    with LocalCluster(options.folder, workers, options.cpus) as cluster:
+    from cluster.loopback import LoopbackCluster
+
+    made = LoopbackCluster if options.loopback else LocalCluster
+    with made(options.folder, workers, options.cpus) as cluster:
         print(f"export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={cluster.token}")
         print(f"trimtab submit SPEC --address {cluster.jobs} --image installed", flush=True)
         signal.sigwait({signal.SIGINT, signal.SIGTERM})

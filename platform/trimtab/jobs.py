@@ -7,8 +7,9 @@ name only, and one name is never used twice.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +24,9 @@ DIGEST = "trimtab-spec"
 TIMEOUT_S = 15.0
 """Longest wait for the first answer of a cluster."""
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+NOTICE_S = 30.0
+"""Longest wait for Ray to notice that a driver died with its node."""
+NO_TRIMTAB = "No module named trimtab"
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,22 @@ class Job:
     """Of the driver, once it has ended."""
     digest: str | None
 
+    node: str | None = None
+    """Ray's id of the driver's node, once there is one."""
+
     @property
     def ended(self) -> bool:
         return self.status in ENDED
+
+    @property
+    def fix(self) -> str | None:
+        """What to do about a failure whose cause is known."""
+        if self.status != "FAILED" or NO_TRIMTAB not in self.message:
+            return None
+        return (
+            "the job's `python`, the first on the PATH that `ray start` had on the head, has no trimtab; "
+            "start Ray there in the environment that holds trimtab, or use --image REF or --pip FILE"
+        )
 
 
 def submission_id(name: str) -> str:
@@ -83,21 +100,39 @@ class Jobs:
         """The job of a sweep, or None."""
         wanted = submission_id(name)
         with self._errors():
-            details = [job for job in self._client.list_jobs() if job.submission_id == wanted]
-            if details and details[0].status.value == "RUNNING":
-                # After a restart of the head a driver that died with it counts as running until the job agent
-                # is asked for anything (Ray 2.60); a second later it has found out.
-                self._client.get_job_logs(wanted)
-        if not details:
-            return None
-        job = details[0]
-        return Job(
-            wanted,
-            str(job.status.value),
-            job.message or "",
-            job.driver_exit_code,
-            (job.metadata or {}).get(DIGEST),
-        )
+            job = self._look(wanted)
+            if job is None or job.status != "RUNNING" or self._alive(job.node):
+                return job
+            # After a restart of the head a driver that died with it counts as running until the job agent of
+            # the new one is asked for anything (Ray 2.60). Stopping what is dead changes nothing else.
+            deadline = time.monotonic() + NOTICE_S
+            while job is not None and not job.ended and time.monotonic() < deadline:
+                # RuntimeError: the agent is not up yet.
+                with suppress(RuntimeError):
+                    self._client.stop_job(wanted)
+                time.sleep(0.5)
+                job = self._look(wanted)
+        return job
+
+    def _look(self, wanted: str) -> Job | None:
+        for job in self._client.list_jobs():
+            if job.submission_id == wanted:
+                return Job(
+                    wanted,
+                    str(job.status.value),
+                    job.message or "",
+                    job.driver_exit_code,
+                    (job.metadata or {}).get(DIGEST),
+                    job.driver_node_id,
+                )
+        return None
+
+    def _alive(self, node: str | None) -> bool:
+        """Whether the head counts a node as alive; a node that is not known yet may be."""
+        if node is None:
+            return True
+        found = self._get(f"/api/v0/nodes?filter_keys=node_id&filter_predicates=%3D&filter_values={node}")
+        return any(row["state"] == "ALIVE" for row in found["data"]["result"]["result"])
 
     def get(self, name: str) -> Job:
         """The job of a sweep; NotFoundError names the sweeps that there are."""

@@ -14,7 +14,7 @@ from trimtab.machine import Machine
 from trimtab.options import Size
 
 if TYPE_CHECKING:
-    from trimtab.jobs import Jobs
+    from trimtab.jobs import Job, Jobs
 
 ADDRESS = click.option(
     "--address",
@@ -144,6 +144,7 @@ def logs(ctx: click.Context, name: str, address: str, follow: bool) -> None:
         jobs.get(name)
         ctx.exit(_follow(jobs, name))
     click.echo(jobs.logs(name), nl=False)
+    _explain(jobs.get(name))
 
 
 def stop_job(name: str, address: str) -> None:
@@ -161,6 +162,12 @@ def job_status(name: str, address: str) -> None:
     job = Jobs(address).get(name)
     code = "" if job.exit_code is None else f" (exit code {job.exit_code})"
     click.echo(f"{job.id}: {job.status.lower()}{code} at {address}. {job.message}".rstrip())
+    _explain(job)
+
+
+def _explain(job: Job) -> None:
+    if job.fix:
+        click.echo(f"Fix: {job.fix}", err=True)
 
 
 def _follow(jobs: Jobs, name: str) -> int:
@@ -175,6 +182,7 @@ def _follow(jobs: Jobs, name: str) -> int:
     if job.status == "SUCCEEDED":
         return 0
     click.echo(f"{job.id}: {job.status.lower()}. {job.message}".rstrip(), err=True)
+    _explain(job)
     return job.exit_code or 1
 
 
