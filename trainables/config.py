@@ -16,6 +16,7 @@ from trainables.strategies.suits import depth_error
 Positive = Annotated[int, Field(ge=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Dtype = Literal["auto", "float32", "bfloat16"]
+Backend = Literal["gloo", "nccl"]
 
 
 def resolve_dtype(dtype: Dtype, *, on_gpu: bool) -> Literal["float32", "bfloat16"]:
@@ -85,6 +86,17 @@ class EngineConfig(Strict):
     sync. Default: 1e-3 in fp32, 0.25 in bf16."""
     sync_timeout_s: Annotated[float, Field(gt=0)] = 600.0
     """Deadline of one weight sync; an engine that has not loaded the weights by then is restarted."""
+    weight_sync: Literal["object_store", "broadcast"] = "object_store"
+    """How weights reach the engines. `object_store`: whole, through rank 0's host memory. `broadcast`: in
+    buckets as they are gathered, over NCCL where learner and engines have GPUs, else gloo."""
+
+    @model_validator(mode="after")
+    def _broadcast_to_vllm(self) -> EngineConfig:
+        if self.weight_sync == "broadcast" and self.kind != "vllm":
+            raise ValueError(
+                f"weight_sync: broadcast needs kind vllm, not {self.kind}; use weight_sync: object_store"
+            )
+        return self
 
 
 class LearnerConfig(Strict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,14 +29,11 @@ def sync_weights(
 
     The probe draws a few tokens on each engine and scores them with the learner: a reload that silently did
     nothing, a stale prefix cache or a wrong temperature all show here. Raises WeightSyncError beyond
-    `tolerance` (nats, largest token), and RayActorError for an engine that has not loaded within `timeout_s`.
-    Returns `parity` (that largest difference), `sync_mb` and the seconds of gathering and of sending.
+    `tolerance` (nats, largest token), and RayActorError or EngineLost for an engine that has not loaded
+    within `timeout_s`. Returns `parity` (that largest difference), `sync_mb` and the seconds of gathering and
+    of sending.
     """
-    began = time.perf_counter()
-    weights = learner.weights()
-    gathered = time.perf_counter()
-    engines.load(weights, version, timeout_s)
-    sent = time.perf_counter()
+    transfer = engines.update(learner, version, timeout_s)
     request = DrawRequest(
         prompts=[prompt],
         seed_R=np.array([version], dtype=np.int64),
@@ -61,7 +57,7 @@ def sync_weights(
         )
     return {
         "parity": parity,
-        "sync_mb": weights.nbytes / 1e6,
-        "sync_gather_s": gathered - began,
-        "sync_send_s": sent - gathered,
+        "sync_mb": transfer.nbytes / 1e6,
+        "sync_gather_s": transfer.gather_s,
+        "sync_send_s": transfer.send_s,
     }

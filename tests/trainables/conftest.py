@@ -69,7 +69,8 @@ def bench(local_ray: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFa
         str(tiny_model),
         LearnerConfig(lr=1e-4),
         # Room for a prompt longer than one block of the prefix cache (128 tokens on CPUs).
-        EngineConfig(max_model_len=320),
+        # Its weights are broadcast; other slots take the object store, and are compared with this one.
+        EngineConfig(max_model_len=320, weight_sync="broadcast"),
     )
     yield found
     found.slots.close(60)

@@ -16,9 +16,10 @@ from trimtab.errors import UncleanLease
 
 def slot(value: float = 1.0, engine: str = "same", *, cache_empty: bool = True) -> tuple[Any, Any]:
     weights = Weights({"w": np.full(3, value, dtype=np.float32)}, "float32")
-    learner = SimpleNamespace(weights=lambda: weights, dtype="float32")
+    learner = SimpleNamespace(checksum=weights.checksum, dtype="float32")
     engines = SimpleNamespace(
-        load=lambda weights, version: None, fingerprints=lambda: [Fingerprint(engine, cache_empty)]
+        update=lambda learner, version, timeout_s: None,
+        fingerprints=lambda: [Fingerprint(engine, cache_empty)],
     )
     return learner, engines
 
@@ -28,17 +29,17 @@ def slot(value: float = 1.0, engine: str = "same", *, cache_empty: bool = True) 
 )
 def test_a_lease_that_differs_in_one_bit_is_refused(other):
     proof = Proof()
-    first = proof.check("model", *slot())
-    assert proof.check("model", *slot()) == first
+    first = proof.check("model", *slot(), 60)
+    assert proof.check("model", *slot(), 60) == first
     with pytest.raises(UncleanLease):
-        proof.check("model", *other)
-    assert proof.check("model", *slot()) == first
+        proof.check("model", *other, 60)
+    assert proof.check("model", *slot(), 60) == first
 
 
 def test_models_are_not_compared_with_each_other():
     proof = Proof()
-    proof.check("model", *slot())
-    proof.check("another model", *slot(2.0))
+    proof.check("model", *slot(), 60)
+    proof.check("another model", *slot(2.0), 60)
 
 
 def test_a_slot_is_too_large_by_what_it_settled_at():

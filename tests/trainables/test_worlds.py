@@ -35,16 +35,21 @@ def test_worlds_train_as_one_worker_and_one_engine_do(bench, tmp_path, workers, 
     assert again == found, "ranks are in step again after a failed trial"
 
 
-def test_zero_3_on_two_workers_saves_a_whole_model(bench, tmp_path):
+def test_zero_3_on_two_workers_broadcasts_to_two_engines_and_saves_a_whole_model(bench, tmp_path):
     from transformers import AutoModelForCausalLM
 
+    expected = losses(bench.run(bench.config(steps=2), [0]))
     learner = LearnerConfig(lr=1e-4, workers=2, zero_stage=3)
-    world = start_bench(tmp_path, bench.model, learner, EngineConfig(max_model_len=320))
+    engine = EngineConfig(max_model_len=320, count=2, weight_sync="broadcast")
+    world = start_bench(tmp_path, bench.model, learner, engine)
     try:
         events = world.run(world.config(steps=2), [0])
     finally:
         world.slots.close(60)
-    losses(events)
+    assert losses(events) == pytest.approx(expected, abs=2e-3)
+    steps = [event["metrics"] for event in events if event["event"] == "step"]
+    assert all(step["parity"] < 1e-3 for step in steps)
+    assert all(step["sync_mb"] > 2 and step["sync_send_s"] > 0 for step in steps)
     (checkpoint,) = [e["checkpoint"] for e in events if e["event"] == "run_finished"]
     model = AutoModelForCausalLM.from_pretrained(Path(checkpoint) / "model")
     assert sum(p.numel() for p in model.parameters()) > 500_000

@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 from trainables.config import LearnerConfig, LossConfig
 from trainables.learner.features import FeaturePlan
+from trainables.learner.publish import Manifest, Published, Rendezvous, open_endpoint
 from trainables.learner.tokens import Float32, TokenBatch, TrainBatch, deal, ragged_index
 from trainables.learner.value_batch import ValueBatch, ValueStats
 from trainables.learner.weights import Weights
@@ -136,6 +137,32 @@ class LearnerGroup:
         """All parameters, gathered on this rank."""
         weights: Weights = self._all("weights")[0]
         return weights
+
+    def checksum(self) -> str:
+        """Of all parameters, as `Weights.checksum`; no rank holds more than one of them whole."""
+        found: str = self._all("checksum")[0]
+        return found
+
+    def listen(self, where: Rendezvous) -> Rendezvous:
+        """A new group for weight broadcasts, and its port; the engines' workers are still to join it."""
+        self.hang_up()
+        self._learner.endpoint = open_endpoint(where, self._learner.device)
+        return self._learner.endpoint.rendezvous
+
+    def hang_up(self) -> None:
+        """Leave the group, if any; engine workers that wait in it get an error."""
+        endpoint, self._learner.endpoint = self._learner.endpoint, None
+        if endpoint is not None:
+            endpoint.close()
+
+    def manifest(self) -> Manifest:
+        """What `publish` sends."""
+        return self._learner.manifest()
+
+    def publish(self, timeout_s: float) -> Published:
+        """Broadcast all parameters to the group. What fails is told in the answer."""
+        published: Published = self._all("publish", timeout_s)[0]
+        return published
 
     def save(self, folder: Path) -> None:
         self._all("save", folder)

@@ -9,12 +9,11 @@ import gc
 import json
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import deepspeed
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -33,6 +32,7 @@ from trainables.learner.features import (
     reasoning_length,
 )
 from trainables.learner.losses import LossInput, policy_loss
+from trainables.learner.publish import Endpoint, Manifest, Published, manifest, stream, whole_parameters
 from trainables.learner.tokens import (
     Float32,
     Padded,
@@ -41,7 +41,7 @@ from trainables.learner.tokens import (
     ragged_index,
 )
 from trainables.learner.value_batch import ValueBatch, ValueStats
-from trainables.learner.weights import Weights, to_numpy
+from trainables.learner.weights import Weights, checksum, to_numpy
 from trainables.strategies.batch import CriticNeeds, Features
 from trimtab.errors import DivergedError, ModelError, StrategyError
 
@@ -76,6 +76,8 @@ class Learner:
     rank: int
     world_size: int
     device: torch.device
+    endpoint: Endpoint | None = field(default=None, init=False)
+    """On rank 0: its place in the weight broadcast."""
     _engine: Any = field(default=None, init=False)
     _critic: Critic | None = field(default=None, init=False)
     _model: Any = field(default=None, init=False)
@@ -204,13 +206,26 @@ class Learner:
         Under ZeRO-3 parameters are gathered one at a time, so no rank but 0 ever holds the whole model.
         """
         arrays: dict[str, npt.NDArray[Any]] = {}
-        for name, parameter in self._model.named_parameters():
-            with _gathered(parameter, self._config.zero_stage):
-                if self.rank == 0:
-                    arrays[name] = to_numpy(parameter.detach())
+        for name, tensor in self._whole():
+            if self.rank == 0:
+                arrays[name] = to_numpy(tensor)
         if self.rank != 0:
             return None
         return Weights(arrays, str(self.dtype()).removeprefix("torch."))
+
+    def checksum(self) -> str:
+        """`Weights.checksum` of the parameters, gathered one at a time; the same on every rank."""
+        return checksum((name, to_numpy(tensor)) for name, tensor in self._whole())
+
+    def manifest(self) -> Manifest:
+        """What `publish` sends. Not collective."""
+        return manifest(self._model)
+
+    def publish(self, timeout_s: float) -> Published:
+        """Broadcast the parameters from rank 0's `endpoint`, never holding more than a bucket of them."""
+        # Under ZeRO-3 the other ranks wait in a gather meanwhile, for `collective_timeout_s` at most.
+        patience_s = self._config.collective_timeout_s / 2 if self._config.zero_stage == 3 else timeout_s
+        return stream(self._whole(), self.endpoint, timeout_s, patience_s)
 
     def save(self, folder: Path) -> None:
         """Write DeepSpeed's state and, on rank 0, the model in Hugging Face format (`folder/model`)."""
@@ -242,6 +257,9 @@ class Learner:
         """Nothing: keeps a waiting rank's collective from timing out."""
 
     # -- internals ---------------------------------------------------------------------------------
+
+    def _whole(self) -> Iterator[tuple[str, torch.Tensor]]:
+        return whole_parameters(self._model, self._config.zero_stage)
 
     def _need_critic(self) -> Critic:
         if self._critic is None:
@@ -334,12 +352,3 @@ def _load(model: str, dtype: torch.dtype) -> Any:
 def _pad_token(model: Any) -> int:
     """Padding is masked everywhere, so any valid id will do where the model declares none."""
     return int(model.config.pad_token_id or 0)
-
-
-@contextmanager
-def _gathered(parameter: torch.nn.Parameter, stage: int) -> Iterator[None]:
-    if stage < 3:
-        yield
-        return
-    with deepspeed.zero.GatheredParameters([parameter]):
-        yield

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from trainables.config import Dtype, EngineConfig
+from trainables.config import Backend, Dtype, EngineConfig
 from trainables.learner.tokens import ragged_index
 from trainables.learner.weights import Weights
+
+if TYPE_CHECKING:
+    from trainables.learner.publish import Manifest, Rendezvous
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,14 @@ class Engine(Protocol):
         """Take new weights. Whatever was cached under the old ones is forgotten before this returns."""
         ...
 
+    def join(self, rendezvous: Rendezvous, first_rank: int) -> None:
+        """Enter the learner's group for weight broadcasts; this engine's workers are `first_rank` and on."""
+        ...
+
+    def receive(self, manifest: Manifest, version: int) -> None:
+        """As `load`, of weights that the learner broadcasts meanwhile."""
+        ...
+
     def fingerprint(self) -> Fingerprint:
         """What it holds, right after `reset` and `load`."""
         ...
@@ -107,15 +118,18 @@ class Engine(Protocol):
     def close(self) -> None: ...
 
 
-def build_engine(model: str, config: EngineConfig, dtype: Dtype = "auto") -> Engine:
+def build_engine(
+    model: str, config: EngineConfig, dtype: Dtype = "auto", backend: Backend | None = None
+) -> Engine:
     """The engine that `config.kind` names, holding the model's base weights at version -1.
 
-    `dtype` is the learner's: an engine that computes in another one samples from another policy.
+    `dtype` is the learner's: an engine that computes in another one samples from another policy. `backend`:
+    what weights are broadcast over, if they are.
     """
     if config.kind == "vllm":
         from trainables.rollouts.vllm_engine import VllmEngine
 
-        return VllmEngine(model, config, dtype)
+        return VllmEngine(model, config, dtype, backend)
     from trainables.rollouts.transformers_engine import TransformersEngine
 
     return TransformersEngine(model, config, dtype)

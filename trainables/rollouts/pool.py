@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
 import ray
 import ray.exceptions
 
-from trainables.config import Dtype, EngineConfig
+from trainables.config import Backend, Dtype, EngineConfig
 from trainables.learner.weights import Weights
 from trainables.rollouts.engine import Drawn, DrawRequest, Fingerprint, build_engine
+from trainables.rollouts.transport import GRACE_S, ObjectStore, Transfer, Transport
 from trimtab.errors import EngineLost, TrimtabError
+
+if TYPE_CHECKING:
+    from trainables.learner.group import LearnerGroup
+    from trainables.learner.publish import Manifest, Rendezvous
 
 
 class EngineActor:
     """Process that holds one engine. Made a Ray actor by whoever owns its resources."""
 
-    def __init__(self, model: str, config: EngineConfig, dtype: Dtype = "auto") -> None:
-        self._engine = build_engine(model, config, dtype)
+    def __init__(
+        self, model: str, config: EngineConfig, dtype: Dtype = "auto", backend: Backend | None = None
+    ) -> None:
+        self._engine = build_engine(model, config, dtype, backend)
+        self._half_loaded = False
 
     @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]  # untyped in Ray
     def ready(self) -> bool:
         """Answers once the engine is up, after a restart too: unlike the others this call waits for it."""
+        if self._half_loaded:
+            os._exit(1)  # only a new process is clean; Ray starts it and asks that one
         return True
 
     def draw(self, request: DrawRequest) -> Drawn:
@@ -35,6 +48,16 @@ class EngineActor:
 
     def load(self, weights: Weights, version: int) -> None:
         self._engine.load(weights, version)
+
+    def join(self, rendezvous: Rendezvous, first_rank: int) -> None:
+        with _deadline(rendezvous.timeout_s + GRACE_S):
+            self._engine.join(rendezvous, first_rank)
+
+    def receive(self, manifest: Manifest, version: int, timeout_s: float) -> None:
+        self._half_loaded = True
+        with _deadline(timeout_s + GRACE_S):
+            self._engine.receive(manifest, version)
+        self._half_loaded = False
 
     def fingerprint(self) -> Fingerprint:
         return self._engine.fingerprint()
@@ -47,14 +70,29 @@ class EngineActor:
         self._engine.close()
 
 
+@contextmanager
+def _deadline(seconds: float) -> Iterator[None]:
+    """End this process when the block has not ended in time: a wait inside NCCL cannot be broken off, and a
+    learner that died cannot do it from outside. Ray starts the actor again."""
+    timer = threading.Timer(seconds, os._exit, [1])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 class EnginePool:
     """The engines of one lease, as the training loop sees them."""
 
-    def __init__(self, actors: Sequence[Any]) -> None:
+    def __init__(self, actors: Sequence[Any], transport: Transport | None = None) -> None:
         self._actors = list(actors)
+        self._transport: Transport = transport or ObjectStore()
 
     def wait(self) -> None:
         """Return when every engine is up. Raises RayActorError for one that is gone for good."""
+        self._transport.forget()
         ray.get([actor.ready.remote() for actor in self._actors])
 
     def __len__(self) -> int:
@@ -89,8 +127,21 @@ class EnginePool:
         died by itself.
         """
         reference = ray.put(weights)
-        pending = {actor.load.remote(reference, version): actor for actor in self._actors}
-        _, stuck = ray.wait(list(pending), num_returns=len(pending), timeout=timeout_s)
+        self.finish(self.begin("load", [(reference, version)] * len(self)), timeout_s)
+
+    def update(self, learner: LearnerGroup, version: int, timeout_s: float) -> Transfer:
+        """Give every engine the learner's weights, by the slot's transport (see `Transport.send`)."""
+        return self._transport.send(learner, self, version, timeout_s)
+
+    def begin(self, method: str, args: Sequence[tuple[Any, ...]]) -> dict[Any, Any]:
+        """Call a method of every engine, each with its own arguments; returns the actor of each task."""
+        return {
+            getattr(actor, method).remote(*its): actor for actor, its in zip(self._actors, args, strict=True)
+        }
+
+    def finish(self, pending: dict[Any, Any], timeout_s: float) -> None:
+        """Wait for what `begin` began; kill the engines that are not done after `timeout_s`."""
+        _, stuck = ray.wait(list(pending), num_returns=len(pending), timeout=max(0.0, timeout_s))
         for task in stuck:
             ray.kill(pending[task], no_restart=False)
         self._get(list(pending))

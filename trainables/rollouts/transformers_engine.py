@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, LogitsProcessor, LogitsProcessorList
 
 from trainables.config import Dtype, EngineConfig, resolve_dtype
+from trainables.learner.publish import Manifest, Rendezvous
 from trainables.learner.tokens import Float32, Int32
 from trainables.learner.weights import Weights, checksum, to_numpy
 from trainables.rollouts.engine import Drawn, DrawRequest, Fingerprint, eos_token_ids
@@ -109,6 +110,12 @@ class TransformersEngine:
         if untied or unexpected:
             raise RuntimeError(f"weights do not fit the model: missing {untied}, unexpected {unexpected}")
         self._version = version
+
+    def join(self, rendezvous: Rendezvous, first_rank: int) -> None:
+        raise NotImplementedError("EngineConfig refuses this combination")
+
+    def receive(self, manifest: Manifest, version: int) -> None:
+        raise NotImplementedError("EngineConfig refuses this combination")
 
     def _tied(self, name: str) -> bool:
         return bool(self._model.config.tie_word_embeddings) and name == "lm_head.weight"

@@ -17,11 +17,13 @@ if not os.path.exists("/dev/nvidiactl"):
 import numpy as np
 import torch
 from vllm import LLM, SamplingParams
+from vllm.config import WeightTransferConfig
 from vllm.inputs import TokensPrompt
 from vllm.logprobs import FlatLogprobs
 from vllm.sampling_params import RequestOutputKind
 
-from trainables.config import Dtype, EngineConfig, resolve_dtype
+from trainables.config import Backend, Dtype, EngineConfig, resolve_dtype
+from trainables.learner.publish import Manifest, Rendezvous
 from trainables.learner.tokens import Float32
 from trainables.learner.weights import Weights, checksum, to_numpy
 from trainables.rollouts.engine import Drawn, DrawRequest, Fingerprint, eos_token_ids
@@ -30,7 +32,9 @@ from trainables.rollouts.engine import Drawn, DrawRequest, Fingerprint, eos_toke
 class VllmEngine:
     """A vLLM engine in this process."""
 
-    def __init__(self, model: str, config: EngineConfig, dtype: Dtype = "auto") -> None:
+    def __init__(
+        self, model: str, config: EngineConfig, dtype: Dtype = "auto", backend: Backend | None = None
+    ) -> None:
         self._stop = eos_token_ids(model)
         self._version = -1
         on_gpu = torch.cuda.is_available()
@@ -55,6 +59,9 @@ class VllmEngine:
             enable_prefix_caching=True,
             disable_log_stats=True,
             seed=0,
+            weight_transfer_config=WeightTransferConfig(backend) if backend else None,
+            # Loaded in every worker process: importing it makes vLLM know the backend `gloo`.
+            worker_extension_cls="trainables.rollouts.gloo_transfer.GlooWorker" if backend == "gloo" else "",
             **memory,
         )
 
@@ -92,6 +99,29 @@ class VllmEngine:
     def load(self, weights: Weights, version: int) -> None:
         self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": list(weights.tensors())})
         # vLLM keeps cached prefixes across a reload: they would be silently stale.
+        self._llm.reset_prefix_cache()
+        self._version = version
+
+    def join(self, rendezvous: Rendezvous, first_rank: int) -> None:
+        info: dict[str, Any] = {
+            "master_address": rendezvous.host,
+            "master_port": rendezvous.port,
+            "rank_offset": first_rank,
+            "world_size": rendezvous.world_size,
+            "packed": True,
+            "packed_buffer_size_bytes": rendezvous.bucket_bytes,
+        }
+        if rendezvous.backend == "gloo":
+            info["timeout_s"] = rendezvous.timeout_s
+        self._llm.collective_rpc("shutdown_weight_transfer_engine")
+        self._llm.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": info})
+
+    def receive(self, manifest: Manifest, version: int) -> None:
+        names, dtypes, shapes = zip(*manifest, strict=True)
+        info = {"names": list(names), "dtype_names": list(dtypes), "shapes": list(shapes)}
+        self._llm.collective_rpc("start_weight_update")
+        self._llm.collective_rpc("update_weights", kwargs={"update_info": info})
+        self._llm.collective_rpc("finish_weight_update")
         self._llm.reset_prefix_cache()
         self._version = version
 

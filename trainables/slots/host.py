@@ -9,7 +9,7 @@ from typing import Any
 
 import ray
 
-from trainables.config import EngineConfig, LearnerConfig
+from trainables.config import Backend, EngineConfig, LearnerConfig
 from trainables.slots.worker import SlotSetup, learner_environment, serve
 
 REBUILDS = 3
@@ -41,6 +41,13 @@ class SlotSpec:
     """Folder for Ray Train's own bookkeeping."""
     leases: int = WARM
     """Leases after which a slot's processes are replaced; `COLD` = every lease gets fresh ones."""
+
+    @property
+    def backend(self) -> Backend | None:
+        """What weights are broadcast over, if they are."""
+        if self.engine.weight_sync != "broadcast":
+            return None
+        return "nccl" if self.learner_gpus and self.engine_gpus else "gloo"
 
 
 class SlotHost:
@@ -197,6 +204,8 @@ class Slots:
                 model=self._spec.model,
                 broker=self._broker,
                 engines=engines,
+                engine=self._spec.engine,
+                backend=self._spec.backend,
                 threads=max(1, int(self._spec.learner_cpus)),
                 leases=self._spec.leases,
             )
@@ -215,7 +224,7 @@ class Slots:
             max_task_retries=0,
             runtime_env={"env_vars": engine_environment(spec.engine_cpus)},
         )
-        return actor.remote(spec.model, spec.engine, spec.learner.dtype)
+        return actor.remote(spec.model, spec.engine, spec.learner.dtype, spec.backend)
 
 
 def beside_driver() -> Any:

@@ -25,15 +25,14 @@ class Proof:
     def __init__(self) -> None:
         self._first: dict[tuple[str, str], str] = {}
 
-    def check(self, model: str, learner: LearnerGroup, engines: EnginePool) -> str:
+    def check(self, model: str, learner: LearnerGroup, engines: EnginePool, timeout_s: float) -> str:
         """Give the engines the learner's base weights, then hash both sides.
 
         Called when everything has been reset and nothing restored. Returns the checksum. Raises UncleanLease
         when it differs from the first one, or when an engine's cache is not empty.
         """
-        weights = learner.weights()
-        engines.load(weights, 0)
-        sides = [weights.checksum()]
+        engines.update(learner, 0, timeout_s)
+        sides = [learner.checksum()]
         for mark in engines.fingerprints():
             if not mark.cache_empty:
                 raise UncleanLease("an engine's KV cache holds something after its reset")

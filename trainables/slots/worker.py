@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from trainables import checkpoints
-from trainables.config import TrialConfig, VerifierConfig
+from trainables.config import Backend, EngineConfig, TrialConfig, VerifierConfig
 from trainables.lease import Lease, Report
 from trainables.slots.broker import End
 from trainables.slots.failures import Failure, classify
@@ -39,6 +39,9 @@ class SlotSetup:
     """Handle of the broker actor."""
     engines: list[Any]
     """Handles of the engine actors."""
+    engine: EngineConfig
+    backend: Backend | None
+    """What weights are broadcast over, if they are."""
     threads: int
     """CPU threads of each learner worker."""
     leases: int = 0
@@ -84,16 +87,17 @@ def _serve_leases(setup: SlotSetup, group: LearnerGroup) -> None:
     from transformers import AutoTokenizer
 
     from trainables.rollouts.pool import EnginePool
+    from trainables.rollouts.transport import build_transport
 
     tokenizer = AutoTokenizer.from_pretrained(setup.model)
-    engines = EnginePool(setup.engines)
+    engines = EnginePool(setup.engines, build_transport(setup.backend, setup.engine.tensor_parallel))
     verifiers = _Verifiers()
     served = 0
     proof, growth = Proof(), Growth()
 
     def lend(report: Report) -> Lease:
         def proved(lease: Lease) -> None:
-            checksum = proof.check(setup.model, group, engines)
+            checksum = proof.check(setup.model, group, engines, setup.engine.sync_timeout_s)
             report("lease", slot=setup.name, lease=served + 1, checksum=checksum)
 
         return Lease(setup.model, tokenizer, group, engines, verifiers.get, report, proved)

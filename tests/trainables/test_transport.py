@@ -1,0 +1,159 @@
+"""The two ways of weights to the engines, on the session's vLLM engine: the same bytes, no endless wait."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import ray
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainables.config import EngineConfig, LearnerConfig
+from trainables.gloo import broadcast, join, listen
+from trainables.learner.publish import Rendezvous, buckets
+from trainables.rollouts.pool import EnginePool
+from trainables.rollouts.transport import GRACE_S, Broadcast, ObjectStore
+from trimtab.errors import EngineLost
+
+BUCKET = 100_000
+"""Bytes: the tiny model takes some twenty buckets of it."""
+TIMEOUT_S = 60.0
+
+
+@pytest.fixture
+def learner(group: Any, tiny_model: Any) -> Iterator[Any]:
+    group.reset(str(tiny_model), LearnerConfig(zero_stage=3), 1.0, 0)
+    yield group
+    group.hang_up()
+
+
+@pytest.fixture
+def pools(bench: Any) -> tuple[EnginePool, EnginePool]:
+    """The same engine behind either transport."""
+    actors = bench.slots.engines
+    return EnginePool(actors, ObjectStore()), EnginePool(actors, Broadcast("gloo", 1, BUCKET))
+
+
+def disturb(learner: Any) -> None:
+    """Other weights, so that a load that does nothing shows."""
+    import deepspeed
+
+    parameters = list(learner._learner._model.parameters())
+    with torch.no_grad(), deepspeed.zero.GatheredParameters(parameters, modifier_rank=0):
+        for parameter in parameters:
+            parameter.add_(0.01)
+
+
+def test_a_broadcast_gives_the_engine_what_the_object_store_gives(learner, pools):
+    stored, streamed = pools
+    marks, checksums = [], []
+    for version in range(2):
+        for pool in (streamed, stored):
+            sent = pool.update(learner, version, TIMEOUT_S)
+            assert sent.nbytes == learner.weights().nbytes
+            assert sent.send_s > 0
+            assert sent.gather_s > 0
+            marks.append(pool.fingerprints()[0].weights)
+        checksums.append(learner.checksum())
+        assert checksums[-1] == learner.weights().checksum()
+        disturb(learner)
+    assert marks[0] == marks[1] != marks[2] == marks[3]
+    assert checksums[0] != checksums[1]
+
+
+def in_mid_broadcast(learner: Any, act: Callable[[], None]) -> None:
+    """Have `act` called once, after the third bucket of the next broadcast."""
+    endpoint = learner._learner.endpoint
+    send, count = endpoint.send, iter(range(10**6))
+
+    def acting(bucket: torch.Tensor, timeout_s: float) -> None:
+        if next(count) == 3:
+            act()
+        send(bucket, timeout_s)
+
+    endpoint.send = acting
+
+
+@pytest.mark.parametrize(
+    ("how", "timeout_s"),
+    [(signal.SIGKILL, TIMEOUT_S), pytest.param(signal.SIGSTOP, 5.0, marks=pytest.mark.slow)],
+    ids=["killed", "stopped"],
+)
+def test_an_engine_that_is_lost_in_mid_broadcast_ends_it_and_comes_back(learner, pools, how, timeout_s):
+    _, streamed = pools
+    streamed.update(learner, 0, TIMEOUT_S)
+    mark = streamed.fingerprints()
+    pid = ray.get(streamed._actors[0].__ray_call__.remote(lambda _: os.getpid()))
+    in_mid_broadcast(learner, lambda: os.kill(pid, how))
+    began = time.monotonic()
+    with pytest.raises((EngineLost, ray.exceptions.RayActorError)):
+        streamed.update(learner, 1, timeout_s)
+    assert time.monotonic() - began < (20 if how == signal.SIGKILL else timeout_s + GRACE_S + 5)
+    assert learner._learner.endpoint is None, "the group is given up"
+    streamed.wait()
+    streamed.update(learner, 2, TIMEOUT_S)
+    assert streamed.fingerprints() == mark
+
+
+def test_a_group_that_nobody_joins_ends_at_its_deadline(learner):
+    began = time.monotonic()
+    learner.listen(Rendezvous("gloo", "127.0.0.1", 2, 1.0))
+    published = learner.publish(1.0)
+    assert published.error
+    assert time.monotonic() - began < 5
+    store = listen("127.0.0.1", 1.0)
+    with pytest.raises(RuntimeError):
+        join(store, "127.0.0.1", 0, 2, 1.0)
+
+
+def test_no_send_begins_after_the_deadline():
+    group = join(listen("127.0.0.1", 5.0), "127.0.0.1", 0, 1, 5.0)
+    broadcast(group, torch.zeros(4), 1.0)
+    with pytest.raises(TimeoutError):
+        broadcast(group, torch.zeros(4), 0.0)
+
+
+@given(st.lists(st.integers(0, 40), max_size=30), st.integers(1, 100))
+def test_buckets_are_cut_where_the_receiver_cuts_them(sizes, limit):
+    """The rule of vLLM's packed consumer: a bucket ends with the parameter that takes it beyond the limit."""
+    parts = list(buckets((torch.full((n,), n % 256, dtype=torch.uint8) for n in sizes), limit))
+    expected, current = [], []
+    for size in sizes:
+        current.append(size)
+        if sum(current) > limit:
+            expected, current = [*expected, sum(current)], []
+    assert [part.numel() for part in parts] == expected + ([sum(current)] if current else [])
+    assert torch.cat(parts).tolist() == [n % 256 for n in sizes for _ in range(n)] if parts else not sizes
+
+
+def test_both_ends_cut_as_vllm_does(bench):
+    """vLLM's own producer and our receiver, in the engine's process, where vLLM is loaded."""
+
+    def cuts(_: Any) -> tuple[list[int], list[int], list[int]]:
+        from vllm.distributed.weight_transfer.packed_tensor import pack_tensors
+
+        from trainables.rollouts.gloo_transfer import NCCLWeightTransferUpdateInfo, _buckets
+
+        shapes = [[7, 3], [50], [2, 2, 2], [90], [1], [33]]
+        tensors = [torch.zeros(shape) for shape in shapes]
+        named, theirs = iter([(str(n), tensor) for n, tensor in enumerate(tensors)]), []
+        while chunk := pack_tensors(named, lambda item: item[1], 300):
+            theirs.append(chunk.packed_tensor.numel())
+        info = NCCLWeightTransferUpdateInfo([str(n) for n in range(6)], ["float32"] * 6, shapes)
+        received = [sum(size for *_, size in part) for part in _buckets(info, 300)]
+        return theirs, received, [part.numel() for part in buckets(iter(tensors), 300)]
+
+    theirs, received, sent = ray.get(bench.slots.engines[0].__ray_call__.remote(cuts))
+    assert theirs == received == sent
+    assert len(sent) > 2
+
+
+def test_the_transformers_engine_refuses_a_broadcast():
+    with pytest.raises(ValueError, match=r"weight_sync: broadcast needs kind vllm"):
+        EngineConfig(kind="transformers", weight_sync="broadcast")

@@ -1,0 +1,44 @@
+"""A gloo group of its own between processes of different Ray actors, with a deadline on whatever waits."""
+
+from __future__ import annotations
+
+import socket
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch._C._distributed_c10d import TCPStore
+from torch.distributed.distributed_c10d import BroadcastOptions, PrefixStore, ProcessGroupGloo
+
+
+def listen(host: str, timeout_s: float) -> TCPStore:
+    """The store at which a group meets, on a free port of this machine (`.port`)."""
+    return TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=timeout_s))
+
+
+def dial(host: str, port: int, rank: int, world_size: int, timeout_s: float) -> Any:
+    """Join the group that meets at an address. Raises DistError when it is not complete in time."""
+    store = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=timeout_s))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((host, port))  # sends nothing: it only asks for the route
+        own = probe.getsockname()[0]
+    return join(store, own, rank, world_size, timeout_s)
+
+
+def join(store: TCPStore, own_host: str, rank: int, world_size: int, timeout_s: float) -> Any:
+    """The group, once all have come. Not torch's default one, which the learner ranks have for themselves."""
+    options = ProcessGroupGloo._Options()  # type: ignore[attr-defined]
+    # By default gloo takes the address that the host name resolves to: often the loopback.
+    options._devices = [ProcessGroupGloo.create_device(hostname=own_host)]
+    options._timeout = timedelta(seconds=timeout_s)
+    return ProcessGroupGloo(PrefixStore("weights", store), rank, world_size, options)
+
+
+def broadcast(group: Any, tensor: torch.Tensor, timeout_s: float) -> None:
+    """From rank 0 into everyone's `tensor`. Raises RuntimeError or TimeoutError."""
+    if timeout_s <= 0:
+        raise TimeoutError("the time for the weights is up")
+    options = BroadcastOptions()
+    options.rootRank, options.rootTensor = 0, 0
+    options.timeout = timedelta(seconds=timeout_s)
+    group.broadcast([tensor], options).wait()

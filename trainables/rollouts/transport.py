@@ -1,0 +1,111 @@
+"""How weights travel from the learner to the engines: one interface, two ways (`engine.weight_sync`)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import ray.util
+
+from trainables.config import Backend
+from trainables.learner.publish import BUCKET_BYTES, Rendezvous
+from trimtab.errors import EngineLost
+
+if TYPE_CHECKING:
+    from trainables.learner.group import LearnerGroup
+    from trainables.rollouts.pool import EnginePool
+
+GRACE_S = 10.0
+"""Seconds beyond a deadline before an engine is killed: it may still say itself what it waited for."""
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """One weight sync."""
+
+    nbytes: int
+    gather_s: float
+    """Seconds in which rank 0 collected parameters."""
+    send_s: float
+    """Seconds in which it sent them, and the engines loaded them."""
+
+
+class Transport(Protocol):
+    """Lives on the learner's rank 0."""
+
+    def send(self, learner: LearnerGroup, engines: EnginePool, version: int, timeout_s: float) -> Transfer:
+        """Give every engine the learner's weights as `version`. Raises EngineLost or RayActorError when one
+        does not get them within `timeout_s`."""
+        ...
+
+    def forget(self) -> None:
+        """Engines may have been restarted: whatever connects to them is void."""
+        ...
+
+
+def build_transport(backend: Backend | None, tensor_parallel: int) -> Transport:
+    """`backend`: what to broadcast over; None = through Ray's object store."""
+    return Broadcast(backend, tensor_parallel) if backend else ObjectStore()
+
+
+class ObjectStore:
+    """The whole model through rank 0's host memory."""
+
+    def send(self, learner: LearnerGroup, engines: EnginePool, version: int, timeout_s: float) -> Transfer:
+        began = time.perf_counter()
+        weights = learner.weights()
+        gathered = time.perf_counter()
+        engines.load(weights, version, timeout_s)
+        return Transfer(weights.nbytes, gathered - began, time.perf_counter() - gathered)
+
+    def forget(self) -> None:
+        pass
+
+
+class Broadcast:
+    """Bucket by bucket to all engine workers at once, through a group of rank 0 and them alone.
+
+    The group lasts until a broadcast fails or engines may have been restarted; the next one makes another.
+    """
+
+    def __init__(self, backend: Backend, tensor_parallel: int, bucket_bytes: int = BUCKET_BYTES) -> None:
+        self._backend: Backend = backend
+        self._tensor_parallel = tensor_parallel
+        self._bucket_bytes = bucket_bytes
+        self._connected = False
+
+    def send(self, learner: LearnerGroup, engines: EnginePool, version: int, timeout_s: float) -> Transfer:
+        limit = time.monotonic() + timeout_s
+        try:
+            if not self._connected:
+                self._connect(learner, engines, timeout_s)
+            left = limit - time.monotonic()
+            pending = engines.begin("receive", [(learner.manifest(), version, left)] * len(engines))
+            published = learner.publish(left)
+            sent = time.perf_counter()
+            if published.error:
+                # What an engine raised, or that it died, says more than that rank 0 could not reach it.
+                learner.hang_up()
+                engines.finish(pending, GRACE_S)
+                raise EngineLost(f"weight broadcast {version}: {published.error}")
+            engines.finish(pending, limit - time.monotonic())
+        except BaseException:
+            self._connected = False
+            learner.hang_up()
+            raise
+        waited = time.perf_counter() - sent
+        return Transfer(published.nbytes, published.gather_s, published.send_s + waited)
+
+    def forget(self) -> None:
+        self._connected = False
+
+    def _connect(self, learner: LearnerGroup, engines: EnginePool, timeout_s: float) -> None:
+        world_size = 1 + len(engines) * self._tensor_parallel
+        host = ray.util.get_node_ip_address()
+        rendezvous = learner.listen(
+            Rendezvous(self._backend, host, world_size, timeout_s, self._bucket_bytes)
+        )
+        first_ranks = range(1, world_size, self._tensor_parallel)
+        engines.finish(engines.begin("join", [(rendezvous, rank) for rank in first_ranks]), timeout_s)
+        self._connected = True
