@@ -94,7 +94,8 @@ def test_an_engine_that_is_lost_in_mid_broadcast_ends_it_and_comes_back(learner,
     began = time.monotonic()
     with pytest.raises((EngineLost, ray.exceptions.RayActorError)):
         streamed.update(learner, 1, timeout_s)
-    assert time.monotonic() - began < (20 if how == signal.SIGKILL else timeout_s + GRACE_S + 5)
+    # Ray takes some seconds to kill a process that is stopped.
+    assert time.monotonic() - began < (20 if how == signal.SIGKILL else timeout_s + GRACE_S + 20)
     assert learner._learner.endpoint is None, "the group is given up"
     streamed.wait()
     streamed.update(learner, 2, TIMEOUT_S)
