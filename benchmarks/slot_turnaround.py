@@ -2,7 +2,8 @@
 
     python -m benchmarks.slot_turnaround --part turnaround rebuild leases
 
-turnaround  one slot and two slots, cold (fresh processes for every lease) and warm, in one run
+turnaround  one slot and two slots, cold (fresh processes for every lease) and warm, in one run; and a trial
+            as a script of its own: from the start of a new Python to its first step, Ray included
 rebuild     SIGKILL of the engine and of the learner worker in mid-trial, until a next trial's first step
 leases      100 tiny trials on one slot, resident memory of its processes after each
 
@@ -17,6 +18,7 @@ import json
 import os
 import signal
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -119,7 +121,27 @@ def measure_turnaround(model: Path, trials: int) -> dict[str, float]:
         warm = statistics.median(turnaround(model, count, WARM, trials))
         cold = statistics.median(turnaround(model, count, COLD, 2))
         found |= {f"warm_{count}": warm, f"cold_{count}": cold, f"ratio_{count}": cold / warm}
-    return found
+    alone = statistics.median(measure_script() for _ in range(2))
+    return found | {"script": alone, "ratio_script": alone / found["warm_1"]}
+
+
+def measure_script() -> float:
+    """Seconds from the start of a Python process to the first step of the one trial that it runs."""
+    command = [sys.executable, "-m", "benchmarks.slot_turnaround", "--part", "script"]
+    began = time.time()
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    answer: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return answer["stepped"] - began
+
+
+def one_trial(model: Path) -> dict[str, float]:
+    """A trial on processes of its own; the clock time of its first step."""
+    from trainables.slots.host import WARM
+
+    with slots(model, 1, WARM) as driver:
+        first: list[float] = []
+        driver.trial(seen=lambda event: first.append(time.time()) if event["event"] == "step" else None)
+    return {"stepped": first[0]}
 
 
 def measure_rebuild(model: Path) -> dict[str, float]:
@@ -188,7 +210,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parts = ("turnaround", "rebuild", "leases")
-    parser.add_argument("--part", nargs="+", choices=parts, default=parts)
+    parser.add_argument("--part", nargs="+", choices=(*parts, "script"), default=parts)
     parser.add_argument("--trials", type=int, default=10, help="warm gaps per stream")
     parser.add_argument("--leases", type=int, default=100)
     parser.add_argument("--cache", type=Path, default=Path(".trimtab/models"))
@@ -210,6 +232,7 @@ def main() -> None:
         "turnaround": lambda: measure_turnaround(model, args.trials),
         "rebuild": lambda: measure_rebuild(model),
         "leases": lambda: measure_leases(model, args.leases),
+        "script": lambda: one_trial(model),
     }
     for part in args.part:
         found = {name: round(value, 3) for name, value in measures[part]().items()}
