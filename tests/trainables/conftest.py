@@ -13,6 +13,7 @@ import pytest
 from slot_bench import Bench, start_bench
 
 from trainables.config import EngineConfig, LearnerConfig
+from trimtab.ray_session import start_ray
 
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -32,13 +33,7 @@ def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         token = tmp_path_factory.mktemp("ray") / "token"
         token.write_text(secrets.token_hex(32))
         patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
-        ray.init(
-            address="local",
-            num_cpus=2,
-            dashboard_host="127.0.0.1",
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
+        start_ray(num_cpus=2)
         yield
         ray.shutdown()
 
