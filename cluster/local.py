@@ -63,6 +63,8 @@ class LocalCluster:
     redis: str | None = None
     """HOST:PORT of a Redis that keeps the head's state, for the next head to continue from."""
     redis_password: str = ""
+    python: str = sys.executable
+    """Interpreter that Ray runs in, and by its folder a job's `python`."""
     can_cut: ClassVar[bool] = True
     """Whether nodes have a cable that `cut` can pull."""
 
@@ -151,7 +153,7 @@ class LocalCluster:
         # A head that comes back finds no process of its cluster on its machine. Here it would: Ray looks for
         # the address that this file names among all processes, and those of the other nodes bear it.
         (self._disk(name) / "ray_current_cluster").unlink(missing_ok=True)
-        command = [str(Path(sys.executable).with_name("ray")), "start", "--disable-usage-stats"]
+        command = [self.python, "-m", "ray.scripts.scripts", "start", "--disable-usage-stats"]
         command += [f"--node-ip-address={node.address}", f"--num-cpus={node.cpus:g}"]
         command += [f"--resources={json.dumps(dict(node.resources))}"]
         command += [f"--object-store-memory={self.object_store_mb * 10**6}"]
@@ -193,7 +195,7 @@ class LocalCluster:
         """The environment of a node's processes."""
         kept = {key: os.environ[key] for key in ("HOME", "PYTHONPATH") if key in os.environ}
         # A job's `python` is the first one on the PATH of `ray start`.
-        kept["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        kept["PATH"] = os.pathsep.join([str(Path(self.python).parent), os.environ.get("PATH", os.defpath)])
         redis = {"RAY_REDIS_ADDRESS": self.redis} if self.redis and self.nodes[name].head else {}
         return {
             **kept,

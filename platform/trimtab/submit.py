@@ -88,6 +88,12 @@ class Submission:
 def prepare(request: Request) -> Submission:
     """Check a request; asks nobody and sends nothing. SpecError, SecurityError: what is wrong with it."""
     spec = request.spec
+    contained = request.image not in (None, INSTALLED)
+    if contained and request.working_dir is not None:
+        raise SpecError(
+            "--working-dir: Ray sends no files into a container of its own; put the code into the image, or "
+            "use --image installed"
+        )
     name = check_name(request.name or spec.name)
     if request.resume and request.extend is not None:
         raise SpecError("--extend: it ends what is open before it searches more; leave --resume out")
@@ -105,7 +111,7 @@ def prepare(request: Request) -> Submission:
     return Submission(
         name=name,
         spec=spec,
-        entrypoint=_entrypoint(request, name),
+        entrypoint=_entrypoint(request, name, contained=contained),
         runtime_env={"env_vars": environment, **software},
         files=files,
         secrets=tuple(request.secrets),
@@ -142,28 +148,35 @@ def send(submission: Submission, jobs: Jobs, *, resume: bool = False) -> bool:
     if there is not None:
         jobs.forget(submission.name)
     with tempfile.TemporaryDirectory(prefix="trimtab-submit-") as folder:
-        if submission.files is not None:
-            stage(submission.files, Path(folder))
-        (Path(folder) / SPEC_FILE).write_text(submission.text, encoding="utf-8")
-        runtime_env = {**submission.runtime_env, "working_dir": folder}
+        runtime_env = submission.runtime_env
+        if "container" not in runtime_env:
+            if submission.files is not None:
+                stage(submission.files, Path(folder))
+            (Path(folder) / SPEC_FILE).write_text(submission.text, encoding="utf-8")
+            runtime_env = {**runtime_env, "working_dir": folder}
         jobs.submit(submission.name, submission.entrypoint, runtime_env, submission.digest)
     return True
 
 
-def _entrypoint(request: Request, name: str) -> str:
-    command = ["python", "-m", "trimtab"]
+def _entrypoint(request: Request, name: str, *, contained: bool) -> str:
+    command, before = ["python", "-m", "trimtab"], ""
     home = ["--home", str(request.spec.home)]
     if request.resume:
         command += ["resume", name, *home]
     elif request.extend is not None:
         command += ["extend", name, "--trials", str(request.extend), *home]
     else:
-        command += ["sweep", SPEC_FILE, "--name", name]
+        file = SPEC_FILE
+        if contained:
+            # Ray 2.60 takes no working directory beside an image: the spec travels in the command.
+            file = f"/tmp/{SPEC_FILE}"
+            before = f"printf %s {shlex.quote(dump_spec(request.spec))} > {file} && "
+        command += ["sweep", file, "--name", name]
     if request.capacity is not None:
         memory_gb = request.capacity.memory_bytes / GB
         command += ["--cpus", f"{request.capacity.cpus:g}", "--gpus", str(request.capacity.gpus)]
         command += ["--memory-gb", f"{memory_gb:g}"]
-    return shlex.join([*command, "--address", "auto"])
+    return before + shlex.join([*command, "--address", "auto"])
 
 
 def _environment(request: Request) -> dict[str, str]:
@@ -203,7 +216,9 @@ def _software(request: Request) -> dict[str, Any]:
         return {"pip": str(request.pip)}
     if request.image == INSTALLED:
         return {}
-    return {"image_uri": request.image}
+    # `image_uri` knows no mounts, and a container without the shared storage could keep nothing.
+    home = shlex.quote(str(request.spec.home))
+    return {"container": {"image": request.image, "run_options": [f"-v={home}:{home}"]}}
 
 
 def render(submission: Submission, plan: Plan, cluster: Cluster) -> str:
@@ -223,7 +238,9 @@ def render(submission: Submission, plan: Plan, cluster: Cluster) -> str:
         "entrypoint": submission.entrypoint,
         "runtime environment": submission.runtime_env,
         "secrets, set on the cluster": list(submission.secrets),
-        "working directory": {
+        "working directory": None
+        if "container" in submission.runtime_env
+        else {
             "files": {SPEC_FILE: len(submission.text), **(files.sizes if files else {})},
             "left out": list(files.left_out) if files else [],
             "bytes": len(submission.text) + (files.bytes if files else 0),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,7 @@ def closed_port() -> int:
         ({"image": None, "pip": Path("missing.txt")}, "is no file"),
         ({"working_dir": Path("/nowhere")}, "is no folder"),
         ({"name": "a/b"}, "cannot name a sweep"),
+        ({"image": "registry/trimtab:1", "working_dir": Path("/tmp")}, "no files into a container"),
         ({"resume": True, "extend": 2}, "leave --resume out"),
         ({"variables": {"A-B": "x"}}, "no name of a variable"),
     ],
@@ -89,6 +92,20 @@ def test_the_id_and_the_digest_depend_on_the_sweep_alone(tmp_path: Path) -> None
     assert more.entrypoint == "python -m trimtab extend far --trials 2 --home /trimtab --address auto"
     assert len({first.digest, more.digest, prepare(request(extend=3)).digest}) == 3
     assert again.runtime_env["env_vars"]["TRIMTAB_REQUIRED_SECRETS"] == "PGPASSWORD"
+
+
+def test_an_image_takes_the_spec_in_its_command_and_mounts_the_shared_storage(tmp_path: Path) -> None:
+    sent = prepare(request(image="registry/trimtab:1", spec={"home": str(tmp_path / "it's"), "seeds": [3]}))
+    home = shlex.quote(str(tmp_path / "it's"))
+    assert sent.runtime_env["container"] == {
+        "image": "registry/trimtab:1",
+        "run_options": [f"-v={home}:{home}"],
+    }
+    write, _, command = sent.entrypoint.partition(" && ")
+    assert command == "python -m trimtab sweep /tmp/trimtab-spec.yaml --name far --address auto"
+    written = tmp_path / "written.yaml"
+    subprocess.run(["sh", "-c", write.replace("/tmp/trimtab-spec.yaml", str(written))], check=True)
+    assert written.read_text() == sent.text
 
 
 @pytest.mark.parametrize(
