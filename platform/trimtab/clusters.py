@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from trimtab import __version__
 from trimtab.errors import ClusterError, SpecError
 from trimtab.placement import Cluster, Node
 from trimtab.security import prepare_ray_auth
 
+CONNECT_S = 15.0
+"""Longest wait for the first answer of a cluster."""
 LOOK_S = 120.0
 """Longest wait for every node's answer before a sweep begins."""
 CLIENT_VERSION = "TRIMTAB_CLIENT_VERSION"
@@ -32,6 +36,15 @@ def joined_ray(address: str, home: Path, environment: dict[str, str]) -> Iterato
     """
     _check_job()
     prepare_ray_auth(create=False)
+    if address != "auto":
+        parts = urlsplit(f"//{address}")
+        try:
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            host = port = None
+        if not host or not port:
+            raise SpecError(f"--address: {address!r} is neither 'auto' nor HOST:PORT of a cluster's head")
+        check_reachable(address, host, port)
     import ray
 
     try:
@@ -54,6 +67,17 @@ def joined_ray(address: str, home: Path, environment: dict[str, str]) -> Iterato
         yield Cluster(tuple(_nodes()))
     finally:
         ray.shutdown()
+
+
+def check_reachable(address: str, host: str, port: int) -> None:
+    """ClusterError within seconds where nobody listens; Ray would try for minutes."""
+    try:
+        socket.create_connection((host, port), timeout=CONNECT_S).close()
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise ClusterError(
+            f"--address: no Ray cluster answers at {address} ({why}); is the port forwarded?"
+        ) from None
 
 
 def _nodes() -> Iterator[Node]:

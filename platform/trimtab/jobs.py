@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from trimtab.clusters import CONNECT_S, check_reachable
 from trimtab.errors import ClusterError, NotFoundError, SpecError
 from trimtab.home import check_name
 from trimtab.placement import Cluster, Node
@@ -21,8 +22,6 @@ from trimtab.security import prepare_ray_auth
 
 DIGEST = "trimtab-spec"
 """Key of a job's metadata: hash of the spec, which tells a second submit from another sweep of that name."""
-TIMEOUT_S = 15.0
-"""Longest wait for the first answer of a cluster."""
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 NOTICE_S = 30.0
 """Longest wait for Ray to notice that a driver died with its node."""
@@ -78,7 +77,7 @@ class Jobs:
         from ray.job_submission import JobSubmissionClient
 
         self.address = address
-        _check_reachable(address, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+        check_reachable(address, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
         with self._errors():
             self._client = JobSubmissionClient(address)
             found = self._get("/api/version")
@@ -181,7 +180,7 @@ class Jobs:
                 yield lines
 
     def _get(self, path: str) -> dict[str, Any]:
-        answer = self._client._do_request("GET", path, timeout=TIMEOUT_S)
+        answer = self._client._do_request("GET", path, timeout=CONNECT_S)
         answer.raise_for_status()
         loaded: dict[str, Any] = answer.json()
         return loaded
@@ -216,19 +215,6 @@ class Jobs:
             raise ClusterError(f"--address: what answers at {self.address} is no Ray cluster") from None
         except RuntimeError as error:
             raise ClusterError(f"{self.address}: {_first_line(error)}") from None
-
-
-def _check_reachable(address: str, host: str, port: int) -> None:
-    """Fail within seconds where nobody listens; Ray's client would wait without a limit."""
-    import socket
-
-    try:
-        socket.create_connection((host, port), timeout=TIMEOUT_S).close()
-    except OSError as error:
-        why = error.strerror or type(error).__name__
-        raise ClusterError(
-            f"--address: no Ray cluster answers at {address} ({why}); is the port forwarded?"
-        ) from None
 
 
 def _first_line(error: BaseException) -> str:

@@ -109,15 +109,22 @@ def test_an_image_takes_the_spec_in_its_command_and_mounts_the_shared_storage(tm
 
 
 @pytest.mark.parametrize(
-    ("address", "message"),
+    ("command", "address", "message"),
     [
-        ("http://127.0.0.1:{port}", "no Ray cluster answers"),
-        ("ray://127.0.0.1:10001", "is no job API"),
-        ("127.0.0.1:8265", "is no job API"),
+        ("submit", "http://127.0.0.1:{port}", "no Ray cluster answers"),
+        ("submit", "ray://127.0.0.1:10001", "is no job API"),
+        ("submit", "127.0.0.1:8265", "is no job API"),
+        ("sweep", "127.0.0.1:{port}", "no Ray cluster answers"),
+        ("sweep", "http://127.0.0.1:8265", "neither 'auto' nor HOST:PORT"),
     ],
 )
 def test_no_cluster_at_the_address(
-    tmp_path: Path, closed_port: int, monkeypatch: pytest.MonkeyPatch, address: str, message: str
+    tmp_path: Path,
+    closed_port: int,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    address: str,
+    message: str,
 ) -> None:
     token = tmp_path / "token"
     token.write_text("abc")
@@ -125,7 +132,8 @@ def test_no_cluster_at_the_address(
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     file = tmp_path / "spec.yaml"
     file.write_text(yaml.safe_dump(SPEC))
-    arguments = ["submit", str(file), "--image", "installed", "--address", address.format(port=closed_port)]
+    image = ["--image", "installed"] if command == "submit" else ["--set", f"home={tmp_path / 'home'}"]
+    arguments = [command, str(file), *image, "--address", address.format(port=closed_port)]
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 2
     assert done.stderr.startswith("Error: --address:")
