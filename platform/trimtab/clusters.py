@@ -61,7 +61,9 @@ def joined_ray(address: str, home: Path, environment: dict[str, str]) -> Iterato
             f"--address: {address!r} does not take this token ({_first_line(error)})"
         ) from None
     except RuntimeError as error:
-        raise ClusterError(f"--address: {address!r} cannot be joined: {_first_line(error)}") from None
+        # Ray says over several lines which versions differ.
+        said = " ".join(str(error).split())[:400]
+        raise ClusterError(f"--address: {address!r} cannot be joined: {said}") from None
     try:
         _check_nodes(home)
         yield Cluster(tuple(_nodes()))
