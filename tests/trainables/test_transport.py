@@ -100,8 +100,23 @@ def test_an_engine_that_is_lost_in_mid_broadcast_ends_it_and_comes_back(learner,
     assert time.monotonic() - began < (30 if how == signal.SIGKILL else timeout_s + GRACE_S + 20)
     assert learner._learner.endpoint is None, "the group is given up"
     streamed.wait()
+    streamed.reset()
     streamed.update(learner, 2, TIMEOUT_S)
     assert streamed.fingerprints()[0].weights == mark
+
+
+def test_a_lease_finds_that_its_engine_left_the_group(learner, pools):
+    """As a restarted engine has; here it has joined another learner's group."""
+    _, streamed = pools
+    streamed.update(learner, 0, TIMEOUT_S)
+    streamed.reset()
+    kept = learner._learner.endpoint
+    streamed.update(learner, 1, TIMEOUT_S)
+    assert learner._learner.endpoint is kept, "a group serves many leases"
+    other = EnginePool(streamed._actors, Broadcast("gloo", 1))
+    other.update(learner, 2, TIMEOUT_S)
+    streamed.reset()
+    streamed.update(learner, 3, TIMEOUT_S)
 
 
 def test_a_group_that_nobody_joins_ends_at_its_deadline(learner):

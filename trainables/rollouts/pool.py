@@ -32,6 +32,7 @@ class EngineActor:
     ) -> None:
         self._engine = build_engine(model, config, dtype, backend)
         self._half_loaded = False
+        self._group: Rendezvous | None = None
 
     @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]  # untyped in Ray
     def ready(self) -> bool:
@@ -43,8 +44,10 @@ class EngineActor:
     def draw(self, request: DrawRequest) -> Drawn:
         return self._engine.draw(request)
 
-    def reset(self) -> None:
+    def reset(self) -> Rendezvous | None:
+        """Returns the group for weight broadcasts that the engine is in: none after a restart."""
         self._engine.reset()
+        return self._group
 
     def load(self, weights: Weights, version: int) -> None:
         self._engine.load(weights, version)
@@ -52,6 +55,7 @@ class EngineActor:
     def join(self, rendezvous: Rendezvous, first_rank: int) -> None:
         with _deadline(rendezvous.timeout_s + GRACE_S):
             self._engine.join(rendezvous, first_rank)
+        self._group = rendezvous
 
     def receive(self, manifest: Manifest, version: int, timeout_s: float) -> None:
         self._half_loaded = True
@@ -92,7 +96,6 @@ class EnginePool:
 
     def wait(self) -> None:
         """Return when every engine is up. Raises RayActorError for one that is gone for good."""
-        self._transport.forget()
         ray.get([actor.ready.remote() for actor in self._actors])
 
     def __len__(self) -> int:
@@ -118,7 +121,7 @@ class EnginePool:
 
     def reset(self) -> None:
         """Clear the caches of every engine; every lease begins with it."""
-        self._get([actor.reset.remote() for actor in self._actors])
+        self._transport.check(self._get([actor.reset.remote() for actor in self._actors]))
 
     def load(self, weights: Weights, version: int, timeout_s: float = 600.0) -> None:
         """Send weights to every engine and wait until all have them. Sent once, however many engines.

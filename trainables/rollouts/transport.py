@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -39,8 +40,8 @@ class Transport(Protocol):
         does not get them within `timeout_s`."""
         ...
 
-    def forget(self) -> None:
-        """Engines may have been restarted: whatever connects to them is void."""
+    def check(self, groups: Sequence[Rendezvous | None]) -> None:
+        """Take note, as a lease begins, of the group that each engine is in."""
         ...
 
 
@@ -59,26 +60,26 @@ class ObjectStore:
         engines.load(weights, version, timeout_s)
         return Transfer(weights.nbytes, gathered - began, time.perf_counter() - gathered)
 
-    def forget(self) -> None:
+    def check(self, groups: Sequence[Rendezvous | None]) -> None:
         pass
 
 
 class Broadcast:
     """Bucket by bucket to all engine workers at once, through a group of rank 0 and them alone.
 
-    The group lasts until a broadcast fails or engines may have been restarted; the next one makes another.
+    The group lasts until a broadcast fails or a lease finds an engine outside it; the next one makes another.
     """
 
     def __init__(self, backend: Backend, tensor_parallel: int, bucket_bytes: int = BUCKET_BYTES) -> None:
         self._backend: Backend = backend
         self._tensor_parallel = tensor_parallel
         self._bucket_bytes = bucket_bytes
-        self._connected = False
+        self._group: Rendezvous | None = None
 
     def send(self, learner: LearnerGroup, engines: EnginePool, version: int, timeout_s: float) -> Transfer:
         limit = time.monotonic() + timeout_s
         try:
-            if not self._connected:
+            if self._group is None:
                 self._connect(learner, engines, timeout_s)
             left = limit - time.monotonic()
             pending = engines.begin("receive", [(learner.manifest(), version, left)] * len(engines))
@@ -91,14 +92,15 @@ class Broadcast:
                 raise EngineLost(f"weight broadcast {version}: {published.error}")
             engines.finish(pending, limit - time.monotonic())
         except BaseException:
-            self._connected = False
+            self._group = None
             learner.hang_up()
             raise
         waited = time.perf_counter() - sent
         return Transfer(published.nbytes, published.gather_s, published.send_s + waited)
 
-    def forget(self) -> None:
-        self._connected = False
+    def check(self, groups: Sequence[Rendezvous | None]) -> None:
+        if any(group != self._group for group in groups):
+            self._group = None
 
     def _connect(self, learner: LearnerGroup, engines: EnginePool, timeout_s: float) -> None:
         world_size = 1 + len(engines) * self._tensor_parallel
@@ -108,4 +110,4 @@ class Broadcast:
         )
         first_ranks = range(1, world_size, self._tensor_parallel)
         engines.finish(engines.begin("join", [(rendezvous, rank) for rank in first_ranks]), timeout_s)
-        self._connected = True
+        self._group = rendezvous
