@@ -310,7 +310,10 @@ def main() -> None:
     with made(options.folder, workers, options.cpus) as cluster:
         print(f"export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={cluster.token}")
         print(f"trimtab submit SPEC --address {cluster.jobs} --image installed", flush=True)
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        ends = {signal.SIGINT, signal.SIGTERM}
+        # Not before: what `ray start` starts would inherit it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+        signal.sigwait(ends)
 
 
 if __name__ == "__main__":
