@@ -45,7 +45,8 @@ def test_a_slot_that_is_closed_in_mid_run_leaves_nothing(bench, tmp_path):
         return {group.placement_group_id for group in found if group.state != "REMOVED"}
 
     def workers() -> set[int]:
-        return {p.pid for p in psutil.process_iter() if "RayTrainWorker" in " ".join(_command(p))}
+        mine = psutil.Process().children(recursive=True)
+        return {p.pid for p in mine if "RayTrainWorker" in " ".join(_command(p))}
 
     before, groups_before, workers_before = alive(), groups(), workers()
     engine = EngineConfig(kind="transformers", max_model_len=64)
