@@ -37,11 +37,14 @@ def test_a_cold_slot_gives_the_metrics_of_a_warm_one_and_serves_one_lease(bench,
 def test_a_slot_that_is_closed_in_mid_run_leaves_nothing(bench, tmp_path):
     from ray.util.state import list_actors, list_placement_groups
 
+    # Said explicitly: others may run a Ray on this machine too.
+    here = ray.get_runtime_context().gcs_address
+
     def alive() -> set[str]:
-        return {actor.actor_id for actor in list_actors(limit=10_000) if actor.state != "DEAD"}
+        return {actor.actor_id for actor in list_actors(here, limit=10_000) if actor.state != "DEAD"}
 
     def groups() -> set[str]:
-        found = list_placement_groups(limit=10_000)
+        found = list_placement_groups(here, limit=10_000)
         return {group.placement_group_id for group in found if group.state != "REMOVED"}
 
     def workers() -> set[int]:
