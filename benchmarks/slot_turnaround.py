@@ -218,16 +218,11 @@ def main() -> None:
     import ray
 
     from trainables.models.tiny import ensure_tiny
+    from trimtab.ray_session import start_ray
 
     model = ensure_tiny(args.cache).resolve()
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
-    ray.init(
-        address="local",
-        num_cpus=2,
-        dashboard_host="127.0.0.1",
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
+    start_ray(num_cpus=2)
     measures: dict[str, Callable[[], dict[str, float]]] = {
         "turnaround": lambda: measure_turnaround(model, args.trials),
         "rebuild": lambda: measure_rebuild(model),
