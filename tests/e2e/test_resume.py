@@ -17,7 +17,8 @@ from outcome import curves, ended
 from trimtab import records
 
 SPEC: dict[str, Any] = {"seeds": [0, 1], "slots": {"count": 1}}
-PATIENCE_S = 60
+PATIENCE_S = 180
+"""Ray's agents outlive a killed raylet by 61 s: two to notice, and then they try to tell the GCS for a minute."""
 
 
 def write(home, **trial: object):
