@@ -1,15 +1,17 @@
 """Ends what a sweep started when its driver is killed outright.
 
-Ray's own processes follow a killed driver, but not all and not at once (seen with Ray 2.60: its dashboard and
-runtime environment agents stay). The guardian is a small process beside the driver: both hold the ends of a
-pipe. If the pipe closes before the driver has said that all is well, the guardian kills every process that
-carries the sweep's mark in its environment, and nothing else.
+Ray's own processes follow a killed driver, but not all and not at once (Ray 2.60: its dashboard and runtime
+environment agents try for a minute to report to a GCS that is gone). The guardian is a small process beside
+the driver: both hold the ends of a pipe. If the pipe closes before the driver has said that all is well, the
+guardian kills every process that carries the sweep's mark in its environment or was started by one that did,
+and nothing else.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+import select
 import subprocess
 import sys
 import time
@@ -21,8 +23,10 @@ import psutil
 
 MARK = "TRIMTAB_SWEEP_MARK"
 REPEATS = 128
-"""Ray's agents set a title, which writes zeros over the first kilobyte or so of their environment. Of four
-kilobytes of mark something is left, however small the rest of the environment is."""
+"""Ray's workers set a title, which writes zeros over the beginning of their environment. Of four kilobytes of
+mark something is mostly left; Ray's agents, whose environment is in no certain order, may lose all of it."""
+LOOK_S = 2.0
+"""Between two looks at what the sweep has started, while the driver lives."""
 DONE = b"done"
 ATTEMPTS = 5
 PAUSE_S = 0.2
@@ -70,14 +74,30 @@ def _started(command: list[str]) -> subprocess.Popen[bytes]:
     ) from refusal
 
 
-def marked(mark: str) -> list[psutil.Process]:
-    """Processes that were started with this mark in their environment."""
-    found = []
+def family(mark: str) -> set[psutil.Process]:
+    """Processes that were started with this mark in their environment, and all that those have started."""
+    ours, parents = set(), {}
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
+            parents[process] = process.ppid()
             if mark in _environment(process.pid):
-                found.append(process)
+                ours.add(process)
+    found: set[psutil.Process] = set()
+    while ours - found:
+        found |= ours
+        pids = {process.pid for process in found}
+        ours = {process for process, parent in parents.items() if parent in pids}
     return found
+
+
+def living(processes: set[psutil.Process]) -> set[psutil.Process]:
+    """Without those that have ended; a process that has got the id of one counts as ended."""
+    alive = set()
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                alive.add(process)
+    return alive
 
 
 def _environment(pid: int) -> str:
@@ -90,17 +110,22 @@ def _environment(pid: int) -> str:
 
 
 def main() -> None:
+    mark = sys.argv[1]
+    seen: set[psutil.Process] = set()
+    # Raylets end at once with their driver: whose child an agent was cannot be seen afterwards.
+    while not select.select([sys.stdin], [], [], LOOK_S)[0]:
+        seen = living(seen | family(mark))
     if sys.stdin.buffer.read() == DONE:
         return
     # What is killed may have started something else meanwhile.
     for _ in range(10):
-        processes = marked(sys.argv[1])
-        if not processes:
+        seen = living(seen | family(mark))
+        if not seen:
             return
-        for process in processes:
+        for process in seen:
             with suppress(psutil.Error):
                 process.kill()
-        psutil.wait_procs(processes, timeout=5)
+        psutil.wait_procs(seen, timeout=5)
 
 
 if __name__ == "__main__":

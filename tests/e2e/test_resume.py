@@ -18,7 +18,7 @@ from trimtab import records
 
 SPEC: dict[str, Any] = {"seeds": [0, 1], "slots": {"count": 1}}
 PATIENCE_S = 180
-"""Ray's agents outlive a killed raylet by 61 s: two to notice, and then they try to tell the GCS for a minute."""
+"""Should the guardian miss Ray's agents (their first two seconds), they end by themselves after 61 s."""
 
 
 def write(home, **trial: object):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -48,6 +49,37 @@ def test_a_killed_driver_takes_what_it_started_with_it(stranger):
     assert gone
     assert not alive
     assert stranger.poll() is None, "only what carries the sweep's mark is touched"
+
+
+HIDES = """
+import os, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env={})
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_what_a_marked_process_started_is_known_by_its_parent_and_stays_known(stranger):
+    mark = secrets.token_hex(16)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", HIDES],
+        env={**os.environ, guardian.MARK: mark},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    hidden = psutil.Process(int(parent.stdout.readline()))
+    try:
+        seen = guardian.family(mark)
+        assert seen == {psutil.Process(parent.pid), hidden}, "its own environment does not say so"
+        parent.kill()
+        parent.wait()
+        assert guardian.family(mark) == set()
+        assert guardian.living(seen) == {hidden}
+    finally:
+        hidden.kill()
+        parent.kill()
+        parent.wait()
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
