@@ -45,7 +45,7 @@ class NoOpSlot:
                 self._run(job)
 
     def _run(self, job: dict[str, Any]) -> None:
-        (seed,) = job["seeds"]
+        seed = ray.get(self._broker.take.remote(job["token"]))
         unit = job["config"]["rollouts_per_step"] * job["config"]["evaluation"]["every"]
         for k in range(REPORTS):
             spent = {"step": k, "rollouts": k * unit, "tokens": k * unit, "learner_tokens": k, "seconds": k}
@@ -60,7 +60,7 @@ class NoOpSlot:
             "checkpoint": None,
         }
         ray.get(self._broker.push.remote(job["token"], ended))
-        ray.get(self._broker.finish.remote(job["token"], End("finished")))
+        ray.get(self._broker.finish.remote(self._name, job["token"], End("finished")))
 
 
 def measure(trials: int, home: Path) -> tuple[float, float, float]:

@@ -19,7 +19,7 @@ def shares(folder: Path, slots: int) -> dict[str, float]:
     spent = {"steps": 0.0, "evaluation": 0.0}
     times: list[float] = []
     for file in sorted((folder / "records").glob("*.jsonl")):
-        began: float | None = None
+        began: dict[int, float] = {}
         for event in records.read(folder, file.stem):
             if event["event"] == "stage" and event["stage"] == "waiting":
                 continue
@@ -27,10 +27,9 @@ def shares(folder: Path, slots: int) -> dict[str, float]:
             if event["event"] == "step":
                 spent["steps"] += event["metrics"]["seconds/step"]
             elif event["event"] == "stage" and event["stage"] == "evaluating":
-                began = event["time"]
-            elif event["event"] == "evaluation" and began is not None:
-                spent["evaluation"] += event["time"] - began
-                began = None
+                began[event["seed"]] = event["time"]
+            elif event["event"] == "evaluation" and event["seed"] in began:
+                spent["evaluation"] += event["time"] - began.pop(event["seed"])
     wall = slots * (max(times) - min(times))
     found = {part: seconds / wall for part, seconds in spent.items()}
     return {**found, "rest": 1 - sum(found.values())}

@@ -22,10 +22,13 @@ def run_trials(
     folder: Path,
     at_once: int,
     resources: Any = None,
+    *,
+    shared: bool = False,
 ) -> int:
     """Run all that the searcher has left, so many trials at once; returns how many of them failed.
 
     `resources`: of one trial, a light client, as Tune takes them; they may say where it runs.
+    `shared`: slots that would idle may run seeds of a trial that has another one.
     SpecError: a trial failed by what the user wrote, so that the rest was not tried.
     """
     # A failed trial is told by the journal, the display and MLflow; Tune would print its traceback as well.
@@ -35,7 +38,7 @@ def run_trials(
     halt = Halt(folder)
     tuner = tune.Tuner(
         tune.with_resources(
-            tune.with_parameters(tune_trial, broker=broker, sweep_dir=str(folder)),
+            tune.with_parameters(tune_trial, broker=broker, sweep_dir=str(folder), shared=shared),
             resources or {"CPU": TRIAL_CPUS},
         ),
         tune_config=tune.TuneConfig(

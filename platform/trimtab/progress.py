@@ -29,11 +29,9 @@ class TrialProgress:
     seeds: list[int]
     stage: str = "waiting"
     seed: int | None = None
-    """Seed that runs now, or ran last."""
-    accuracy: float | None = None
-    """Last validation accuracy of that seed."""
-    evaluated_at: int = 0
-    """Rollouts at that evaluation."""
+    """Seed that was heard of last; two may run at once."""
+    evaluated: dict[int, tuple[int, float]] = field(default_factory=dict)
+    """Seed -> rollouts and accuracy of its last evaluation on validation problems."""
     spent: dict[int, int] = field(default_factory=dict)
     """Seed -> training rollouts."""
     ended: bool = False
@@ -41,6 +39,11 @@ class TrialProgress:
     @property
     def rollouts(self) -> int:
         return sum(self.spent.values())
+
+    @property
+    def accuracy(self) -> float | None:
+        """Last accuracy of that seed."""
+        return self.evaluated[self.seed][1] if self.seed in self.evaluated else None
 
     @property
     def position(self) -> int:
@@ -88,10 +91,11 @@ class SweepProgress:
 
     def minus_reference(self, trial: TrialProgress) -> float | None:
         """Accuracy less the reference's after as many rollouts; None where the reference is not there yet."""
-        if trial.accuracy is None or trial.role == "reference":
+        if trial.seed not in trial.evaluated or trial.role == "reference":
             return None
-        level = self._reference.at(trial.evaluated_at)
-        return None if level is None else trial.accuracy - level
+        rollouts, accuracy = trial.evaluated[trial.seed]
+        level = self._reference.at(rollouts)
+        return None if level is None else accuracy - level
 
     def _event(self, event: Event) -> str | None:
         kind = event["event"]
@@ -102,8 +106,8 @@ class SweepProgress:
             return None
         self._last_s = max(self._last_s, event["time"])
         seed = event.get("seed")
-        if seed is not None and seed != trial.seed:
-            trial.seed, trial.accuracy = seed, None
+        if seed is not None:
+            trial.seed = seed
         if kind == "stage":
             trial.stage = event["stage"]
         elif kind == "step" and seed is not None:
@@ -137,7 +141,7 @@ class SweepProgress:
         accuracy = event["metrics"].get("accuracy")
         if accuracy is None:
             return None
-        trial.accuracy, trial.evaluated_at = accuracy, event["rollouts"]
+        trial.evaluated[seed] = event["rollouts"], accuracy
         if trial.role == "reference":
             self._reference.add(seed, event["rollouts"], accuracy)
         minus = self.minus_reference(trial)

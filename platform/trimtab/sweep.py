@@ -123,7 +123,8 @@ def _run_trials(
         try:
             with meters:
                 slots.start()
-                failed = run_trials(searcher, broker, folder, plan.slots, _beside_driver())
+                placed = _beside_driver()
+                failed = run_trials(searcher, broker, folder, plan.slots, placed, shared=_shares(spec))
             # Slots that all died leave the rest of the sweep undone, whatever had finished before.
             return failed == trials or (failed > 0 and slots.failed)
         except KeyboardInterrupt:
@@ -132,6 +133,12 @@ def _run_trials(
             raise
         finally:
             slots.close(grace)
+
+
+def _shares(spec: SweepSpec) -> bool:
+    """Whether slots that would idle run seeds of another slot's trial. Not where a trial may be stopped: its
+    verdict has not seen what runs ahead. Nor where each lease starts its processes."""
+    return spec.search.early_stopping is None and spec.slots.reuse == "warm"
 
 
 def make_slots(spec: SweepSpec, folder: Path, plan: Plan, model: str, broker: Any) -> Slots:

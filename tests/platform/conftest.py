@@ -48,19 +48,23 @@ class Journal:
         """One evaluation at 0 rollouts and one after each ten steps; a step event before each."""
         self.event(trial, "stage", seed=seed, stage="training")
         for index, accuracy in enumerate(accuracies):
-            spent = {
-                "step": 10 * index,
-                "rollouts": 1280 * index,
-                "tokens": 5000 * index,
-                "seconds": 2.0 * index,
-            }
-            if index:
-                metrics = {"reward": accuracy, "strategy/prior": 0.5}
-                self.event(trial, "step", seed=seed, **spent, metrics=metrics)
-            metrics = {"accuracy": accuracy, "answers": 1024.0}
-            self.event(trial, "evaluation", seed=seed, split="validation", **spent, metrics=metrics)
+            self.point(trial, seed, index, accuracy)
         if status is not None:
             self.event(trial, "run_finished", seed=seed, status=status, error=None, checkpoint=None)
+
+    def point(self, trial: str, seed: int, index: int, accuracy: float) -> None:
+        """The evaluation after ten times `index` steps, and the last of those."""
+        spent = {
+            "step": 10 * index,
+            "rollouts": 1280 * index,
+            "tokens": 5000 * index,
+            "seconds": 2.0 * index,
+        }
+        if index:
+            metrics = {"reward": accuracy, "strategy/prior": 0.5}
+            self.event(trial, "step", seed=seed, **spent, metrics=metrics)
+        metrics = {"accuracy": accuracy, "answers": 1024.0}
+        self.event(trial, "evaluation", seed=seed, split="validation", **spent, metrics=metrics)
 
     def finish(self, trial: str, status: str = "finished", error: str | None = None) -> None:
         self.event(trial, "trial_finished", status=status, score=0.5, error=error)

@@ -84,6 +84,22 @@ def test_curves_by_step_and_by_compute(journal, store_uri) -> None:
     assert run.data.metrics["rollouts"] == 7680
 
 
+def test_curves_of_seeds_that_run_at_once_are_whole(journal, store_uri) -> None:
+    journal.start("a")
+    for index, accuracy in enumerate(CURVE[:-2]):
+        for seed in (0, 1, 2):
+            journal.point("a", seed, index, accuracy + seed / 100)
+    track(journal, store_uri, "killed")
+    for index, accuracy in list(enumerate(CURVE))[-2:]:
+        for seed in (2, 0, 1):
+            journal.point("a", seed, index, accuracy + seed / 100)
+    track(journal, store_uri, "killed")
+    for run in children(store_uri):
+        shift = int(run.data.tags["trimtab.seed"]) / 100
+        whole = [(10 * i, pytest.approx(accuracy + shift)) for i, accuracy in enumerate(CURVE)]
+        assert history(store_uri, run, "validation/accuracy") == whole
+
+
 def test_only_searched_parameters_are_params_and_the_config_is_an_artifact(journal, store_uri) -> None:
     journal.start("a", 1, **{"v05.alpha": 0.25, "v05.group_size": 4})
     journal.run("a", 0, CURVE)

@@ -40,7 +40,9 @@ class Bench:
         }
         return TrialConfig.model_validate(settings | changes)
 
-    def submit(self, config: TrialConfig, seeds: list[int], output: Path | None = None) -> int:
+    def submit(
+        self, config: TrialConfig, seeds: list[int], output: Path | None = None, *, shared: bool = False
+    ) -> int:
         import ray
 
         name = f"trial-{next(self._names)}"
@@ -48,6 +50,7 @@ class Bench:
             "config": config.model_dump(mode="json"),
             "seeds": seeds,
             "output": str(output or self.folder / name),
+            "shared": shared,
         }
         token: int = ray.get(self.broker.submit.remote(name, payload))
         self.names[token] = name
@@ -69,7 +72,7 @@ class Bench:
 
 
 def start_bench(
-    tmp: Path, model: str, learner: LearnerConfig, engine: EngineConfig, leases: int = 1000
+    tmp: Path, model: str, learner: LearnerConfig, engine: EngineConfig, leases: int = 1000, count: int = 1
 ) -> Bench:
     import ray
 
@@ -80,7 +83,7 @@ def start_bench(
     spec = SlotSpec(
         model, learner, engine, learner_cpus=0.2, engine_cpus=0.2, storage=str(tmp / "train"), leases=leases
     )
-    slots = Slots(spec, 1, broker)
+    slots = Slots(spec, count, broker)
     slots.start()
     return Bench(broker, slots, model, tmp, learner, engine)
 

@@ -34,6 +34,22 @@ def test_a_cold_slot_gives_the_metrics_of_a_warm_one_and_serves_one_lease(bench,
         world.slots.close(60)
 
 
+def test_seeds_that_an_idle_slot_takes_over_change_no_result(bench, tmp_path):
+    engine = EngineConfig(kind="transformers", max_model_len=64)
+    world = start_bench(tmp_path, bench.model, LearnerConfig(lr=1e-4), engine, count=2)
+    try:
+        config, seeds = world.config(steps=8), [0, 1, 2]
+        tokens = [world.submit(config, seeds) for _ in range(2)]
+        for token in tokens:  # each waits for its trial: both slots are up
+            next(world.follow(token))
+        alone, _ = [list(world.follow(token)) for token in tokens]
+        shared = list(world.follow(world.submit(config, seeds, shared=True)))
+        assert timeless(shared) == timeless(alone), "and in the same order"
+        assert {lease["slot"] for lease in leases(alone)} < {lease["slot"] for lease in leases(shared)}
+    finally:
+        world.slots.close(60)
+
+
 def test_a_slot_that_is_closed_in_mid_run_leaves_nothing(bench, tmp_path):
     from ray.util.state import list_actors, list_placement_groups
 

@@ -19,8 +19,10 @@ LEASES = 3
 """Leases a trial may lose (a slot's process died) before it fails. It resumes from its checkpoint."""
 
 
-def tune_trial(config: dict[str, Any], *, broker: Any, sweep_dir: str) -> None:
+def tune_trial(config: dict[str, Any], *, broker: Any, sweep_dir: str, shared: bool) -> None:
     """Run one configuration over its seeds on whatever slot is free, and report to Tune.
+
+    `shared`: slots that would idle may run some of the seeds; what Tune sees stays in the seeds' order.
 
     `config` holds `key` (the trial's name in the sweep, the same after a resume), `trial` (TrialConfig as
     JSON), `seeds`, `role`, `label`, `number`, `searched` and `rung` (rollouts between evaluations). What Tune
@@ -37,6 +39,7 @@ def tune_trial(config: dict[str, Any], *, broker: Any, sweep_dir: str) -> None:
         "config": config["trial"],
         "seeds": [seed for seed in config["seeds"] if not curves.has_finished(seed)],
         "output": str(Path(sweep_dir) / "trials" / key),
+        "shared": shared,
     }
     started = {name: config[name] for name in ("role", "label", "number", "searched", "seeds")}
     _record(broker, key, "trial_started", config=config["trial"], **started)

@@ -135,12 +135,16 @@ def _register(setup: SlotSetup, engines: EnginePool) -> int:
 
 
 def _serve_one(setup: SlotSetup, job: dict[str, Any], lend: Callable[[Report], Lease]) -> Failure | None:
-    """One lease: the seeds of one configuration, one after another. Returns the failure that ended it."""
+    """One lease: seeds of one configuration, one after another. Returns the failure that ended it."""
     from trainables.rlvr import run_trial
 
     token = job["token"]
     config = TrialConfig.model_validate(job["config"])
-    for seed in job["seeds"]:
+
+    def finish(end: End) -> None:
+        ray.get(setup.broker.finish.remote(setup.name, token, end))
+
+    while (seed := ray.get(setup.broker.take.remote(token))) is not None:
         report = _Reporter(setup.broker, token, seed)
         output = Path(job["output"]) / f"seed-{seed}"
         try:
@@ -148,15 +152,15 @@ def _serve_one(setup: SlotSetup, job: dict[str, Any], lend: Callable[[Report], L
         except Exception as error:  # the border of the trial: what it raised is its own end
             failure = classify(error)
             log.warning("seed %s failed (%s)", seed, failure.cause, exc_info=error)
-            ray.get(setup.broker.finish.remote(token, _end_of(failure, report)))
+            finish(_end_of(failure, report))
             return failure
         if status == "stopped":
             if ray.get(setup.broker.cancelled.remote(token)):
                 report("run_finished", status=status, error=None, checkpoint=_newest(output))
-            ray.get(setup.broker.finish.remote(token, End("stopped")))
+            finish(End("stopped"))
             return None
         report("run_finished", status="finished", error=None, checkpoint=_newest(output))
-    ray.get(setup.broker.finish.remote(token, End("finished")))
+    finish(End("finished"))
     return None
 
 

@@ -4,8 +4,9 @@ The journal is the spool; this is the mark in it. A driver that goes on, or `tri
 from its beginning to know where every curve stands, and sends only what lies behind the mark.
 
 `<sweep>/tracked.json` holds, for each store (by a fingerprint of its address: that may hold a password), the
-byte behind the last event of each trial that it has been told: once for what follows from the event itself,
-once for the differences to the reference, which can come later.
+byte behind the last event of each run (`trial/seed`) that it has been told: once for what follows from the
+event itself, once for the differences to the reference, which can come later. Seeds of a trial may run at
+once, and are told one by one; what is settled of all of them is entered under the trial's own name.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from trimtab.tracking.operations import END, LogPoints, Operation, Point
+from trimtab.tracking.operations import END, Key, LogPoints, Operation, Point
 
 FILE = "tracked.json"
 OWN, LATER = "own", "later"
@@ -39,15 +40,15 @@ class Position:
     def rest(self, operation: Operation) -> Operation | None:
         """What of an operation is still to be sent; None if nothing is."""
         if not isinstance(operation, LogPoints):
-            return operation if operation.at > self._mark(operation.key[0], OWN) else None
+            return operation if operation.at > self._mark(operation.key, OWN) else None
         points = tuple(
-            point for point in operation.points if point.at > self._mark(operation.key[0], _kind(point))
+            point for point in operation.points if point.at > self._mark(operation.key, _kind(point))
         )
         return LogPoints(operation.key, points) if points else None
 
     def advance(self, operation: Operation) -> None:
-        """The store has this operation. Curves of a trial are sent in the order of its events."""
-        marks = self._marks.setdefault(operation.key[0], {})
+        """The store has this operation. Curves of a run are sent in the order of its events."""
+        marks = self._marks.setdefault(_run(operation.key), {})
         if isinstance(operation, LogPoints):
             for point in operation.points:
                 marks[_kind(point)] = max(marks.get(_kind(point), 0), point.at)
@@ -64,13 +65,17 @@ class Position:
                 self._marks.setdefault(trial, {})[OWN] = max(before.get(trial, 0), byte)
             self._write()
 
-    def _mark(self, trial: str, kind: str) -> int:
-        return self._marks.get(trial, {}).get(kind, 0)
+    def _mark(self, key: Key, kind: str) -> int:
+        return max(self._marks.get(name, {}).get(kind, 0) for name in (_run(key), key[0]))
 
     def _write(self) -> None:
         partial = self._file.with_suffix(".partial")
         partial.write_text(json.dumps(self._all), encoding="utf-8")
         partial.replace(self._file)
+
+
+def _run(key: Key) -> str:
+    return f"{key[0]}/{key[1]}"
 
 
 def _kind(point: Point) -> str:
