@@ -12,6 +12,7 @@ Layout under a sweep's folder::
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -148,11 +149,20 @@ class Tail:
         """The same, each with the byte behind it in its trial's file."""
         if not self._folder.is_dir():
             return
-        for path in sorted(self._folder.glob("*.jsonl")):
-            with path.open("rb") as file:
-                file.seek(self._offset.get(path.name, 0))
+        for name in self._grown():
+            with (self._folder / name).open("rb") as file:
+                file.seek(self._offset.get(name, 0))
                 for line in file:
                     if not line.endswith(b"\n"):
                         break
-                    self._offset[path.name] = self._offset.get(path.name, 0) + len(line)
-                    yield json.loads(line), self._offset[path.name]
+                    self._offset[name] = self._offset.get(name, 0) + len(line)
+                    yield json.loads(line), self._offset[name]
+
+    def _grown(self) -> list[str]:
+        """Files with more than has been read. Most trials have ended: theirs are not opened at every look."""
+        with os.scandir(self._folder) as files:
+            return sorted(
+                file.name
+                for file in files
+                if file.name.endswith(".jsonl") and file.stat().st_size > self._offset.get(file.name, 0)
+            )

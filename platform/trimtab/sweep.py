@@ -229,6 +229,9 @@ def prepare_environment(home: Path) -> dict[str, str]:
         # Tune's new console output announces itself whatever the verbosity.
         "RAY_AIR_NEW_OUTPUT": "0",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        # The studies and the journal are the sweep's state; nobody reads Tune's, which would be written anew,
+        # of all trials, every ten seconds.
+        "TUNE_GLOBAL_CHECKPOINT_S": "1e9",
         "TORCH_EXTENSIONS_DIR": str((home / "torch_extensions").resolve()),
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }

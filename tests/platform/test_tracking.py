@@ -450,3 +450,20 @@ def test_layers_are_an_artifact_of_their_run(journal, store_uri) -> None:
     (run,) = children(store_uri)
     page = connect(store_uri).download_artifacts(run.info.run_id, "layers.html")
     assert "layer 1, step 1: 0.3000" in Path(page).read_text()
+
+
+def test_what_was_sent_before_the_store_failed_is_marked(journal, store_uri, monkeypatch) -> None:
+    journal.start("a")
+    journal.run("a", 0, CURVE)
+    log = Sender._log
+
+    def full(self, operation, run):
+        log(self, operation, run)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Sender, "_log", full)
+    tracker = Tracker(journal.folder, store_uri, "quickstart", journal.spec)
+    tracker.start()
+    assert tracker.close("killed", timeout_s=2) != []
+    (marks,) = json.loads((journal.folder / "tracked.json").read_text()).values()
+    assert marks["a/0"]["own"] > 0, "the run was opened"

@@ -6,13 +6,15 @@ from its beginning to know where every curve stands, and sends only what lies be
 `<sweep>/tracked.json` holds, for each store (by a fingerprint of its address: that may hold a password), the
 byte behind the last event of each run (`trial/seed`) that it has been told: once for what follows from the
 event itself, once for the differences to the reference, which can come later. Seeds of a trial may run at
-once, and are told one by one; what is settled of all of them is entered under the trial's own name.
+once, and are told one by one; what is settled of all of them is entered under the trial's own name. A killed
+driver has at most the last `WRITE_S` seconds told twice, which changes nothing in the store.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,10 +22,12 @@ from trimtab.tracking.operations import END, Key, LogPoints, Operation, Point
 
 FILE = "tracked.json"
 OWN, LATER = "own", "later"
+WRITE_S = 1.0
+"""Least time between two writes while operations are sent: the file holds every trial of the sweep."""
 
 
 class Position:
-    """The mark for one store; written when it moves."""
+    """The mark for one store; written by `save` once it has moved."""
 
     def __init__(self, sweep_dir: Path, uri: str) -> None:
         self._file = sweep_dir / FILE
@@ -32,6 +36,8 @@ class Position:
         if self._file.is_file():
             self._all = json.loads(self._file.read_text(encoding="utf-8"))
         self._marks = self._all.setdefault(self._store, {})
+        self._moved = False
+        self._written_s = time.monotonic()
 
     def clear(self) -> None:
         """The store has nothing of this sweep (any more)."""
@@ -55,7 +61,9 @@ class Position:
         elif operation.at != END:
             # Others may follow from the same event; to open or close a run twice changes nothing.
             marks[OWN] = max(marks.get(OWN, 0), operation.at - 1)
-        self._write()
+        self._moved = True
+        if time.monotonic() - self._written_s >= WRITE_S:
+            self.save()
 
     def settle(self, at: Mapping[str, int]) -> None:
         """The store has all that follows from each trial's events up to these bytes themselves."""
@@ -63,15 +71,19 @@ class Position:
         if any(at[trial] > before.get(trial, 0) for trial in at):
             for trial, byte in at.items():
                 self._marks.setdefault(trial, {})[OWN] = max(before.get(trial, 0), byte)
-            self._write()
+            self._moved = True
 
     def _mark(self, key: Key, kind: str) -> int:
         return max(self._marks.get(name, {}).get(kind, 0) for name in (_run(key), key[0]))
 
-    def _write(self) -> None:
+    def save(self) -> None:
+        """Write the mark if it has moved."""
+        if not self._moved:
+            return
         partial = self._file.with_suffix(".partial")
         partial.write_text(json.dumps(self._all), encoding="utf-8")
         partial.replace(self._file)
+        self._moved, self._written_s = False, time.monotonic()
 
 
 def _run(key: Key) -> str:

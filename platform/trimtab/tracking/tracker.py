@@ -111,14 +111,17 @@ class Tracker:
         """Send in order; an operation leaves the outbox when the store has it."""
         if self._sender.connect():
             self._position.clear()
-        while self._outbox and not self._abandoned.is_set():
-            operation = self._position.rest(self._outbox[0])
-            if operation is not None:
-                self._send(operation)
-                self._position.advance(operation)
-            self._outbox.popleft()
-        if not self._outbox:
-            self._position.settle(self._tail.position)
+        try:
+            while self._outbox and not self._abandoned.is_set():
+                operation = self._position.rest(self._outbox[0])
+                if operation is not None:
+                    self._send(operation)
+                    self._position.advance(operation)
+                self._outbox.popleft()
+            if not self._outbox:
+                self._position.settle(self._tail.position)
+        finally:
+            self._position.save()
         if closing and not self._outbox and self._status is not None:
             self._sender.end(self._status)
             self._ended = True
