@@ -464,6 +464,7 @@ def test_what_was_sent_before_the_store_failed_is_marked(journal, store_uri, mon
     monkeypatch.setattr(Sender, "_log", full)
     tracker = Tracker(journal.folder, store_uri, "quickstart", journal.spec)
     tracker.start()
-    assert tracker.close("killed", timeout_s=2) != []
+    wait_for(lambda: tracker.problem is not None)
     (marks,) = json.loads((journal.folder / "tracked.json").read_text()).values()
+    assert tracker.close("killed", timeout_s=0) != []
     assert marks["a/0"]["own"] > 0, "the run was opened"
