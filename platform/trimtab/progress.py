@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 POLL_S = 0.5
+AROUND = 5
+"""Lines of the live table that are no trial."""
 
 
 @dataclass
@@ -192,7 +194,10 @@ class Progress:
             while True:
                 closing = self._closing.wait(POLL_S)
                 self._state.feed(self._tail.read())
-                live.update(render(self._name, self._state, time.monotonic() - self._begun_s), refresh=True)
+                # The last picture stays and holds everything; until then a screen has room for so many.
+                rows = None if closing else max(1, console.height - AROUND)
+                shown = render(self._name, self._state, time.monotonic() - self._begun_s, rows)
+                live.update(shown, refresh=True)
                 if closing:
                     return
 
@@ -206,8 +211,11 @@ class Progress:
                 return
 
 
-def render(name: str, state: SweepProgress, elapsed_s: float) -> RenderableType:
-    """One row a trial, one line for the whole."""
+def render(name: str, state: SweepProgress, elapsed_s: float, rows: int | None = None) -> RenderableType:
+    """One row a trial, one line for the whole.
+
+    `rows`: as many trials at most, those under way before those that ended, the latest of both; default: all.
+    """
     from rich import box
     from rich.console import Group
     from rich.table import Table
@@ -217,7 +225,8 @@ def render(name: str, state: SweepProgress, elapsed_s: float) -> RenderableType:
     table.add_column("trial", overflow="fold")
     for title in ("stage", "seed", "accuracy", f"- {state.reference}", "rollouts"):
         table.add_column(title, justify="left" if title == "stage" else "right")
-    for trial in sorted(state.trials.values(), key=lambda trial: trial.number):
+    latest = sorted(state.trials.values(), key=lambda trial: (trial.ended, -trial.number))[:rows]
+    for trial in sorted(latest, key=lambda trial: trial.number):
         minus = state.minus_reference(trial)
         table.add_row(
             trial.label,
@@ -231,6 +240,9 @@ def render(name: str, state: SweepProgress, elapsed_s: float) -> RenderableType:
         return Text(f"{name}: starting Ray, learners and engines · {clock(elapsed_s)}")
     eta = state.eta_s()
     left = f" · about {clock(eta)} left" if eta is not None else ""
+    hidden = len(state.trials) - len(latest)
+    if hidden:
+        left += f" · {hidden} not shown"
     summary = (
         f"{name}: {state.ended} of {state.total_trials} configurations · "
         f"{state.rollouts:,} of {state.total:,} rollouts · {clock(elapsed_s)}{left}"

@@ -1,20 +1,22 @@
 """Live progress from the journal."""
 
 import io
+import time
 
 import pytest
 from rich.console import Console
 
+from trimtab import progress
 from trimtab.progress import Progress, SweepProgress, clock, render
 from trimtab.records import Tail
 
 CURVE = [0.5, 0.6, 0.7]
 
 
-def shown(state: SweepProgress) -> str:
+def shown(state: SweepProgress, rows: int | None = None) -> str:
     console = Console(width=140, file=io.StringIO())
     with console.capture() as text:
-        console.print(render("quickstart", state, 65.0))
+        console.print(render("quickstart", state, 65.0, rows))
     return text.get()
 
 
@@ -81,6 +83,36 @@ def test_a_table_on_a_terminal(journal, spec) -> None:
     progress.close()
     assert "0 dapo" in out.getvalue()
     assert "2,560/23,040" in out.getvalue()
+
+
+def test_a_sweep_of_more_trials_than_lines_shows_what_is_under_way(journal, spec) -> None:
+    state = SweepProgress(spec, 300)
+    for number in range(200):
+        journal.start(f"t{number}", number)
+        if number not in (3, 199):
+            journal.finish(f"t{number}")
+    state.feed(Tail(journal.folder).read())
+    text = shown(state, rows=4)
+    assert [line.split()[0] for line in text.splitlines() if "v05-" in line] == ["3", "197", "198", "199"]
+    assert "198 of 300" in text
+    assert "196 not shown" in text
+    assert shown(state).count("v05-") == 199, "all but the reference"
+
+
+def test_a_terminal_is_not_drawn_beyond_its_height_before_the_end(journal, spec, monkeypatch) -> None:
+    for number in range(200):
+        journal.start(f"t{number}", number)
+    asked: list[int | None] = []
+    monkeypatch.setattr(progress, "render", lambda *args: (asked.append(args[3]), render(*args))[1])
+    out = Console(file=io.StringIO(), width=120, height=30, force_terminal=True)
+    display = Progress(journal.folder, spec, 200, out)
+    monkeypatch.setattr(progress, "POLL_S", 0.01)
+    display.start()
+    while not asked:
+        time.sleep(0.01)
+    display.close()
+    assert set(asked[:-1]) == {30 - progress.AROUND}
+    assert asked[-1] is None, "the picture that stays is whole"
 
 
 def test_clock() -> None:
