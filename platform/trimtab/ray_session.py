@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -21,6 +22,8 @@ INTERRUPTED_S = 10.0
 def local_ray(plan: Plan) -> Iterator[None]:
     """A Ray cluster of this sweep's own, authenticated and on loopback, ended with it."""
     prepare_ray_auth()
+    # An actor a slot that asks whether the cloud is about to take its node back: not this machine.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     import ray
 
     start_ray(

@@ -77,6 +77,7 @@ class VllmEngine:
                 detokenize=False,
                 stop_token_ids=self._stop,
                 output_kind=RequestOutputKind.FINAL_ONLY,
+                skip_clone=True,  # made for this request alone; vLLM's deep copies took 6 % of a draw
             )
             for r in range(request.rollouts)
         ]
