@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from trainables.config import VerifierConfig
+from trainables.strategies.batch import FloatArray
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,5 +38,8 @@ class Lease:
     verifier: Callable[[str, VerifierConfig], VerifierPool]
     """The process pool for a judge (import path), kept between runs that use the same one."""
     report: Report
+    base_answers: dict[str, FloatArray] = field(default_factory=dict)
+    """What the base weights answered, by all that it depends on. The lender hands the same one to every run:
+    each begins with the same weights, so that a sweep evaluates them once a seed and not once a run."""
     proof: Callable[[Lease], None] | None = None
     """Called once the run has reset what it was lent, before it restores anything: the lender's own check."""

@@ -13,6 +13,7 @@ no process: learner, engines and verifiers are lent (`Lease`), so a cold and a w
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Literal
 
@@ -214,7 +215,19 @@ def answer_split(run: Run, split: Split) -> FloatArray:
 
     The seeds do not depend on the step: successive evaluations differ by the policy, not by the draw. An
     answer whose verification failed counts as wrong here, so more than a few of them raise VerifierError.
+    Before the first update the policy is the base model, whose answers are drawn once for all runs.
     """
+    if run.version > 0:
+        return _draw_answers(run, split)
+    config, known = run.config, run.lease.base_answers
+    settings = (config.task, config.evaluation, config.sampling, config.verifier)
+    key = json.dumps([run.seed, split, *(part.model_dump(mode="json") for part in settings)])
+    if key not in known:
+        known[key] = _draw_answers(run, split)
+    return known[key]
+
+
+def _draw_answers(run: Run, split: Split) -> FloatArray:
     settings = run.config.evaluation
     prompts = run.tokens_of(split)
     row_of = np.repeat(np.arange(len(prompts)), settings.samples)

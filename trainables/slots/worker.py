@@ -23,6 +23,7 @@ from trimtab.errors import LearnerLost
 if TYPE_CHECKING:
     from trainables.learner.group import LearnerGroup
     from trainables.rollouts.pool import EnginePool
+    from trainables.strategies.batch import FloatArray
     from trainables.tasks.verifier import VerifierPool
 
 log = logging.getLogger(__name__)
@@ -94,13 +95,14 @@ def _serve_leases(setup: SlotSetup, group: LearnerGroup) -> None:
     verifiers = _Verifiers()
     served = 0
     proof, growth = Proof(), Growth()
+    base_answers: dict[str, FloatArray] = {}
 
     def lend(report: Report) -> Lease:
         def proved(lease: Lease) -> None:
             checksum = proof.check(setup.model, group, engines, setup.engine.sync_timeout_s)
             report("lease", slot=setup.name, lease=served + 1, checksum=checksum)
 
-        return Lease(setup.model, tokenizer, group, engines, verifiers.get, report, proved)
+        return Lease(setup.model, tokenizer, group, engines, verifiers.get, report, base_answers, proved)
 
     try:
         generation = _register(setup, engines)
