@@ -118,6 +118,9 @@ class LearnerConfig(Strict):
     """Padded tokens in one forward pass of one worker. Changes memory, never the gradient."""
     collective_timeout_s: Positive = 120
     """How long a learner worker waits for the others inside a step before the group counts as broken."""
+    command_timeout_s: Positive = 1800
+    """How long learner workers wait for their next part of a step, while engines draw and judges verify:
+    longer than the longest draw. A worker that hangs outside a collective is noticed as late."""
     gradient_noise_every: Annotated[int, Field(ge=0)] = 0
     """Steps between measurements of tr Cov(g) / |E g|^2, from the gradients of two halves of the step's
     prompts; 0 = never. Each takes one more backward pass and memory for two gradients."""

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
-from trainables.learner.group import LearnerGroup, follow
+from trainables.learner.group import LearnerGroup, follow, open_control
 from trimtab.errors import DivergedError, LearnerLost
 
 DEADLINE_S = 3
@@ -46,28 +46,41 @@ class Rank:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def join(folder: Path, rank: int) -> Any:
+def join(folder: Path, rank: int, patience_s: float) -> Any:
     store = dist.FileStore(str(folder / "store"), 2)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    return dist.new_group(backend="gloo")
+    return open_control(2, patience_s)
 
 
-def second(folder: Path) -> None:
-    control = join(folder, 1)
+def second(folder: Path, patience_s: float) -> None:
+    control = join(folder, 1, patience_s)
     follow(Rank(1), control)  # type: ignore[arg-type]
 
 
 @pytest.fixture
-def group(tmp_path):
-    process = multiprocessing.get_context("spawn").Process(target=second, args=(tmp_path,))
+def patience_s() -> float:
+    """How long a rank waits for a command."""
+    return 1800
+
+
+@pytest.fixture
+def other(tmp_path, patience_s):
+    """The process of rank 1."""
+    process = multiprocessing.get_context("spawn").Process(target=second, args=(tmp_path, patience_s))
     process.start()
-    control = join(tmp_path, 0)
+    yield process
+    process.join()
+
+
+@pytest.fixture
+def group(tmp_path, patience_s, other):
+    control = join(tmp_path, 0, patience_s)
     group = LearnerGroup(Rank(0), control)  # type: ignore[arg-type]
     yield group
     group.dismiss()
     if group.broken:
-        process.kill()
-    process.join()
+        other.kill()
+    other.join()
     dist.destroy_process_group()
 
 
@@ -89,4 +102,15 @@ def test_a_rank_that_raises_alone_breaks_the_group_within_the_deadline(group):
 def test_a_rank_that_dies_is_a_lost_learner(group):
     with pytest.raises(LearnerLost, match="cannot be reached"):
         group._all("die")
+    assert group.broken
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("patience_s", [DEADLINE_S])
+def test_a_rank_that_gets_no_command_for_so_long_gives_up_and_the_next_one_says_so(group, other):
+    assert group._all("reduce", None) == [2, 2]
+    other.join(60)
+    assert other.exitcode, "it ended by itself, and not well"
+    with pytest.raises(LearnerLost, match="cannot be reached"):
+        group._all("reduce", None)
     assert group.broken

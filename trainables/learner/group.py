@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,17 @@ class LearnerGroup:
             first = f"{type(own[0]).__name__}: {own[0]}"
             raise LearnerLost(f"a learner worker failed alone ({first})") from own[0]
         raise LearnerLost(f"learner workers lost each other: {failures[0].error}")
+
+
+def open_control(world_size: int, timeout_s: float) -> Any:
+    """What commands and results travel over; every rank calls it. None for a single rank.
+
+    They are Python objects: gloo, whatever the tensors' own backend. A rank that gets no command for
+    `timeout_s` gives up, and the group is broken.
+    """
+    if world_size == 1:
+        return None
+    return dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
 
 
 def follow(learner: Learner, control: Any) -> None:

@@ -207,6 +207,7 @@ class Slots:
                 engine=self._spec.engine,
                 backend=self._spec.backend,
                 threads=max(1, int(self._spec.learner_cpus)),
+                command_timeout_s=self._spec.learner.command_timeout_s,
                 leases=self._spec.leases,
             )
             host = ray.remote(SlotHost).options(num_cpus=0, scheduling_strategy=beside_driver()).remote()

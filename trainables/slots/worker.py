@@ -45,6 +45,8 @@ class SlotSetup:
     """What weights are broadcast over, if they are."""
     threads: int
     """CPU threads of each learner worker."""
+    command_timeout_s: float
+    """`learner.command_timeout_s`."""
     leases: int = 0
     """Leases after which the slot ends so that fresh processes take its place; 0 = no such number."""
 
@@ -53,9 +55,8 @@ def serve(loop_config: dict[str, Any]) -> None:
     """The Ray Train loop: rank 0 runs leases, the other ranks follow its commands."""
     import ray.train.torch
     import torch
-    import torch.distributed as dist
 
-    from trainables.learner.group import LearnerGroup, follow
+    from trainables.learner.group import LearnerGroup, follow, open_control
     from trainables.learner.worker import Learner
 
     setup: SlotSetup = loop_config["setup"]
@@ -63,8 +64,7 @@ def serve(loop_config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     device = ray.train.torch.get_device()
-    # Commands travel as Python objects: gloo, whatever the tensors' own backend.
-    control = dist.new_group(backend="gloo") if world > 1 else None
+    control = open_control(world, setup.command_timeout_s)
     learner = Learner(rank, world, device)
     _keep_libraries_out_of_collections()
     if rank > 0:
