@@ -1,8 +1,8 @@
 """Share of a sweep's wall time that goes into RL steps. `make bench BENCH=sweep_share ARGS=NAME`
 
-Reads the journal of a sweep that has run (such as `make sweep`'s) and says where its slots' time went from
-the first lease to the last event: RL steps (goal: 80 %), evaluation on held-out prompts, and the rest
-(resets, checkpoints, waiting for Tune, a slot without work at the end).
+Reads the journal of a sweep that has run (such as `make sweep`'s) and says where its slots' time went: RL
+steps (goal: 80 % warm), evaluation on held-out prompts, and the rest (resets, checkpoints, waiting for Tune,
+a slot without work), once from the first lease on and once from the start of the slots' processes.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from trimtab import records
 from trimtab.home import existing_sweep_dir
 
 
-def shares(folder: Path, slots: int) -> dict[str, float]:
-    """Part -> share of `slots` x the wall time between the first lease and the last event."""
+def seconds(folder: Path) -> dict[str, float]:
+    """Seconds in steps and in evaluations, summed over all runs, and of the sweep: `starting` until the first
+    lease, `leased` from there to the last event."""
     spent = {"steps": 0.0, "evaluation": 0.0}
     times: list[float] = []
+    leased: list[float] = []
     for file in sorted((folder / "records").glob("*.jsonl")):
         began: dict[int, float] = {}
         for event in records.read(folder, file.stem):
-            if event["event"] == "stage" and event["stage"] == "waiting":
-                continue
             times.append(event["time"])
-            if event["event"] == "step":
+            if event["event"] == "lease":
+                leased.append(event["time"])
+            elif event["event"] == "step":
                 spent["steps"] += event["metrics"]["seconds/step"]
             elif event["event"] == "stage" and event["stage"] == "evaluating":
                 began[event["seed"]] = event["time"]
             elif event["event"] == "evaluation" and event["seed"] in began:
                 spent["evaluation"] += event["time"] - began.pop(event["seed"])
-    wall = slots * (max(times) - min(times))
-    found = {part: seconds / wall for part, seconds in spent.items()}
-    return {**found, "rest": 1 - sum(found.values())}
+    return {**spent, "starting": min(leased) - min(times), "leased": max(times) - min(leased)}
 
 
 def main() -> None:
@@ -41,8 +41,16 @@ def main() -> None:
     parser.add_argument("--home", type=Path, default=Path(".trimtab"))
     parser.add_argument("--slots", type=int, default=2)
     arguments = parser.parse_args()
-    found = shares(existing_sweep_dir(arguments.home, arguments.name), arguments.slots)
-    print(", ".join(f"{part} {share:.0%}" for part, share in found.items()))
+    found = seconds(existing_sweep_dir(arguments.home, arguments.name))
+    for since, wall in (
+        ("first lease", found["leased"]),
+        ("start of the slots", found["leased"] + found["starting"]),
+    ):
+        steps, evaluation = (found[part] / wall / arguments.slots for part in ("steps", "evaluation"))
+        rest = 1 - steps - evaluation
+        print(
+            f"{wall:.0f} s since the {since}: steps {steps:.0%}, evaluation {evaluation:.0%}, rest {rest:.0%}"
+        )
 
 
 if __name__ == "__main__":
