@@ -25,8 +25,8 @@ MARK = "TRIMTAB_SWEEP_MARK"
 REPEATS = 128
 """Ray's workers set a title, which writes zeros over the beginning of their environment. Of four kilobytes of
 mark something is mostly left; Ray's agents, whose environment is in no certain order, may lose all of it."""
-LOOK_S = 2.0
-"""Between two looks at what the sweep has started, while the driver lives."""
+LOOK_S, SELDOM_S = 2.0, 60.0
+"""Between two looks at what the sweep has started, at first and after a while: Ray's agents come with Ray."""
 DONE = b"done"
 ATTEMPTS = 5
 PAUSE_S = 0.2
@@ -113,8 +113,10 @@ def main() -> None:
     mark = sys.argv[1]
     seen: set[psutil.Process] = set()
     # Raylets end at once with their driver: whose child an agent was cannot be seen afterwards.
-    while not select.select([sys.stdin], [], [], LOOK_S)[0]:
+    pause_s = LOOK_S
+    while not select.select([sys.stdin], [], [], pause_s)[0]:
         seen = living(seen | family(mark))
+        pause_s = min(1.2 * pause_s, SELDOM_S)
     if sys.stdin.buffer.read() == DONE:
         return
     # What is killed may have started something else meanwhile.
