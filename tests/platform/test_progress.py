@@ -1,7 +1,7 @@
 """Live progress from the journal."""
 
 import io
-import time
+import threading
 
 import pytest
 from rich.console import Console
@@ -103,13 +103,18 @@ def test_a_terminal_is_not_drawn_beyond_its_height_before_the_end(journal, spec,
     for number in range(200):
         journal.start(f"t{number}", number)
     asked: list[int | None] = []
-    monkeypatch.setattr(progress, "render", lambda *args: (asked.append(args[3]), render(*args))[1])
+    drawn = threading.Event()
+
+    def watched(name, state, elapsed_s, rows):
+        asked.append(rows)
+        drawn.set()
+        return render(name, state, elapsed_s, rows)
+
+    monkeypatch.setattr(progress, "render", watched)
     out = Console(file=io.StringIO(), width=120, height=30, force_terminal=True)
     display = Progress(journal.folder, spec, 200, out)
-    monkeypatch.setattr(progress, "POLL_S", 0.01)
     display.start()
-    while not asked:
-        time.sleep(0.01)
+    assert drawn.wait(60)
     display.close()
     assert set(asked[:-1]) == {30 - progress.AROUND}
     assert asked[-1] is None, "the picture that stays is whole"
