@@ -26,7 +26,7 @@ export SSL_CERT_FILE ?= $(PIP_CERT)
 endif
 # DeepSpeed is built from source, against the torch that is installed: no isolation, none of its extensions.
 export DS_BUILD_OPS := 0
-INSTALL := $(BIN)/uv pip install --python $(BIN)/python --quiet $(TORCH_BACKEND) --constraint constraints.txt
+INSTALL := $(BIN)/uv pip install --python $(BIN)/python --quiet --compile-bytecode $(TORCH_BACKEND) --constraint constraints.txt
 BUILD_NEEDS := torch numpy setuptools wheel ninja py-cpuinfo hatchling editables
 
 .PHONY: sweep plan ui stop doctor test test-slow bench lint format constraints install model clean
