@@ -5,6 +5,8 @@ EXTRA  ?= cpu
 SPEC   ?= search_spaces/quickstart.yaml
 BENCH  ?= trl_step
 ARGS   ?=
+# Minutes after which `make test-slow` begins nothing new; empty = all of it runs.
+BUDGET ?=
 
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -24,6 +26,8 @@ endif
 ifdef PIP_CERT
 export SSL_CERT_FILE ?= $(PIP_CERT)
 endif
+# Many images set it. Every process of a sweep would compile trimtab's own modules again, and pytest the tests'.
+unexport PYTHONDONTWRITEBYTECODE
 # DeepSpeed is built from source, against the torch that is installed: no isolation, none of its extensions.
 export DS_BUILD_OPS := 0
 INSTALL := $(BIN)/uv pip install --python $(BIN)/python --quiet --compile-bytecode $(TORCH_BACKEND) --constraint constraints.txt
@@ -48,11 +52,12 @@ install: $(READY)
 model: $(READY)
 	@$(BIN)/python -m trainables.models.tiny --cache $(HOME_)/models
 
+# Two workers, whatever the cores: two worlds of processes is what 24 GB hold (docs/testing.md).
 test: lint model
-	$(BIN)/pytest -m "not slow" $(ARGS)
+	$(BIN)/pytest -n 2 -m "not slow" $(ARGS)
 
 test-slow: $(DEV) model
-	$(BIN)/pytest -m slow $(ARGS)
+	$(BIN)/pytest -n 2 -m slow $(if $(BUDGET),--time-budget $(BUDGET)) $(ARGS)
 
 # One module of benchmarks/, two threads at most: `make bench BENCH=trl_step ARGS="--workload short"`.
 bench: $(DEV) model

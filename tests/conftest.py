@@ -1,21 +1,20 @@
-"""Shared fixtures, and the rule about skips: under CI a skip that tests/skips.toml does not list fails."""
+"""Shared fixtures. What else happens to a session is in `tests/support`."""
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import shutil
 import subprocess
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
+from speed import patience
 
 ROOT = Path(__file__).resolve().parent.parent
-SKIPS = tomllib.loads((ROOT / "tests" / "skips.toml").read_text())["skip"]
+pytest_plugins = ("skip_guard", "worlds")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # The same examples every time, and no clock: a busy machine is not a wrong answer.
@@ -60,52 +59,9 @@ def page() -> Iterator[Any]:
         # Its sandbox wants user namespaces, which containers mostly lack; only our own pages are opened.
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1400, "height": 900})
-        page.set_default_timeout(120_000)
+        page.set_default_timeout(1000 * patience(120))
         yield page
         browser.close()
-
-
-def unlisted_skip(nodeid: str, reason: str) -> bool:
-    """Whether no entry of tests/skips.toml allows this test to be skipped for this reason."""
-    return not any(
-        fnmatch.fnmatchcase(nodeid, entry["test"]) and entry["reason"] in reason for entry in SKIPS
-    )
-
-
-class SkipGuard:
-    """Collects skips that are not listed, and fails the session over them."""
-
-    def __init__(self) -> None:
-        self.unlisted: list[tuple[str, str]] = []
-
-    def _look(self, report: pytest.TestReport | pytest.CollectReport) -> None:
-        if report.skipped and not hasattr(report, "wasxfail"):
-            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-            if unlisted_skip(report.nodeid, reason):
-                self.unlisted.append((report.nodeid, reason))
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self._look(report)
-
-    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        self._look(report)
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> Iterator[None]:
-        if self.unlisted and session.exitstatus == pytest.ExitCode.OK:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        return (yield)
-
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        for nodeid, reason in self.unlisted:
-            terminalreporter.write_line(
-                f"UNLISTED SKIP {nodeid}: {reason} (list it in tests/skips.toml)", red=True
-            )
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    if os.environ.get("CI", "").lower() in ("1", "true"):
-        config.pluginmanager.register(SkipGuard())
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The skip guard of tests/conftest.py, run for real on a small suite."""
+"""The skip guard of tests/support, run for real on a small suite."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ why = "they are rare"
 )
 def test_an_unlisted_skip_fails_under_ci(tmp_path: Path, ci: str, unlisted: str, code: int) -> None:
     tests = tmp_path / "tests"
-    tests.mkdir()
-    shutil.copy(ROOT / "tests" / "conftest.py", tests)
+    (tests / "support").mkdir(parents=True)
+    shutil.copy(ROOT / "tests" / "support" / "skip_guard.py", tests / "support")
     (tests / "skips.toml").write_text(LIST)
     (tests / "test_suite.py").write_text(SUITE.format(unlisted=unlisted))
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests)],
-        env=os.environ | {"CI": ci},
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "skip_guard", str(tests)],
+        env=os.environ | {"CI": ci, "PYTHONPATH": str(tests / "support")},
         cwd=tmp_path,
         capture_output=True,
         text=True,
