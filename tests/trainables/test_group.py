@@ -1,4 +1,7 @@
-"""Two learner ranks that lose each other: real processes, gloo, no Ray."""
+"""Two learner ranks that lose each other: real processes, gloo, no Ray.
+
+Both ranks are processes of their own, because a process has one default group and the tests' may be taken.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,24 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch.distributed as dist
+from speed import patience
 
 from trainables.learner.group import LearnerGroup, follow, open_control
 from trimtab.errors import DivergedError, LearnerLost
 
-DEADLINE_S = 3
+pytestmark = pytest.mark.slow
+
+DEADLINE_S = patience(3)
+COMMAND_S = 1800.0
+"""How long a rank waits for a command."""
+SPAWN = multiprocessing.get_context("spawn")
 
 
 class Rank:
@@ -46,46 +56,46 @@ class Rank:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def join(folder: Path, rank: int, patience_s: float) -> Any:
+def join(folder: Path, rank: int, command_s: float) -> Any:
     store = dist.FileStore(str(folder / "store"), 2)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    return open_control(2, patience_s)
+    return open_control(2, command_s)
 
 
-def second(folder: Path, patience_s: float) -> None:
-    control = join(folder, 1, patience_s)
+def second(folder: Path, command_s: float) -> None:
+    control = join(folder, 1, command_s)
     follow(Rank(1), control)  # type: ignore[arg-type]
 
 
-@pytest.fixture
-def patience_s() -> float:
-    """How long a rank waits for a command."""
-    return 1800
+def first(folder: Path, command_s: float, check: Callable[..., None], second_ended: Any) -> None:
+    """Rank 0 makes the check. Its exit code is 0 if that holds; what did not hold is on standard error."""
+    control = join(folder, 0, command_s)
+    check(LearnerGroup(Rank(0), control), second_ended)  # type: ignore[arg-type]
+    # A group that is broken cannot be taken leave of.
+    os._exit(0)
 
 
-@pytest.fixture
-def other(tmp_path, patience_s):
-    """The process of rank 1."""
-    process = multiprocessing.get_context("spawn").Process(target=second, args=(tmp_path, patience_s))
-    process.start()
-    yield process
-    process.join()
+def run(folder: Path, check: Callable[..., None], command_s: float = COMMAND_S) -> Any:
+    """Run both ranks until rank 0 has made its check. Returns the process of rank 1, which has ended."""
+    second_ended = SPAWN.Event()
+    one = SPAWN.Process(target=second, args=(folder, command_s))
+    zero = SPAWN.Process(target=first, args=(folder, command_s, check, second_ended))
+    for process in (one, zero):
+        process.start()
+    try:
+        if command_s < COMMAND_S:
+            one.join(patience(60))
+            second_ended.set()
+        zero.join(patience(120))
+        assert zero.exitcode == 0
+    finally:
+        for process in (one, zero):
+            process.kill()
+            process.join()
+    return one
 
 
-@pytest.fixture
-def group(tmp_path, patience_s, other):
-    control = join(tmp_path, 0, patience_s)
-    group = LearnerGroup(Rank(0), control)  # type: ignore[arg-type]
-    yield group
-    group.dismiss()
-    if group.broken:
-        other.kill()
-    other.join()
-    dist.destroy_process_group()
-
-
-@pytest.mark.slow
-def test_a_rank_that_raises_alone_breaks_the_group_within_the_deadline(group):
+def raises_alone(group: LearnerGroup, _: Any) -> None:
     assert group._all("reduce", None) == [2, 2]
     with pytest.raises(DivergedError):
         group._all("diverge")
@@ -98,19 +108,28 @@ def test_a_rank_that_raises_alone_breaks_the_group_within_the_deadline(group):
     assert group.broken
 
 
-@pytest.mark.slow
-def test_a_rank_that_dies_is_a_lost_learner(group):
+def test_a_rank_that_raises_alone_breaks_the_group_within_the_deadline(tmp_path) -> None:
+    run(tmp_path, raises_alone)
+
+
+def dies(group: LearnerGroup, _: Any) -> None:
     with pytest.raises(LearnerLost, match="cannot be reached"):
         group._all("die")
     assert group.broken
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("patience_s", [DEADLINE_S])
-def test_a_rank_that_gets_no_command_for_so_long_gives_up_and_the_next_one_says_so(group, other):
+def test_a_rank_that_dies_is_a_lost_learner(tmp_path) -> None:
+    run(tmp_path, dies)
+
+
+def is_too_late(group: LearnerGroup, second_ended: Any) -> None:
     assert group._all("reduce", None) == [2, 2]
-    other.join(60)
-    assert other.exitcode, "it ended by itself, and not well"
+    assert second_ended.wait(patience(120))
     with pytest.raises(LearnerLost, match="cannot be reached"):
         group._all("reduce", None)
     assert group.broken
+
+
+def test_a_rank_that_gets_no_command_for_so_long_gives_up_and_the_next_one_says_so(tmp_path) -> None:
+    one = run(tmp_path, is_too_late, command_s=DEADLINE_S)
+    assert one.exitcode > 0, "it ended by itself, and not well"
