@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from slot_bench import start_bench
+from slot_bench import Bench, start_bench
 
 from trainables.config import EngineConfig, LearnerConfig
 
@@ -18,34 +18,47 @@ def losses(events: list[dict[str, Any]]) -> list[float]:
     return [e["metrics"]["loss"] for e in events if e["event"] == "step"]
 
 
-@pytest.mark.parametrize(("workers", "engines"), [(1, 2), (2, 1), (2, 2)])
-def test_worlds_train_as_one_worker_and_one_engine_do(bench, tmp_path, workers, engines):
+@pytest.fixture(scope="module")
+def world(request: pytest.FixtureRequest, bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A slot of W learner workers and E engines, and how its weights travel: one at a time."""
+    workers, engines, sync = request.param
+    made = start_bench(
+        tmp_path_factory.mktemp("world"),
+        bench.model,
+        LearnerConfig(lr=1e-4, workers=workers, zero_stage=2),
+        EngineConfig(max_model_len=320, count=engines, weight_sync=sync),
+    )
+    yield made
+    made.slots.close(60)
+
+
+MORE_ENGINES, MORE_WORKERS = (1, 2, "object_store"), (2, 1, "object_store")
+BOTH = (2, 2, "broadcast")
+
+
+@pytest.mark.parametrize("world", [MORE_ENGINES, MORE_WORKERS, BOTH], indirect=True)
+def test_worlds_train_as_one_worker_and_one_engine_do(bench, world):
     """The same rollouts (seeds are per rollout) and the same updates, to rounding, however many processes."""
     expected = losses(bench.run(bench.config(steps=3), [0]))
-    learner = LearnerConfig(lr=1e-4, workers=workers, zero_stage=2)
-    world = start_bench(tmp_path, bench.model, learner, EngineConfig(max_model_len=320, count=engines))
-    try:
-        found = losses(world.run(world.config(steps=3), [0]))
-        diverged = world.run(world.config(steps=2, learner={**learner.model_dump(), "lr": 1e30}), [0])
-        again = losses(world.run(world.config(steps=3), [0]))
-    finally:
-        world.slots.close(60)
+    found = losses(world.run(world.config(steps=3), [0]))
+    diverging = {**world.learner.model_dump(), "lr": 1e30}
+    diverged = world.run(world.config(steps=2, learner=diverging), [0])
+    again = losses(world.run(world.config(steps=3), [0]))
     assert found == pytest.approx(expected, abs=2e-3)
     assert diverged[-1]["outcome"] == "failed"
     assert again == found, "ranks are in step again after a failed trial"
 
 
-def test_zero_3_on_two_workers_broadcasts_to_two_engines_and_saves_a_whole_model(bench, tmp_path):
+def zero_3(world: Bench) -> LearnerConfig:
+    return world.learner.model_copy(update={"zero_stage": 3})
+
+
+@pytest.mark.parametrize("world", [BOTH], indirect=True)
+def test_zero_3_on_two_workers_broadcasts_to_two_engines_and_saves_a_whole_model(bench, world):
     from transformers import AutoModelForCausalLM
 
     expected = losses(bench.run(bench.config(steps=2), [0]))
-    learner = LearnerConfig(lr=1e-4, workers=2, zero_stage=3)
-    engine = EngineConfig(max_model_len=320, count=2, weight_sync="broadcast")
-    world = start_bench(tmp_path, bench.model, learner, engine)
-    try:
-        events = world.run(world.config(steps=2), [0])
-    finally:
-        world.slots.close(60)
+    events = world.run(world.config(steps=2, learner=zero_3(world)), [0])
     assert losses(events) == pytest.approx(expected, abs=2e-3)
     steps = [event["metrics"] for event in events if event["event"] == "step"]
     assert all(step["parity"] < 1e-3 for step in steps)
@@ -56,27 +69,23 @@ def test_zero_3_on_two_workers_broadcasts_to_two_engines_and_saves_a_whole_model
     assert all(p.isfinite().all() for p in model.parameters())
 
 
-def test_probe_and_critic_see_the_same_on_two_workers_with_zero_3(bench, tmp_path):
+@pytest.mark.parametrize("world", [MORE_WORKERS], indirect=True)
+def test_probe_and_critic_see_the_same_on_two_workers_with_zero_3(bench, world):
     """States and values are gathered from the ranks that own the rollouts, in order."""
     read = {
         "strategy/prior_mae": {"preset": "poise", "group_size": 4, "warmup_updates": 1, "survey": True},
         "critic_loss": {"preset": "ppo", "critic_lr": 1e-3},
     }
 
-    def figures(where, name: str, strategy: dict[str, Any]) -> list[float]:
-        events = where.run(where.config(steps=3, strategy=strategy), [0])
+    def figures(where, name: str, strategy: dict[str, Any], learner: LearnerConfig) -> list[float]:
+        events = where.run(where.config(steps=3, strategy=strategy, learner=learner), [0])
         assert events[-1]["outcome"] == "finished", events[-1]["error"]
         return [e["metrics"][name] for e in events if e["event"] == "step" and name in e["metrics"]]
 
-    learner = LearnerConfig(lr=1e-4, workers=2, zero_stage=3)
-    world = start_bench(tmp_path, bench.model, learner, EngineConfig(max_model_len=320))
-    try:
-        found = {name: figures(world, name, strategy) for name, strategy in read.items()}
-    finally:
-        world.slots.close(60)
     for name, strategy in read.items():
-        assert len(found[name]) >= 2
-        assert found[name] == pytest.approx(figures(bench, name, strategy), rel=0.02), name
+        found = figures(world, name, strategy, zero_3(world))
+        assert len(found) >= 2
+        assert found == pytest.approx(figures(bench, name, strategy, bench.learner), rel=0.02), name
 
 
 def test_tied_embeddings_are_refused_by_the_parity_probe_and_not_silently_wrong(bench, tmp_path, tiny_model):
