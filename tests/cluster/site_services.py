@@ -17,9 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from speed import patience
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-START_S = 120.0
+START_S = patience(120.0)
 
 
 def postgres_programs() -> Path:
@@ -137,7 +138,7 @@ def redis(folder: Path, address: str, password: str) -> Iterator[str]:
         yield f"{address}:6380"
     finally:
         server.terminate()
-        server.wait(timeout=20)
+        server.wait(timeout=patience(20))
 
 
 def _listens(address: str, port: int) -> bool:
@@ -160,7 +161,7 @@ def _end(server: subprocess.Popen[bytes]) -> None:
     """The server's workers too: they share its session."""
     os.killpg(server.pid, 15)
     try:
-        server.wait(timeout=20)
+        server.wait(timeout=patience(20))
     except subprocess.TimeoutExpired:
         os.killpg(server.pid, 9)
-        server.wait(timeout=20)
+        server.wait(timeout=patience(20))

@@ -15,6 +15,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from speed import patience
 
 from cluster.render import render, values, versions
 
@@ -127,7 +128,7 @@ def test_dockerfiles_pass_hadolint(rendered: dict[str, str], tmp_path: Path) -> 
         files.append(str(tmp_path / name))
     assert len(files) == 3
     linter = Path(sys.executable).with_name("hadolint")
-    done = subprocess.run([linter, *files], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([linter, *files], capture_output=True, text=True, check=False, timeout=patience(60))
     assert done.returncode == 0, done.stdout
 
 

@@ -6,13 +6,13 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+from speed import patience, wait_until
 
 from cluster.local import NotPermitted
 from cluster.loopback import LoopbackCluster
@@ -68,7 +68,7 @@ def test_work_goes_to_the_node_that_offers_what_it_asks_for(cluster: LoopbackClu
         capture_output=True,
         text=True,
         check=False,
-        timeout=200,
+        timeout=patience(200),
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [cluster.nodes["worker0"].address, cluster.nodes["worker1"].address]
@@ -88,13 +88,6 @@ def test_a_node_that_is_killed_is_dead_to_the_head_and_comes_back(cluster: Loopb
     lost = cluster.nodes["worker1"].address
     cluster.kill("worker1")
     assert cluster.pids("worker0"), "only that node was killed"
-    wait_until(cluster, lambda there: lost not in there)
+    wait_until(lambda: lost not in alive(cluster), 90)
     cluster.start("worker1")
-    wait_until(cluster, lambda there: len(there) == 3)
-
-
-def wait_until(cluster: LoopbackCluster, what: Any) -> None:
-    deadline = time.monotonic() + 90
-    while not what(alive(cluster)):
-        assert time.monotonic() < deadline, alive(cluster)
-        time.sleep(0.2)
+    wait_until(lambda: len(alive(cluster)) == 3, 90)

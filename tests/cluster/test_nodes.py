@@ -24,6 +24,7 @@ import pytest
 import requests
 import yaml
 from site_services import mlflow_server, postgres, postgres_programs, redis
+from speed import patience
 
 from cluster.local import LocalCluster, NotPermitted
 from cluster.loopback import LoopbackCluster
@@ -31,7 +32,7 @@ from trimtab.records import Tail
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-PATIENCE_S = 420.0
+PATIENCE_S = patience(420.0)
 SPEC: dict[str, Any] = {
     "name": "nodes",
     "trial": {
@@ -80,7 +81,7 @@ class Site:
             capture_output=True,
             text=True,
             check=False,
-            timeout=timeout,
+            timeout=patience(timeout),
         )
 
     def submit(self, name: str, *options: str, **changes: Any) -> subprocess.CompletedProcess:
@@ -281,7 +282,7 @@ def test_no_secret_is_left_anywhere(site: Site, calm: str) -> None:
             capture_output=True,
             text=True,
             check=True,
-            timeout=60,
+            timeout=patience(60),
         ).stdout
         assert "COPY public" in dump
         assert [value for value in values if value in dump] == []

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 from optuna.trial import TrialState
 from site_services import postgres
+from speed import patience
 
 from trimtab.errors import NotFoundError, StorageError
 from trimtab.search import StudySearcher
@@ -113,7 +114,7 @@ def test_trials_asked_for_at_once_are_never_the_same(url: str, tmp_path: Path) -
 
     def client(_: int) -> list[int]:
         study = optuna.load_study(study_name="busy", storage=open_storage(url, tmp_path))
-        together.wait(timeout=60)
+        together.wait(timeout=patience(60))
         numbers = []
         for _ in range(5):
             trial = study.ask()
@@ -139,7 +140,7 @@ def test_a_name_belongs_to_one_of_two_sweeps_that_start_at_once(url: str, tmp_pa
     together = Barrier(2)
 
     def start(_: int) -> str:
-        together.wait(timeout=60)
+        together.wait(timeout=patience(60))
         try:
             create_studies(spec, "both", tmp_path)
         except StorageError as refusal:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from speed import patience
 
 from cluster.loopback import LoopbackCluster
 
@@ -25,7 +26,9 @@ UNSET = "TRIMTAB_TEST_UNSET"
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackCluster]:
     """Nodes with everything that trimtab needs, and without trimtab."""
     folder = tmp_path_factory.mktemp("bare")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True, timeout=60)
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True, timeout=patience(60)
+    )
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     # The tests' packages, but not what an editable install adds to them: trimtab.
     path = folder / "venv" / "lib" / version / "site-packages" / "packages.pth"
@@ -57,7 +60,7 @@ def trimtab(cluster: LoopbackCluster, *command: str) -> subprocess.CompletedProc
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=patience(240),
     )
 
 
@@ -77,7 +80,7 @@ def test_pip_brings_trimtab_and_code_of_the_user(cluster: LoopbackCluster, tmp_p
     )
     (tmp_path / "mine" / "mine.py").write_text("")
     build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*build, "-w", tmp_path, ROOT, tmp_path / "mine"], check=True, timeout=120)
+    subprocess.run([*build, "-w", tmp_path, ROOT, tmp_path / "mine"], check=True, timeout=patience(120))
     wheels = sorted(tmp_path.glob("*.whl"))
     assert [wheel.name.partition("-")[0] for wheel in wheels] == ["mine", "trimtab"]
     file = tmp_path / "requirements.txt"

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from speed import patience
 
 SPEC: dict[str, Any] = {
     "name": "small",
@@ -62,7 +63,7 @@ class Home:
             cwd=self.path.parent,
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=patience(timeout),
             check=False,
         )
 

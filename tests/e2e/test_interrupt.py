@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 from mlflow import MlflowClient
+from speed import patience
 
 
 def interrupt(home, process) -> None:
@@ -24,7 +25,9 @@ def stop(home, process) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("end", [interrupt, stop])
 def test_an_interrupted_sweep_keeps_what_finished_and_leaves_no_process(home, end: Callable) -> None:
-    spec = home.write(trial={**home.spec["trial"], "steps": 40}, slots={"count": 1})
+    # Long enough for the second seed to be under way still when the interrupt arrives.
+    long = {**home.spec["trial"], "steps": 40, "evaluation": {"every": 8, "samples": 1}}
+    spec = home.write(trial=long, slots={"count": 1})
     process = home.start("sweep", str(spec))
     assert process.stdout is not None
     output = []
@@ -33,7 +36,7 @@ def test_an_interrupted_sweep_keeps_what_finished_and_leaves_no_process(home, en
         if "seed 1" in line and "accuracy" in line:  # seed 0 of DAPO has finished, seed 1 is under way
             break
     end(home, process)
-    rest, _ = process.communicate(timeout=240)
+    rest, _ = process.communicate(timeout=patience(240))
     said = "".join(output) + rest
     assert process.returncode == 130, said
     assert "Traceback" not in said

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 from mlflow import MlflowClient
+from speed import patience, wait_until
 
 from trimtab import records
 
@@ -111,7 +111,7 @@ def test_the_promoted_weights_load_in_transformers_and_vllm(day, client) -> None
     # In a process of its own, as engines are: vLLM looks at the globals of every module that is loaded, and
     # Flask's, which MLflow's server brings, raise when they are looked at outside of a request.
     command = [sys.executable, "-c", ENGINE, folder, json.dumps(prompt)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=patience(300))
     assert f"drawn {greedy}" in done.stdout.splitlines(), done.stdout[-2000:] + done.stderr[-2000:]
 
 
@@ -130,11 +130,8 @@ def test_a_training_run_that_is_killed_ends_like_one_that_was_not(day, client) -
             assert process.stdout is not None
             next(line for line in process.stdout if "after 128" in line)
             os.kill(process.pid, signal.SIGKILL)
-            process.wait(timeout=60)
-            deadline = time.monotonic() + 180  # Ray's agents take 61 s (test_resume.py)
-            while day.processes():
-                assert time.monotonic() < deadline
-                time.sleep(0.5)
+            process.wait(timeout=patience(60))
+            wait_until(lambda: not day.processes(), 180)  # Ray's agents take 61 s (test_resume.py)
         done = day.run(*command)
         assert done.returncode == 0, done.stdout + done.stderr
         assert f"models:/{name}/1" in done.stdout
@@ -160,6 +157,14 @@ def test_a_training_run_that_is_killed_ends_like_one_that_was_not(day, client) -
     assert "has begun with other settings" in other.stderr
 
 
+def answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(f"{url}/health", timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
 @contextmanager
 def served(day) -> Iterator[str]:
     """`trimtab ui` for the time of the block."""
@@ -168,20 +173,14 @@ def served(day) -> Iterator[str]:
         port = probe.getsockname()[1]
     process = day.start("ui", "--home", str(day.path), "--port", str(port))
     try:
-        deadline = time.monotonic() + 150
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
-                break
-            except OSError:
-                assert process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}"
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: process.poll() is not None or answers(url), 150)
+        assert process.poll() is None
+        yield url
     finally:
         process.send_signal(signal.SIGINT)
         try:
-            process.wait(timeout=30)
+            process.wait(timeout=patience(30))
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
 

@@ -13,6 +13,7 @@ import psutil
 import pytest
 from optuna.trial import TrialState
 from outcome import curves, ended
+from speed import patience
 
 from trimtab import records
 
@@ -31,7 +32,7 @@ def nodes(home) -> Iterator[tuple[str, set[int]]]:
     assert cluster.stdout is not None
     address, *pids = (cluster.stdout.readline().strip() for _ in range(4))
     yield address, {int(pid) for pid in pids}
-    cluster.communicate(timeout=120)
+    cluster.communicate(timeout=patience(120))
 
 
 def raylet_of_the_engine(raylets: set[int]) -> int:
@@ -41,6 +42,7 @@ def raylet_of_the_engine(raylets: set[int]) -> int:
     pytest.fail("no node holds the engine")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_trial_outlives_the_raylet_of_its_engine(home, nodes) -> None:
     address, raylets = nodes
@@ -58,7 +60,7 @@ def test_a_trial_outlives_the_raylet_of_its_engine(home, nodes) -> None:
         if line.startswith("1 ") and "after 64" in line:
             os.kill(raylet_of_the_engine(raylets), signal.SIGKILL)
             break
-    rest, _ = sweep.communicate(timeout=400)
+    rest, _ = sweep.communicate(timeout=patience(400))
     assert sweep.returncode == 0, "".join(said) + rest
 
     assert [state for state, *_ in ended(home, "small")] == [TrialState.COMPLETE] * 2

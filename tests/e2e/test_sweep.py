@@ -44,6 +44,7 @@ def area_difference(mine: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarra
     return float(np.mean(np.interp(grid, *mine) - np.interp(grid, *theirs)))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_sweep_ends_with_its_table_and_leaves_nothing_behind(swept):
     done, home, client, runs = swept

@@ -8,6 +8,8 @@ import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from speed import patience
+
 
 class SlowServer(ThreadingHTTPServer):
     """In front of another server. Until it is freed, it keeps the answers to paths that hold `stalls`.
@@ -44,14 +46,14 @@ class _Handler(BaseHTTPRequestHandler):
         if stalled:
             self.server.kept += 1
         if stalled and self.server.late:
-            self.server.freed.wait(120)
+            self.server.freed.wait(patience(120))
         try:
-            with urllib.request.urlopen(request, timeout=60) as reply:
+            with urllib.request.urlopen(request, timeout=patience(60)) as reply:
                 status, kind, text = reply.status, reply.headers.get("Content-Type", ""), reply.read()
         except urllib.error.HTTPError as error:
             status, kind, text = error.code, error.headers.get("Content-Type", ""), error.read()
         if stalled:
-            self.server.freed.wait(120)
+            self.server.freed.wait(patience(120))
             self.close_connection = True
             return
         self.send_response(status)

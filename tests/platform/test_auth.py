@@ -9,10 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 from decided import Decided, config_of
 from mlflow.server import get_app_client
+from speed import wait_until
 
 from trimtab.cli import main
 from trimtab.spec import load_spec
@@ -80,14 +80,8 @@ def server(tmp_path_factory, empty_store, tiny_model) -> Iterator[Server]:
         start_new_session=True,
     )  # fmt: skip
     try:
-        deadline = time.monotonic() + 150
-        while True:
-            with suppress(OSError):
-                urllib.request.urlopen(f"{uri}/health", timeout=5).close()
-                break
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
+        wait_until(lambda: process.poll() is not None or answers(uri), 150)
+        assert process.poll() is None
         checkpoint = path / "checkpoint-60"
         shutil.copytree(tiny_model, checkpoint / "model")
         found = Server(uri, Decided(path, uri, checkpoint), passwords)
@@ -102,6 +96,14 @@ def server(tmp_path_factory, empty_store, tiny_model) -> Iterator[Server]:
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def answers(uri: str) -> bool:
+    try:
+        urllib.request.urlopen(f"{uri}/health", timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def test_who_may_read_may_compare(server) -> None:

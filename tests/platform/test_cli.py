@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from speed import patience
 
 from trimtab.cli import main
 from trimtab.doctor import diagnose
@@ -175,10 +176,10 @@ def test_ui_answers_and_leaves_nothing_behind(store_uri, tmp_path: Path) -> None
     try:
         assert process.stdout is not None
         assert process.stdout.readline().startswith(f"MLflow UI: http://127.0.0.1:{port}")
-        assert answers(port, within_s=120)
+        assert answers(port, within_s=patience(120))
     finally:
         process.terminate()
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=patience(30)) == 0
     assert not answers(port, within_s=0)
 
 

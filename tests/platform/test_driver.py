@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 
 import pytest
+from speed import patience, wait_until
 
 from trimtab import driver
 from trimtab.errors import NotFoundError, SpecError
@@ -32,7 +32,7 @@ def test_of_sweeps_that_start_at_once_one_gets_the_name_and_none_shares_a_number
     together = Barrier(8)
 
     def start(name: str | None) -> str:
-        together.wait(timeout=30)
+        together.wait(timeout=patience(30))
         try:
             return create_sweep_dir(tmp_path, "quickstart", name).name
         except SpecError as refusal:
@@ -84,16 +84,14 @@ def sleeper(folder: Path) -> subprocess.Popen[bytes]:
         "with driver.registered(Path(sys.argv[1])): time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(folder)], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 20
-    while driver.running(folder) is None and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: driver.running(folder) is not None, 20)
     return process
 
 
 def test_stop_interrupts_the_driver(tmp_path: Path) -> None:
     process = sleeper(tmp_path)
     assert driver.stop(tmp_path) == process.pid
-    assert process.wait(timeout=20) == -signal.SIGINT
+    assert process.wait(timeout=patience(20)) == -signal.SIGINT
     assert driver.running(tmp_path) is None
 
 

@@ -11,6 +11,7 @@ import sys
 
 import psutil
 import pytest
+from speed import patience
 
 from trimtab import guardian
 from trimtab.errors import MachineError
@@ -45,7 +46,7 @@ def test_a_killed_driver_takes_what_it_started_with_it(stranger):
     driver, child = start("die")
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    gone, alive = psutil.wait_procs([child], timeout=30)
+    gone, alive = psutil.wait_procs([child], timeout=patience(30))
     assert gone
     assert not alive
     assert stranger.poll() is None, "only what carries the sweep's mark is touched"
@@ -112,6 +113,6 @@ def test_a_system_that_goes_on_refusing_is_named(monkeypatch):
 
 def test_a_driver_that_ends_by_itself_leaves_ending_to_its_own_code():
     driver, child = start("live")
-    assert driver.wait(timeout=30) == 0
+    assert driver.wait(timeout=patience(30)) == 0
     assert child.is_running()
     child.kill()

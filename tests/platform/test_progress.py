@@ -5,6 +5,7 @@ import threading
 
 import pytest
 from rich.console import Console
+from speed import patience
 
 from trimtab import progress
 from trimtab.progress import Progress, SweepProgress, clock, render
@@ -114,7 +115,7 @@ def test_a_terminal_is_not_drawn_beyond_its_height_before_the_end(journal, spec,
     out = Console(file=io.StringIO(), width=120, height=30, force_terminal=True)
     display = Progress(journal.folder, spec, 200, out)
     display.start()
-    assert drawn.wait(60)
+    assert drawn.wait(patience(60))
     display.close()
     assert set(asked[:-1]) == {30 - progress.AROUND}
     assert asked[-1] is None, "the picture that stays is whole"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from slow_server import SlowServer
+from speed import patience, wait_until
 from tracked import CURVE, children, history, runs_of, track
 
 from trimtab.tracking import Tracker
@@ -33,10 +34,7 @@ def test_a_server_that_is_down_costs_nothing_and_is_caught_up(journal, store_uri
     tracker.start()
     journal.start("a")
     journal.run("a", 0, CURVE)
-    deadline = time.monotonic() + 30
-    while tracker.problem is None and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert tracker.problem is not None
+    wait_until(lambda: tracker.problem is not None, 30)
     server = subprocess.Popen(
         [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store_uri, "--workers", "1",
          "--host", "127.0.0.1", "--port", str(port), "--artifacts-destination", str(tmp_path / "artifacts")],
@@ -44,11 +42,11 @@ def test_a_server_that_is_down_costs_nothing_and_is_caught_up(journal, store_uri
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path,
     )  # fmt: skip
     try:
-        left = tracker.close("finished", timeout_s=150)
+        left = tracker.close("finished", timeout_s=patience(150))
         assert left == []
     finally:
         server.terminate()
-        server.wait(timeout=30)
+        server.wait(timeout=patience(30))
     assert capsys.readouterr().out == "", "the terminal belongs to the progress display"
     (run,) = children(store_uri)
     assert history(store_uri, run, "by_rollouts/accuracy") == [(1280 * i, a) for i, a in enumerate(CURVE)]
@@ -64,7 +62,7 @@ def test_what_could_not_be_sent_is_said(journal) -> None:
         tracker.start()
         begun = time.monotonic()
         left = tracker.close("finished", timeout_s=3)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < patience(10)
     assert len(left) == 1
     assert uri in left[0]
     assert "1 runs" in left[0] or "of 1 run" in left[0]
@@ -111,7 +109,7 @@ def test_what_was_sent_before_the_store_failed_is_marked(journal, store_uri, mon
     monkeypatch.setattr(Sender, "_log", full)
     tracker = Tracker(journal.folder, store_uri, "quickstart", journal.spec)
     tracker.start()
-    wait_for(lambda: tracker.problem is not None)
+    wait_until(lambda: tracker.problem is not None, 120)
     (marks,) = json.loads((journal.folder / "tracked.json").read_text()).values()
     assert tracker.close("killed", timeout_s=0) != []
     assert marks["a/0"]["own"] > 0, "the run was opened"
@@ -138,11 +136,11 @@ def test_a_real_server_killed_in_the_middle_loses_nothing(journal, store_uri, tm
     journal.start("a", 0)
     journal.run("a", 0, CURVE[:4], status=None)
     try:
-        wait_for(lambda: rows(store_uri) > 20)
+        wait_until(lambda: rows(store_uri) > 20, 120)
         kill(server)
         journal.run("a", 0, CURVE)
         journal.finish("a")
-        wait_for(lambda: tracker.problem is not None)
+        wait_until(lambda: tracker.problem is not None, 120)
         assert len(tracker.close("finished", timeout_s=1)) == 1, "the sweep ended while its server was down"
         server = serve(store_uri, port, tmp_path)
         assert catch_up(journal.folder, journal.spec, uri) == []
@@ -169,15 +167,15 @@ def test_a_slow_server_has_everything_once(
     slow = SlowServer(f"http://127.0.0.1:{port}", stalls, late)
     tracker = Tracker(journal.folder, slow.uri, "quickstart", journal.spec)
     try:
-        wait_for(lambda: answers(f"{slow.behind}/health"))
+        wait_until(lambda: answers(f"{slow.behind}/health"), 120)
         journal.start("a", 0)
         for seed in (0, 1):
             journal.run("a", seed, CURVE)
         journal.finish("a")
         tracker.start()
-        wait_for(lambda: slow.kept >= 2)
+        wait_until(lambda: slow.kept >= 2, 120)
         slow.freed.set()
-        assert tracker.close("finished", timeout_s=150) == []
+        assert tracker.close("finished", timeout_s=patience(150)) == []
     finally:
         slow.shutdown()
         kill(server)
@@ -217,10 +215,3 @@ def kill(server: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(server.pid, signal.SIGKILL)
     server.wait()
-
-
-def wait_for(condition, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)

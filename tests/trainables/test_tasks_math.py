@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from speed import patience
 
 from trainables.config import TaskConfig
 from trainables.strategies.batch import Verdict
@@ -64,7 +65,7 @@ def test_real_answers(shared_data: Path, math_pool: VerifierPool) -> None:
 def test_an_answer_that_never_ends_is_a_timeout(math_pool: VerifierPool) -> None:
     """math-verify's own time-out is off; the pool's deadline holds."""
     endless = "\\boxed{9^{9^{9^{9}}} + 1}"
-    with VerifierPool(math_pool._judge, timeout_s=2.0) as pool:
+    with VerifierPool(math_pool._judge, timeout_s=patience(2.0)) as pool:
         verdicts = [
             j.verdict
             for j in pool.verify([("\\boxed{5}", "$5$"), (endless, "$7^{7^{7^{8}}}$"), ("\\boxed{5}", "$5$")])

@@ -13,6 +13,7 @@ import ray
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from speed import patience
 
 from trainables.config import EngineConfig, LearnerConfig
 from trainables.gloo import broadcast, join, listen
@@ -23,7 +24,7 @@ from trimtab.errors import EngineLost
 
 BUCKET = 100_000
 """Bytes: the tiny model takes some twenty buckets of it."""
-TIMEOUT_S = 60.0
+TIMEOUT_S = patience(60.0)
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def test_an_engine_that_is_lost_in_mid_broadcast_ends_it_and_comes_back(learner,
     with pytest.raises((EngineLost, ray.exceptions.RayActorError)):
         streamed.update(learner, 1, timeout_s)
     # Ray takes some seconds to kill a process that is stopped.
-    assert time.monotonic() - began < (30 if how == signal.SIGKILL else timeout_s + GRACE_S + 20)
+    assert time.monotonic() - began < patience(30 if how == signal.SIGKILL else timeout_s + GRACE_S + 20)
     assert learner._learner.endpoint is None, "the group is given up"
     streamed.wait()
     streamed.reset()
@@ -124,7 +125,7 @@ def test_a_group_that_nobody_joins_ends_at_its_deadline(learner):
     learner.listen(Rendezvous("gloo", "127.0.0.1", 2, 1.0))
     published = learner.publish(1.0)
     assert published.error
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < patience(5)
     store = listen("127.0.0.1", 1.0)
     with pytest.raises(RuntimeError):
         join(store, "127.0.0.1", 0, 2, 1.0)
