@@ -5,7 +5,7 @@ EXTRA  ?= cpu
 SPEC   ?= search_spaces/quickstart.yaml
 BENCH  ?= trl_step
 ARGS   ?=
-# Minutes after which `make test-slow` begins nothing new; empty = all of it runs.
+# Minutes within which `make test-slow` must end, so that it leaves tests out; empty = all of it runs.
 BUDGET ?=
 
 VENV   := .venv

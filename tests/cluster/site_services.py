@@ -10,17 +10,16 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from speed import patience
+from services import answers
+from speed import patience, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-START_S = patience(120.0)
+START_S = 120.0
 
 
 def postgres_programs() -> Path:
@@ -48,7 +47,12 @@ def postgres(address: str, password: str, databases: tuple[str, ...], port: int 
 
     def run(*command: str) -> None:
         done = subprocess.run(
-            [*as_user, *command], cwd=folder, capture_output=True, text=True, check=False, timeout=START_S
+            [*as_user, *command],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=patience(START_S),
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -106,11 +110,8 @@ def mlflow_server(folder: Path, address: str, password: str, database_password: 
             command, env=environment, cwd=folder, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        deadline = time.monotonic() + START_S
-        while not _answers(f"{url}/health"):
-            assert server.poll() is None, (folder / "mlflow.log").read_text()[-3000:]
-            assert time.monotonic() < deadline, (folder / "mlflow.log").read_text()[-3000:]
-            time.sleep(0.3)
+        wait_until(lambda: server.poll() is not None or answers(f"{url}/health"), START_S)
+        assert server.poll() is None, (folder / "mlflow.log").read_text()[-3000:]
         yield url
     finally:
         _end(server)
@@ -130,11 +131,8 @@ def redis(folder: Path, address: str, password: str) -> Iterator[str]:
     with server.stdin as told:
         told.write(settings)
     try:
-        deadline = time.monotonic() + START_S
-        while not _listens(address, 6380):
-            assert server.poll() is None, (folder / "redis.log").read_text()
-            assert time.monotonic() < deadline, (folder / "redis.log").read_text()
-            time.sleep(0.1)
+        wait_until(lambda: server.poll() is not None or _listens(address, 6380), START_S)
+        assert server.poll() is None, (folder / "redis.log").read_text()
         yield f"{address}:6380"
     finally:
         server.terminate()
@@ -147,14 +145,6 @@ def _listens(address: str, port: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5):
-            return True
-    except OSError:
-        return False
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:

@@ -26,7 +26,7 @@ def where():
     return ray.util.get_node_ip_address()
 where = ray.remote(where)
 asked = [where.options(num_cpus=0, resources={name: 1}).remote() for name in ("learner", "engine")]
-print(json.dumps(ray.get(asked, timeout=120)))
+print(json.dumps(ray.get(asked, timeout=float(sys.argv[2]))))
 """
 
 
@@ -52,7 +52,7 @@ def commands() -> str:
 
 def nodes(cluster: LoopbackCluster, token: str) -> requests.Response:
     url = f"{cluster.jobs}/api/v0/nodes?detail=1"
-    return requests.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+    return requests.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=patience(30))
 
 
 def alive(cluster: LoopbackCluster) -> set[str]:
@@ -63,7 +63,7 @@ def alive(cluster: LoopbackCluster) -> set[str]:
 def test_work_goes_to_the_node_that_offers_what_it_asks_for(cluster: LoopbackCluster) -> None:
     # In a process of its own: Ray keeps the first token that a process has used.
     done = subprocess.run(
-        [sys.executable, "-c", WHERE, cluster.head],
+        [sys.executable, "-c", WHERE, cluster.head, str(patience(120))],
         env={**os.environ, **cluster.client},
         capture_output=True,
         text=True,

@@ -118,7 +118,7 @@ class Site:
         answer = requests.get(
             f"{self.cluster.jobs}/api/v0/nodes?detail=1",
             headers={"Authorization": f"Bearer {self.cluster.token.read_text()}"},
-            timeout=30,
+            timeout=patience(30),
         )
         nodes = answer.json()["data"]["result"]["result"]
         return [node["node_ip"] for node in nodes if node["state"] == "ALIVE"]

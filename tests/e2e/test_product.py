@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from mlflow import MlflowClient
+from services import answers
 from speed import patience, wait_until
 
 from trimtab import records
@@ -157,14 +157,6 @@ def test_a_training_run_that_is_killed_ends_like_one_that_was_not(day, client) -
     assert "has begun with other settings" in other.stderr
 
 
-def answers(url: str) -> bool:
-    try:
-        urllib.request.urlopen(f"{url}/health", timeout=5).close()
-    except OSError:
-        return False
-    return True
-
-
 @contextmanager
 def served(day) -> Iterator[str]:
     """`trimtab ui` for the time of the block."""
@@ -174,7 +166,7 @@ def served(day) -> Iterator[str]:
     process = day.start("ui", "--home", str(day.path), "--port", str(port))
     try:
         url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: process.poll() is not None or answers(url), 150)
+        wait_until(lambda: process.poll() is not None or answers(f"{url}/health"), 150)
         assert process.poll() is None
         yield url
     finally:

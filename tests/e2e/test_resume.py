@@ -50,6 +50,7 @@ def kill_at(home, process: subprocess.Popen[str], here: Callable[[str], bool]) -
             break
     else:
         pytest.fail("the sweep never came to the place: " + "".join(said))
+    assert "Traceback" not in "".join(said)
     os.kill(process.pid, signal.SIGKILL)
     process.wait(timeout=patience(LEFT_S))
     wait_until(lambda: not home.processes(), LEFT_S, "the killed driver left processes")

@@ -13,12 +13,16 @@ from scipy import stats
 
 from trimtab import records
 
+STEPS = 18
+
 
 @pytest.fixture
 def swept(home):
     """The command's result, the home and the runs that MLflow holds."""
     broken = {"strategy": "broken:Broken", "label": "broken"}
-    spec = home.write(candidates=[{"strategy": {"preset": "v05", "group_size": 4}}, broken])
+    # Long enough for both slots to be at work at once, though one may be up earlier.
+    trial = {**home.spec["trial"], "steps": STEPS, "evaluation": {"every": STEPS // 3, "samples": 1}}
+    spec = home.write(trial=trial, candidates=[{"strategy": {"preset": "v05", "group_size": 4}}, broken])
     done = home.run("sweep", str(spec))
     client = MlflowClient(f"sqlite:///{home.path / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("trimtab")
@@ -69,7 +73,7 @@ def test_a_sweep_ends_with_its_table_and_leaves_nothing_behind(swept):
     for run in finished:
         rollouts, accuracy = curve(client, run)
         assert rollouts[0] == 0
-        assert 6 * 32 - 16 <= rollouts[-1] <= 6 * 32
+        assert STEPS * 32 - 16 <= rollouts[-1] <= STEPS * 32
         assert ((accuracy >= 0) & (accuracy <= 1)).all()
     # The broken strategy: failed, with its traceback; the others went on.
     (failed,) = by_status["FAILED"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from speed import patience
 
 from trimtab import records
 from trimtab.spec import SweepSpec, dump_spec, load_spec
@@ -80,7 +81,7 @@ class Decided:
         spec = load_spec(self.folder(name) / "spec.yaml")
         tracker = Tracker(self.folder(name), self.uri, name, spec)
         tracker.start()
-        assert tracker.close("finished", timeout_s=200) == []
+        assert tracker.close("finished", timeout_s=patience(200)) == []
 
     def sweep_id(self, name: str) -> str:
         return str(json.loads((self.folder(name) / "tracking.json").read_text())["sweep_id"])

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import pytest
 from click.testing import CliRunner
 from decided import Decided, config_of
 from mlflow.server import get_app_client
+from services import answers
 from speed import wait_until
 
 from trimtab.cli import main
@@ -80,7 +80,7 @@ def server(tmp_path_factory, empty_store, tiny_model) -> Iterator[Server]:
         start_new_session=True,
     )  # fmt: skip
     try:
-        wait_until(lambda: process.poll() is not None or answers(uri), 150)
+        wait_until(lambda: process.poll() is not None or answers(f"{uri}/health"), 150)
         assert process.poll() is None
         checkpoint = path / "checkpoint-60"
         shutil.copytree(tiny_model, checkpoint / "model")
@@ -96,14 +96,6 @@ def server(tmp_path_factory, empty_store, tiny_model) -> Iterator[Server]:
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def answers(uri: str) -> bool:
-    try:
-        urllib.request.urlopen(f"{uri}/health", timeout=5).close()
-    except OSError:
-        return False
-    return True
 
 
 def test_who_may_read_may_compare(server) -> None:

@@ -26,6 +26,8 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     failures = 2
     monkeypatch.setattr(ray, "init", init)
+    # The one that runs in this process belongs to other tests.
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
     return left
 
 

@@ -9,11 +9,11 @@ import sqlite3
 import subprocess
 import sys
 import time
-import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from services import answers
 from slow_server import SlowServer
 from speed import patience, wait_until
 from tracked import CURVE, children, history, runs_of, track
@@ -161,7 +161,7 @@ def test_a_slow_server_has_everything_once(
     journal, store_uri, tmp_path, monkeypatch, stalls: str, late: bool
 ) -> None:
     """It does what it is asked to and never says so, or does it after its client has given up."""
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", f"{patience(3):.0f}")
     port = free_port()
     server = serve(store_uri, port, tmp_path)
     slow = SlowServer(f"http://127.0.0.1:{port}", stalls, late)
@@ -183,14 +183,6 @@ def test_a_slow_server_has_everything_once(
     for run in children(store_uri):
         assert run.info.status == "FINISHED"
         assert [value for _, value in history(store_uri, run, "validation/accuracy")] == CURVE
-
-
-def answers(url: str) -> bool:
-    try:
-        urllib.request.urlopen(url, timeout=5).close()
-    except OSError:
-        return False
-    return True
 
 
 def free_port() -> int:

@@ -1,5 +1,7 @@
 """What a tracker sent of a journal, as MLflow gives it back. Not a test: what tests of the tracker share."""
 
+from speed import patience
+
 from trimtab.tracking import Tracker
 from trimtab.tracking.store import connect
 
@@ -9,7 +11,7 @@ CURVE = [0.5, 0.55, 0.6, 0.62, 0.64, 0.65, 0.66]
 def track(journal, uri, status="finished"):
     tracker = Tracker(journal.folder, uri, "quickstart", journal.spec)
     tracker.start()
-    left = tracker.close(status, timeout_s=60)
+    left = tracker.close(status, timeout_s=patience(60))
     assert left == []
     return tracker
 

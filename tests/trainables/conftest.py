@@ -11,14 +11,15 @@ from typing import Any
 
 import pytest
 from slot_bench import Bench, start_bench
+from speed import patience
 
 from trainables.config import EngineConfig, LearnerConfig
 from trimtab.ray_session import start_ray
 
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_raylet_start_wait_time_s": "180",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+    "RAY_raylet_start_wait_time_s": f"{patience(180):.0f}",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": f"{patience(600):.0f}",
 }
 
 
@@ -44,16 +45,19 @@ def group() -> Iterator[Any]:
     import torch
     import torch.distributed as dist
 
-    # What Ray Train sets for its workers.
-    os.environ.update(DS_ACCELERATOR="cpu", RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    from trainables.learner.group import LearnerGroup
-    from trainables.learner.worker import Learner
+    with pytest.MonkeyPatch.context() as patch:
+        # What Ray Train sets for its workers.
+        alone = {"DS_ACCELERATOR": "cpu", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+        for key, value in alone.items():
+            patch.setenv(key, value)
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        from trainables.learner.group import LearnerGroup
+        from trainables.learner.worker import Learner
 
-    group = LearnerGroup(Learner(0, 1, torch.device("cpu")))
-    yield group
-    group.close()
-    dist.destroy_process_group()
+        group = LearnerGroup(Learner(0, 1, torch.device("cpu")))
+        yield group
+        group.close()
+        dist.destroy_process_group()
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +72,7 @@ def bench(local_ray: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFa
         EngineConfig(max_model_len=320, weight_sync="broadcast"),
     )
     yield found
-    found.slots.close(60)
+    found.slots.close(patience(60))
 
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -8,7 +8,7 @@ import psutil
 import pytest
 import ray
 from slot_bench import Bench, start_bench, steps, timeless
-from speed import wait_until
+from speed import patience, wait_until
 
 from trainables.config import EngineConfig, LearnerConfig
 from trainables.slots.host import COLD
@@ -32,7 +32,7 @@ def test_a_cold_slot_gives_the_metrics_of_a_warm_one_and_serves_one_lease(bench,
                 lease["checksum"] for lease in leases(warm)
             }
     finally:
-        world.slots.close(60)
+        world.slots.close(patience(60))
 
 
 def alive(here: str) -> set[str]:
@@ -67,7 +67,7 @@ def test_two_slots_share_the_seeds_of_a_trial_and_leave_nothing_when_closed_in_m
                 break
         assert len(workers()) == len(workers_before) + 2
     finally:
-        world.slots.close(60)
+        world.slots.close(patience(60))
     ray.kill(world.broker)
     # Ray ends processes in its own time.
     wait_until(lambda: alive(here) <= before, 60, "actors are left")
