@@ -63,14 +63,17 @@ def timeless(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def recording(home: Path) -> dict[str, Any]:
-    """What the sweep gave: `TRIAL` -> its events in order; `TRIAL/SEED` -> digest of the final weights."""
+    """What the sweep gave: `TRIAL` -> its events in order; `TRIAL/SEED` -> digest of the final weights,
+    or the status of a run that did not finish."""
     folder = home / "sweeps" / "golden"
     found: dict[str, Any] = {}
     for file in sorted((folder / "records").glob("trial-*.jsonl")):
         events = [json.loads(line) for line in file.read_text().splitlines()]
         found[file.stem] = [timeless(event) for event in events if event["event"] in COMPARED]
         for event in events:
-            if event["event"] == "run_finished":
+            if event["event"] == "run_finished" and event["status"] != "finished":
+                found[f"{file.stem}/{event['seed']}"] = event["status"]
+            elif event["event"] == "run_finished":
                 weights = Path(event["checkpoint"]) / "model" / "model.safetensors"
                 found[f"{file.stem}/{event['seed']}"] = hashlib.sha256(weights.read_bytes()).hexdigest()
     return found

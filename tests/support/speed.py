@@ -35,11 +35,11 @@ def wait_until(condition: Callable[[], object], seconds: float, why: str = "it n
     deadline = time.monotonic() + patience(seconds)
     while not condition():
         assert time.monotonic() < deadline, why
-        time.sleep(0.2)
+        time.sleep(0.2)  # what is waited for belongs to other processes, and nothing tells when it comes
 
 
 def _work() -> float:
-    """Seconds of one thread for a fixed piece of work: half in the interpreter, half in C."""
+    """Seconds of one thread for a fixed piece of work, most of it in the interpreter and some in C."""
     start = time.perf_counter()
     block = bytes(number * number % 251 for number in range(1_000_000))
     # No hash: some processors have instructions for those, which tell nothing about the rest.
