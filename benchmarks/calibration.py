@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, stats
 
-from trimtab.records import Tail
+from trimtab.sweepdir.journal import Tail
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]

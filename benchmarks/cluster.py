@@ -30,8 +30,8 @@ import yaml
 
 from cluster.local import LocalCluster
 from tests.cluster.site_services import postgres
-from trimtab.records import Tail
 from trimtab.security import prepare_ray_auth
+from trimtab.sweepdir.journal import Tail
 
 WORKERS = 64
 TRIALS = 256
@@ -138,7 +138,7 @@ class NoOpLearner:
     def serve(self, generation: int) -> None:
         import ray
 
-        from trainables.slots.broker import End
+        from trainables.worker.outcome import End
 
         while True:
             job = ray.get(self._broker.next.remote(self._name, generation))
@@ -178,7 +178,7 @@ def drive(folder: Path, count: int) -> None:
     """One lease for the no-op learner of each node, at once."""
     import ray
 
-    from trainables.slots.broker import Broker
+    from trimtab.slots.broker import Broker
 
     prepare_ray_auth(create=False)
     ray.init(address="auto", log_to_driver=False, logging_level="ERROR")

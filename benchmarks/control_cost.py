@@ -16,16 +16,18 @@ from typing import Any
 
 import ray
 
-from trainables.slots.broker import Broker, End
-from trimtab.control import run_trials
-from trimtab.plan import make_plan
-from trimtab.ray_session import local_ray
-from trimtab.records import Tail
-from trimtab.search import StudySearcher
-from trimtab.spec import SweepSpec, load_spec
-from trimtab.study import create_studies
-from trimtab.sweep import prepare_environment
-from trimtab.tracking import Tracker
+from trainables.worker.outcome import End
+from trimtab.planning.plan import make_plan
+from trimtab.search.control import run_trials
+from trimtab.search.searcher import StudySearcher
+from trimtab.search.study import create_studies
+from trimtab.session.own_ray import local_ray
+from trimtab.session.sweep import prepare_environment
+from trimtab.slots.broker import Broker
+from trimtab.sweepdir.journal import Tail
+from trimtab.sweepspec.load import load_spec
+from trimtab.sweepspec.spec import SweepSpec
+from trimtab.tracking.tracker import Tracker
 
 REPORTS = 20
 AT_ONCE = 2

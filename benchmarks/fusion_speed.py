@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from trainables.strategies.batch import Batch, Room
-from trainables.strategies.belief import Belief
+from trainables.strategies.batch import Batch, RolloutBudget
 from trainables.strategies.budget.base import Progress
 from trainables.strategies.budget.sequential import Sequential
 from trainables.strategies.fusion.tested import Tested
 from trainables.strategies.groups import Groups
+from trainables.strategies.value_estimate import ValueEstimate
 
 
 def draws(prompts: int, each: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -31,7 +31,7 @@ def draws(prompts: int, each: int, seed: int = 0) -> tuple[np.ndarray, np.ndarra
 def fused(rule: Tested, prompts: int) -> Callable[[], object]:
     prompt_N, value_N, prior_P = draws(prompts, 16)
     # Groups cache their sums: a new one per run, so that every run pays for them.
-    return lambda: rule.fuse(Groups(prompt_N, value_N, prompts), Belief(mean_P=prior_P))
+    return lambda: rule.fuse(Groups(prompt_N, value_N, prompts), ValueEstimate(mean_P=prior_P))
 
 
 def sequential_round(prompts: int) -> Callable[[], object]:
@@ -53,11 +53,11 @@ def sequential_round(prompts: int) -> Callable[[], object]:
         dropped_P=np.zeros(prompts, np.bool_),
     )
     budget = Sequential()
-    room = Room(rollouts=prompts, rounds=12, step=0, total=5 * prompts)
+    rollout_budget = RolloutBudget(rollouts=prompts, rounds=12, step=0, total=5 * prompts)
 
     def run() -> object:
         groups = Groups(prompt_N, value_N, prompts, round_N=zeros)
-        return budget.decide(Progress(batch, groups, room, prior_P))
+        return budget.decide(Progress(batch, groups, rollout_budget, prior_P))
 
     return run
 

@@ -77,8 +77,8 @@ def hooks(repeats: int) -> bool:
     from trainables.config import LearnerConfig
     from trainables.learner.features import FeaturePlan
     from trainables.learner.group import LearnerGroup
+    from trainables.learner.rank import Learner
     from trainables.learner.tokens import TokenBatch
-    from trainables.learner.worker import Learner
 
     torch.set_num_threads(1)
     os.environ.update(DS_ACCELERATOR="cpu", RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")

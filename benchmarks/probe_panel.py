@@ -19,11 +19,10 @@ from trainables.strategies.batch import (
     Needs,
     Pool,
     Requests,
-    Room,
+    RolloutBudget,
     Scores,
     Stats,
 )
-from trainables.strategies.belief import Belief
 from trainables.strategies.build import build_strategy
 from trainables.strategies.config import parse_strategy
 from trainables.strategies.groups import Groups
@@ -33,6 +32,7 @@ from trainables.strategies.priors.probe import ProbePrior
 from trainables.strategies.priors.strata import GlobalPrior, StrataPrior
 from trainables.strategies.priors.tracker import TrackerPrior
 from trainables.strategies.scale import UNIT
+from trainables.strategies.value_estimate import ValueEstimate
 
 
 class Panel:
@@ -60,21 +60,21 @@ class Panel:
             needs = needs.union(prior.needs())
         return needs
 
-    def select(self, pool: Pool, room: Room, wanted: int | None = None) -> Requests:
-        return self.own.select(pool, room, wanted)
+    def select(self, pool: Pool, rollout_budget: RolloutBudget, wanted: int | None = None) -> Requests:
+        return self.own.select(pool, rollout_budget, wanted)
 
-    def decide(self, batch: Batch, room: Room) -> Decision:
-        return self.own.decide(batch, room)
+    def decide(self, batch: Batch, rollout_budget: RolloutBudget) -> Decision:
+        return self.own.decide(batch, rollout_budget)
 
     def score(self, batch: Batch) -> Scores:
         scores = self.own.score(batch)
         notes = dict(scores.diagnostics)
         groups = Groups.of(batch, UNIT)
-        for name, belief_N in self._beliefs(batch, groups).items():
-            notes |= errors(name, belief_N, groups)
+        for name, estimate_N in self._estimates(batch, groups).items():
+            notes |= errors(name, estimate_N, groups)
         probe = self.priors["probe"]
-        notes |= {k: v for k, v in probe.figures(batch).items() if k.startswith("layer_")}
-        notes["probe_auto_layer"] = self.priors["probe_auto"].figures(batch)["probe_layer"]
+        notes |= {k: v for k, v in probe.metrics(batch).items() if k.startswith("layer_")}
+        notes["probe_auto_layer"] = self.priors["probe_auto"].metrics(batch)["probe_layer"]
         return replace(scores, value_targets=self.priors["critic"].targets(batch), diagnostics=notes)
 
     def observe(self, batch: Batch, stats: Stats) -> None:
@@ -89,19 +89,19 @@ class Panel:
         for name, prior in self.priors.items():
             prior.load_state_dict(state[name])
 
-    def _beliefs(self, batch: Batch, groups: Groups) -> dict[str, FloatArray]:
-        """Each belief about each rollout without anything of that rollout, (N,)."""
+    def _estimates(self, batch: Batch, groups: Groups) -> dict[str, FloatArray]:
+        """Each value estimate about each rollout without anything of that rollout, (N,)."""
         found = {}
         for name, prior in self.priors.items():
-            belief = prior.predict(batch)
-            if belief is None:
+            estimate = prior.predict(batch)
+            if estimate is None:
                 raise TypeError(f"{name} has no opinion")
-            found[name] = belief.for_rollouts(groups, leave_one_out=True)
-            if name == "probe" and belief.mean_N is not None:
-                found["probe_one_other"] = next_of_group(belief.mean_N, groups)
+            found[name] = estimate.for_rollouts(groups, leave_one_out=True)
+            if name == "probe" and estimate.mean_N is not None:
+                found["probe_one_other"] = next_of_group(estimate.mean_N, groups)
         if batch.values is not None:
             last_N = np.clip([value_T[-1] for value_T in batch.values], 0.0, 1.0)
-            found["critic_last_token"] = Belief(mean_N=last_N).for_rollouts(groups, leave_one_out=True)
+            found["critic_last_token"] = ValueEstimate(mean_N=last_N).for_rollouts(groups, leave_one_out=True)
         count_N, sum_N = groups.others()
         found["others_mean"] = np.divide(sum_N, count_N, out=np.full(len(sum_N), np.nan), where=count_N > 0)
         found["one_other"] = next_of_group(groups.value_N, groups)
@@ -118,12 +118,12 @@ def next_of_group(value_N: FloatArray, groups: Groups) -> FloatArray:
     return next_N
 
 
-def errors(name: str, belief_N: FloatArray, groups: Groups) -> dict[str, float]:
+def errors(name: str, estimate_N: FloatArray, groups: Groups) -> dict[str, float]:
     """Mean absolute error, mean squared error, Pearson r against the rewards."""
-    used_N = groups.mask_N & np.isfinite(belief_N)
-    belief, reward = belief_N[used_N], groups.value_N[used_N]
-    notes = {f"{name}_mae": float(np.abs(belief - reward).mean())}
-    notes[f"{name}_mse"] = float(np.square(belief - reward).mean())
-    if belief.std() > 1e-12 and reward.std() > 0:
-        notes[f"{name}_pearson"] = float(np.corrcoef(belief, reward)[0, 1])
+    used_N = groups.mask_N & np.isfinite(estimate_N)
+    estimate, reward = estimate_N[used_N], groups.value_N[used_N]
+    notes = {f"{name}_mae": float(np.abs(estimate - reward).mean())}
+    notes[f"{name}_mse"] = float(np.square(estimate - reward).mean())
+    if estimate.std() > 1e-12 and reward.std() > 0:
+        notes[f"{name}_pearson"] = float(np.corrcoef(estimate, reward)[0, 1])
     return notes

@@ -2,9 +2,9 @@
 
     python -m benchmarks.rl_step --workload short long mixed --steps 20
 
-Ours: the real loop (`trainables.rlvr.train_step`) on real parts, a vLLM engine in its own process and the
-DeepSpeed learner (ZeRO 1) in this one. Every rollout is trained, in both, so that the work is equal; what is
-not equal is listed in `benchmarks.trl_step`. Printed as ratios measured in one run.
+Ours: the real loop (`trainables.loop.rlvr.train_step`) on real parts, a vLLM engine in its own process and
+the DeepSpeed learner (ZeRO 1) in this one. Every rollout is trained, in both, so that the work is equal; what
+is not equal is listed in `benchmarks.trl_step`. Printed as ratios measured in one run.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.workloads import WORKLOADS, Workload
-from trainables.config import EngineConfig, LearnerConfig, TrialConfig
-from trainables.strategies.batch import Batch, Decision, Needs, Pool, Requests, Room, Scores, Stats
+from trainables.config import EngineConfig, LearnerConfig
+from trainables.strategies.batch import Batch, Decision, Needs, Pool, Requests, RolloutBudget, Scores, Stats
+from trainables.trial import TrialConfig
 
 PARTS = ("generate", "verify", "logprobs", "update", "sync", "other")
 
@@ -41,10 +42,10 @@ class EveryRollout:
     def needs(self) -> Needs:
         return Needs()
 
-    def select(self, pool: Pool, room: Room, wanted: int | None = None) -> Requests:
-        return Requests.samples(np.sort(pool.prompt_C)[: room.rollouts // self._group], self._group)
+    def select(self, pool: Pool, rollout_budget: RolloutBudget, wanted: int | None = None) -> Requests:
+        return Requests.samples(np.sort(pool.prompt_C)[: rollout_budget.rollouts // self._group], self._group)
 
-    def decide(self, batch: Batch, room: Room) -> Decision:
+    def decide(self, batch: Batch, rollout_budget: RolloutBudget) -> Decision:
         return Decision()
 
     def score(self, batch: Batch) -> Scores:
@@ -82,12 +83,12 @@ def our_step(model: Path, workload: Workload, steps: int, warmup: int = 3) -> di
     import ray
 
     from trainables.learner.group import LearnerGroup
-    from trainables.lease import Lease
-    from trainables.rlvr import _sync, train_step
+    from trainables.loop.lease import Lease
+    from trainables.loop.rlvr import _sync, train_step
+    from trainables.loop.state import Run
     from trainables.rollouts.pool import EngineActor, EnginePool
-    from trainables.run import Run
-    from trainables.slots.host import engine_environment
-    from trainables.tasks.verifier import VerifierPool
+    from trainables.verifier.pool import VerifierPool
+    from trimtab.slots.host import engine_environment
 
     config = _config(model, workload, steps + warmup)
     actor = (
@@ -157,7 +158,7 @@ def _tokenizer(model: Path) -> Any:
 def _learner() -> Any:
     import torch
 
-    from trainables.learner.worker import Learner
+    from trainables.learner.rank import Learner
 
     return Learner(0, 1, torch.device("cpu"))
 

@@ -30,7 +30,8 @@ from typing import Any
 
 import psutil
 
-from trainables.config import EngineConfig, LearnerConfig, TrialConfig
+from trainables.config import EngineConfig, LearnerConfig
+from trainables.trial import TrialConfig
 
 
 class Driver:
@@ -39,8 +40,8 @@ class Driver:
     def __init__(self, folder: Path, model: Path, slots: int, leases: int) -> None:
         import ray
 
-        from trainables.slots.broker import Broker
-        from trainables.slots.host import Slots, SlotSpec
+        from trimtab.slots.broker import Broker
+        from trimtab.slots.host import Slots, SlotSpec
 
         self._model = str(model)
         self._folder = folder
@@ -114,7 +115,7 @@ def turnaround(model: Path, count: int, leases: int, trials: int) -> list[float]
 
 
 def measure_turnaround(model: Path, trials: int) -> dict[str, float]:
-    from trainables.slots.host import COLD, WARM
+    from trimtab.slots.host import COLD, WARM
 
     found: dict[str, float] = {}
     for count in (1, 2):
@@ -136,7 +137,7 @@ def measure_script() -> float:
 
 def one_trial(model: Path) -> dict[str, float]:
     """A trial on processes of its own; the clock time of its first step."""
-    from trainables.slots.host import WARM
+    from trimtab.slots.host import WARM
 
     with slots(model, 1, WARM) as driver:
         first: list[float] = []
@@ -148,7 +149,7 @@ def measure_rebuild(model: Path) -> dict[str, float]:
     """Seconds from a kill to the first step of the next trial."""
     import ray
 
-    from trainables.slots.host import WARM
+    from trimtab.slots.host import WARM
 
     found: dict[str, float] = {}
     with slots(model, 1, WARM) as driver:
@@ -174,7 +175,7 @@ def _pid(driver: Driver, half: str, ray: Any) -> int:
 
 def measure_leases(model: Path, leases: int) -> dict[str, float]:
     """Resident memory of learner worker and engine after the tenth and the last lease, MB."""
-    from trainables.slots.host import WARM
+    from trimtab.slots.host import WARM
 
     rss = []
     with slots(model, 1, WARM) as driver:
@@ -218,7 +219,7 @@ def main() -> None:
     import ray
 
     from trainables.models.tiny import ensure_tiny
-    from trimtab.ray_session import start_ray
+    from trimtab.session.own_ray import start_ray
 
     model = ensure_tiny(args.cache).resolve()
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")

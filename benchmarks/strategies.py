@@ -16,15 +16,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.strategies_sim import A, B, Draw, Drawn, KnownPrior, coin, play, wrong_prior
+from benchmarks.strategies_sim import A, B, Completions, Draw, KnownPrior, coin, play, wrong_prior
 from trainables.strategies.batch import Batch, FloatArray, IntArray, Kind
-from trainables.strategies.belief import Belief
 from trainables.strategies.build import build_strategy
 from trainables.strategies.composed import Composed
 from trainables.strategies.config import parse_strategy
 from trainables.strategies.groups import Groups
 from trainables.strategies.priors.base import Prior
 from trainables.strategies.protocol import Strategy
+from trainables.strategies.value_estimate import ValueEstimate
 
 DOC = Path(__file__).resolve().parent.parent / "docs" / "strategy-tables.md"
 
@@ -63,11 +63,11 @@ class Bandit:
         """Answers of prompts of the given types. Length depends on the answer."""
         edge_TA = self.policy_TA.cumsum(axis=1)
 
-        def draw(prompt_N: IntArray, kind_N: IntArray, rng: np.random.Generator) -> Drawn:
+        def draw(prompt_N: IntArray, kind_N: IntArray, rng: np.random.Generator) -> Completions:
             type_N = type_C[prompt_N]
             action_N = (rng.random(len(type_N))[:, None] > edge_TA[type_N][:, :-1]).sum(axis=1)
             action_N = np.where(kind_N == Kind.GREEDY, self.policy_TA.argmax(axis=1)[type_N], action_N)
-            return Drawn(self.reward_A[action_N], 1 + action_N, action_N)
+            return Completions(self.reward_A[action_N], 1 + action_N, action_N)
 
         return draw
 
@@ -78,12 +78,12 @@ class OwnStates(Prior):
     def __init__(self, mean_C: FloatArray, tokens: bool) -> None:
         self.mean_C, self.tokens = mean_C, tokens
 
-    def predict(self, batch: Batch) -> Belief:
+    def predict(self, batch: Batch) -> ValueEstimate:
         prior_N = self.mean_C[batch.prompt_id_P][batch.prompt_N]
         seen_N = (prior_N + batch.correct_N) / 2.0
         if self.tokens:  # the first token's state is the prompt's, the second one knows more
-            return Belief(tokens=tuple(np.stack([prior_N, seen_N], axis=1)))
-        return Belief(mean_N=seen_N)
+            return ValueEstimate(tokens=tuple(np.stack([prior_N, seen_N], axis=1)))
+        return ValueEstimate(mean_N=seen_N)
 
 
 def _prior(name: str, prior_C: FloatArray) -> Prior | None:

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from trainables.strategies.batch import Batch, FloatArray, IntArray, Kind, Pool, Requests, Room
-from trainables.strategies.belief import Belief
+from trainables.strategies.batch import Batch, FloatArray, IntArray, Kind, Pool, Requests, RolloutBudget
 from trainables.strategies.priors.base import Prior
 from trainables.strategies.protocol import Strategy
+from trainables.strategies.value_estimate import ValueEstimate
 
 
-class Drawn(NamedTuple):
+class Completions(NamedTuple):
     """Outcome of rollouts: `correct_N`, response `length_N`, and the answer chosen."""
 
     correct_N: FloatArray
@@ -27,7 +27,7 @@ class Drawn(NamedTuple):
     action_N: IntArray
 
 
-Draw = Callable[[IntArray, IntArray, np.random.Generator], Drawn]
+Draw = Callable[[IntArray, IntArray, np.random.Generator], Completions]
 """(prompt id, kind, rng) per rollout -> outcome."""
 
 
@@ -37,12 +37,12 @@ class KnownPrior(Prior):
 
     mean_C: FloatArray
 
-    def predict(self, batch: Batch) -> Belief:
-        return self.foresee(batch.prompt_id_P, batch.stratum_P)
+    def predict(self, batch: Batch) -> ValueEstimate:
+        return self.predict_prompts(batch.prompt_id_P, batch.stratum_P)
 
-    def foresee(self, prompt_C: IntArray, stratum_C: IntArray) -> Belief:
+    def predict_prompts(self, prompt_C: IntArray, stratum_C: IntArray) -> ValueEstimate:
         mean = self.mean_C[prompt_C]
-        return Belief(
+        return ValueEstimate(
             mean_P=mean,
             sd_P=np.full(len(mean), np.sqrt(BETWEEN)),
             within_P=np.full(len(mean), WITHIN),
@@ -64,11 +64,11 @@ def wrong_prior(rate_C: FloatArray, sd: float, bias: float, rng: np.random.Gener
 def coin(rate_C: FloatArray) -> Draw:
     """Rollouts that are right with the prompt's pass rate; a greedy one where that is above 1/2."""
 
-    def draw(prompt_N: IntArray, kind_N: IntArray, rng: np.random.Generator) -> Drawn:
+    def draw(prompt_N: IntArray, kind_N: IntArray, rng: np.random.Generator) -> Completions:
         rate_N = rate_C[prompt_N]
         rate_N = np.where(kind_N == Kind.GREEDY, (rate_N > 0.5).astype(np.float64), rate_N)
         correct_N = (rng.random(len(prompt_N)) < rate_N).astype(np.float64)
-        return Drawn(correct_N, rng.integers(1, 9, len(prompt_N)), np.zeros(len(prompt_N), np.int64))
+        return Completions(correct_N, rng.integers(1, 9, len(prompt_N)), np.zeros(len(prompt_N), np.int64))
 
     return draw
 
@@ -86,18 +86,22 @@ def play(
 
     `decorate` adds what a learner would compute (values, features) before every decision.
     """
-    room = Room(rollouts=total, rounds=rounds, step=0, total=total)
+    rollout_budget = RolloutBudget(rollouts=total, rounds=rounds, step=0, total=total)
     ids_C, zeros_C = np.arange(prompts), np.zeros(prompts, np.int64)
     batch, action_N, unused_C = None, np.zeros(0, np.int64), np.ones(prompts, np.bool_)
-    requests = strategy.select(Pool(ids_C, zeros_C, rng), room)
+    requests = strategy.select(Pool(ids_C, zeros_C, rng), rollout_budget)
     while requests.rollouts:
         batch, action_N = _extend(batch, action_N, requests, draw, rng)
         unused_C[requests.prompt_R] = False
         batch = batch if decorate is None else decorate(batch)
-        room = replace(room, rollouts=room.rollouts - requests.rollouts, rounds=room.rounds - 1)
-        if room.rollouts < 0:
-            raise RuntimeError("the strategy overdrew its room")
-        decision = strategy.decide(batch, room)
+        rollout_budget = replace(
+            rollout_budget,
+            rollouts=rollout_budget.rollouts - requests.rollouts,
+            rounds=rollout_budget.rounds - 1,
+        )
+        if rollout_budget.rollouts < 0:
+            raise RuntimeError("the strategy overdrew its rollout budget")
+        decision = strategy.decide(batch, rollout_budget)
         if decision.drop_P is not None:
             batch = replace(batch, dropped_P=batch.dropped_P | decision.drop_P)
         if decision.done:
@@ -105,7 +109,7 @@ def play(
         requests = decision.more if decision.more is not None else Requests.samples([], 1)
         if decision.new_prompts:
             fresh = ids_C[unused_C]
-            requests = strategy.select(Pool(fresh, zeros_C[fresh], rng), room, decision.new_prompts)
+            requests = strategy.select(Pool(fresh, zeros_C[fresh], rng), rollout_budget, decision.new_prompts)
     if batch is None:
         raise RuntimeError("nothing was drawn")
     return batch, action_N

@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from trimtab import records
-from trimtab.home import existing_sweep_dir
+from trimtab.sweepdir import journal
+from trimtab.sweepdir.home import existing_sweep_dir
 
 
 def seconds(folder: Path) -> dict[str, float]:
@@ -22,7 +22,7 @@ def seconds(folder: Path) -> dict[str, float]:
     leased: list[float] = []
     for file in sorted((folder / "records").glob("*.jsonl")):
         began: dict[int, float] = {}
-        for event in records.read(folder, file.stem):
+        for event in journal.read(folder, file.stem):
             times.append(event["time"])
             if event["event"] == "lease":
                 leased.append(event["time"])

@@ -16,15 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.v0.config import EncoderConfig
-from trainables.v0.dataset import Table
-from trainables.v0.encoder import make_encoder
-from trainables.v0.evaluate import calibrated_later, held_out, leave_prompts_out
-from trainables.v0.heads.gp import GaussianProcess
-from trainables.v0.heads.registry import make_head
-from trainables.v0.heads.scaling import Layout
-from trainables.v0.records import read_prompts, read_rows
-from trainables.v0.tables import as_markdown
+from trainables.value_models.config import EncoderConfig
+from trainables.value_models.dataset import Table
+from trainables.value_models.encoder import make_encoder
+from trainables.value_models.evaluate import calibrated_later, held_out, leave_prompts_out
+from trainables.value_models.heads.gp import GaussianProcess
+from trainables.value_models.heads.registry import make_head
+from trainables.value_models.heads.scaling import Layout
+from trainables.value_models.records import read_prompts, read_rows
+from trainables.value_models.tables import as_markdown
 
 SIZES = (32, 128, 256, 512)
 HEADS = ("global", "mean", "knn", "smoother", "gp")

@@ -3,9 +3,9 @@
 One run trains with leave-one-out on `DRAWS` rollouts of each prompt while priors look on. A prior sees and
 learns from the first `SEEN` of them only, as it would with groups of `SEEN`; the others measure the pass
 rate. All priors, lying ones among them, foretell the same rollouts of the same policies. Printed: root of the
-mean squared error of each belief against the mean of the other rollouts, less that mean's own sampling
-variance; the same of V0.5's baseline, made of the belief and the `SEEN` rollouts; and how often its test
-accepted the belief.
+mean squared error of each value estimate against the mean of the other rollouts, less that mean's own
+sampling variance; the same of V0.5's baseline, made of the value estimate and the `SEEN` rollouts; and how
+often its test accepted the value estimate.
 """
 
 from __future__ import annotations
@@ -32,11 +32,10 @@ from trainables.strategies.batch import (
     Pool,
     PromptVectors,
     Requests,
-    Room,
+    RolloutBudget,
     Scores,
     Stats,
 )
-from trainables.strategies.belief import Belief
 from trainables.strategies.build import build_strategy
 from trainables.strategies.config import parse_strategy
 from trainables.strategies.diagnostics import ACCEPTED
@@ -49,6 +48,7 @@ from trainables.strategies.priors.probe import ProbePrior
 from trainables.strategies.priors.strata import GlobalPrior, StrataPrior
 from trainables.strategies.priors.tracker import TrackerPrior
 from trainables.strategies.scale import UNIT
+from trainables.strategies.value_estimate import ValueEstimate
 
 SEEN, DRAWS = 4, 32
 HONEST = ("context", "tracker", "probe", "probe_prompt", "pool", "strata", "global")
@@ -83,11 +83,11 @@ class Panel:
         for prior in self.priors.values():
             prior.provide(vectors)
 
-    def select(self, pool: Pool, room: Room, wanted: int | None = None) -> Requests:
-        return self.own.select(pool, room, wanted)
+    def select(self, pool: Pool, rollout_budget: RolloutBudget, wanted: int | None = None) -> Requests:
+        return self.own.select(pool, rollout_budget, wanted)
 
-    def decide(self, batch: Batch, room: Room) -> Decision:
-        return self.own.decide(batch, room)
+    def decide(self, batch: Batch, rollout_budget: RolloutBudget) -> Decision:
+        return self.own.decide(batch, rollout_budget)
 
     def score(self, batch: Batch) -> Scores:
         scores = self.own.score(batch)
@@ -96,13 +96,14 @@ class Panel:
         groups = Groups.of(seen, UNIT)
         notes = dict(scores.diagnostics)
         for name, prior in self.priors.items():
-            belief = prior.predict(seen)
-            if belief is None:
+            estimate = prior.predict(seen)
+            if estimate is None:
                 raise TypeError(f"{name} has no opinion")
-            prior_P = belief.for_prompts(groups)
-            # The probe's belief of a rollout comes from the others, as in training.
+            prior_P = estimate.for_prompts(groups)
+            # The probe's value estimate of a rollout comes from the others, as in training.
             fused = Tested(leave_one_out=prior.reads_own).fuse(
-                groups, belief if prior.reads_own else Belief(mean_P=prior_P, silent_P=belief.silent_P)
+                groups,
+                estimate if prior.reads_own else ValueEstimate(mean_P=prior_P, silent_P=estimate.silent_P),
             )
             notes[f"{name}_mse"] = squared_error(prior_P[groups.prompt_N], groups.prompt_N, rest)
             notes[f"{name}_fused_mse"] = squared_error(fused.mean_N, groups.prompt_N, rest)
@@ -155,13 +156,13 @@ def squared_error(value_N: FloatArray, prompt_N: IntArray, rest: Groups) -> floa
 
 
 def table(runs: Sequence[Sequence[dict[str, float]]], windows: Sequence[tuple[int, int]]) -> str:
-    """Error of the belief by window of steps; error of V0.5's baseline and share accepted in the last one;
-    mean and standard error over runs."""
+    """Error of the value estimate by window of steps; error of V0.5's baseline and share accepted in the last
+    one; mean and standard error over runs."""
     columns = [("mse", window) for window in windows] + [
         ("fused_mse", windows[-1]),
         ("accepted", windows[-1]),
     ]
-    words = {"mse": "belief", "fused_mse": "V0.5's baseline", "accepted": "accepted"}
+    words = {"mse": "value estimate", "fused_mse": "V0.5's baseline", "accepted": "accepted"}
     titles = [f"{words[what]}, steps {first}-{last - 1}" for what, (first, last) in columns]
     lines = ["| prior | " + " | ".join(titles) + " |", "| --- |" + " --- |" * len(titles)]
     for name in (*HONEST, *LYING, "group_mean"):

@@ -18,25 +18,25 @@ from typing import Any
 import numpy as np
 
 from trainables.strategies.batch import Batch, IntArray, Stats
-from trainables.strategies.belief import Belief
 from trainables.strategies.priors.base import Prior
 from trainables.strategies.priors.context import ContextPrior
 from trainables.strategies.scale import UNIT
+from trainables.strategies.value_estimate import ValueEstimate
 
 
 class Constant(Prior):
     """Believes .9 of every prompt."""
 
-    def predict(self, batch: Batch) -> Belief:
-        return Belief(mean_P=np.full(batch.prompts, 0.9))
+    def predict(self, batch: Batch) -> ValueEstimate:
+        return ValueEstimate(mean_P=np.full(batch.prompts, 0.9))
 
 
 class Inverted(ContextPrior):
     """Believes the opposite of what the record says."""
 
-    def predict(self, batch: Batch) -> Belief:
+    def predict(self, batch: Batch) -> ValueEstimate:
         found = super().predict(batch)
-        return Belief(mean_P=UNIT.high - np.asarray(found.mean_P))
+        return ValueEstimate(mean_P=UNIT.high - np.asarray(found.mean_P))
 
 
 class Stale(ContextPrior):
@@ -51,17 +51,17 @@ class Stale(ContextPrior):
         super().observe(batch, stats)
         self.old = [*self.old, super().state_dict()][-self.delay :]
 
-    def predict(self, batch: Batch) -> Belief:
+    def predict(self, batch: Batch) -> ValueEstimate:
         return self._then(batch, None)
 
-    def foresee(self, prompt_C: IntArray, stratum_C: IntArray) -> Belief:
+    def predict_prompts(self, prompt_C: IntArray, stratum_C: IntArray) -> ValueEstimate:
         return self._then(None, prompt_C)
 
-    def _then(self, batch: Batch | None, prompt_C: IntArray | None) -> Belief:
+    def _then(self, batch: Batch | None, prompt_C: IntArray | None) -> ValueEstimate:
         now = super().state_dict()
         if self.old:
             super().load_state_dict(self.old[0])
-        found = super().predict(batch) if batch is not None else self._belief(np.asarray(prompt_C))
+        found = super().predict(batch) if batch is not None else self._estimate(np.asarray(prompt_C))
         super().load_state_dict(now)
         return found
 

@@ -6,7 +6,8 @@ import random
 from dataclasses import dataclass
 
 from trainables.config import TaskConfig
-from trainables.tasks import Problem, load_task
+from trainables.tasks.base import Problem
+from trainables.tasks.load import load_task
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def test_trl_step(tiny_model: Path, workload: Workload) -> None:
 
 
 def test_calibration_judges_as_the_comparison_does() -> None:
-    from trimtab.compare.statistics import CONFIDENCE, paired_interval
+    from trimtab.decide.compare.statistics import CONFIDENCE, paired_interval
 
     difference_RS = np.random.default_rng(0).normal(0.004, 0.006, (200, 5))
     expected = []

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from trimtab._version import __version__
+
 if TYPE_CHECKING:
     from trimtab.api import plan, sweep
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "plan", "sweep"]
 
 

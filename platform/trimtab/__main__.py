@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trimtab.cli import main
+from trimtab.cli.main import main
 
 if __name__ == "__main__":
     main(prog_name="trimtab")

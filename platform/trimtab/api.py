@@ -8,17 +8,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trimtab import driver
 from trimtab.errors import NotFoundError, SpecError, StorageError
-from trimtab.home import create_sweep_dir, existing_sweep_dir
-from trimtab.machine import Machine, this_machine
-from trimtab.placement import plan_here, plan_on
-from trimtab.plan import Plan
-from trimtab.security import check_spec
-from trimtab.spec import SweepSpec, check_outside, dump_spec, load_spec
+from trimtab.planning.machine import Machine, this_machine
+from trimtab.planning.placement import plan_here, plan_on
+from trimtab.planning.plan import Plan
+from trimtab.sweepdir import driver
+from trimtab.sweepdir.home import create_sweep_dir, existing_sweep_dir
+from trimtab.sweepspec.load import dump_spec, load_spec
+from trimtab.sweepspec.outside import check_outside
+from trimtab.sweepspec.secrets import check_spec
+from trimtab.sweepspec.spec import SweepSpec
 
 if TYPE_CHECKING:
-    from trimtab.sweep import SweepResult
+    from trimtab.session.sweep import SweepResult
 
 
 def plan(spec: SweepSpec | str | Path, overrides: Sequence[str] = ()) -> Plan:
@@ -51,7 +53,7 @@ def sweep(
     home = loaded.home.expanduser().resolve()
     with resources(loaded, home, address, capacity) as planned:
         folder = create_sweep_dir(home, loaded.name, name)
-        from trimtab.sweep import run_sweep
+        from trimtab.session.sweep import run_sweep
 
         with driver.registered(folder):
             write_spec(folder, loaded)
@@ -73,8 +75,8 @@ def resources(
         plan(spec)
         yield None
         return
-    from trimtab.clusters import joined_ray
-    from trimtab.sweep import prepare_environment
+    from trimtab.remote.clusters import joined_ray
+    from trimtab.session.sweep import prepare_environment
 
     with joined_ray(address, home, prepare_environment(home)) as cluster:
         yield plan_on(spec, cluster, capacity)
@@ -121,7 +123,7 @@ def _continue(name: str, home: Path, more: int, address: str | None, capacity: M
     with driver.registered(folder):
         spec = load_spec(file, _enlarged(file, more) if more else ())
         with resources(spec, home, address, capacity) as planned:
-            from trimtab.sweep import run_sweep
+            from trimtab.session.sweep import run_sweep
 
             if more:
                 write_spec(folder, spec)

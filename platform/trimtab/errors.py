@@ -1,66 +1,61 @@
 """Every error that trimtab raises on purpose. One tree, so a caller can catch all of it or one kind.
 
-A message names the field, the value and the fix. Errors cross process borders (Ray), so each class is
-built from its arguments alone and stays picklable. Each also inherits the built-in error it refines.
+What training raises is defined in `trainables.errors`, with the rules for all of them.
+It belongs to the same tree.
 """
 
 from __future__ import annotations
 
-
-class TrimtabError(Exception):
-    """Root of the tree. `trimtab` prints the message, without a traceback, and exits with 2."""
-
-
-class SpecError(TrimtabError, ValueError):
-    """What the user wrote cannot be run: unknown key, value out of range, fields that contradict."""
+from trainables.errors import (
+    DivergedError as DivergedError,
+)
+from trainables.errors import (
+    EngineLost as EngineLost,
+)
+from trainables.errors import (
+    LearnerLost as LearnerLost,
+)
+from trainables.errors import (
+    LeaseLost as LeaseLost,
+)
+from trainables.errors import (
+    ModelError as ModelError,
+)
+from trainables.errors import (
+    RecordError as RecordError,
+)
+from trainables.errors import (
+    SecurityError as SecurityError,
+)
+from trainables.errors import (
+    SpecError as SpecError,
+)
+from trainables.errors import (
+    StorageError as StorageError,
+)
+from trainables.errors import (
+    StrategyError as StrategyError,
+)
+from trainables.errors import (
+    TrimtabError as TrimtabError,
+)
+from trainables.errors import (
+    UncleanLease as UncleanLease,
+)
+from trainables.errors import (
+    VerifierError as VerifierError,
+)
+from trainables.errors import (
+    WeightSyncError as WeightSyncError,
+)
 
 
 class PlanError(TrimtabError, ValueError):
     """A valid spec that this machine or cluster cannot hold."""
 
 
-class ModelError(TrimtabError, ValueError):
-    """A model path that does not exist, or a model that this stack cannot train."""
-
-
-class StrategyError(TrimtabError, ValueError):
-    """A strategy met input outside its declared domain (NaN reward, prior out of range, empty group)."""
-
-
-class RecordError(TrimtabError, ValueError):
-    """A policy's record (or prompts, or embeddings) that a value model cannot read or learn from."""
-
-
-class VerifierError(TrimtabError, RuntimeError):
-    """The verifier failed (error or time-out) on more answers than the trial allows."""
-
-
-class WeightSyncError(TrimtabError, RuntimeError):
-    """After a weight sync the engine's log-probs differ from the learner's."""
-
-
-class DivergedError(TrimtabError, ArithmeticError):
-    """Training produced NaN or infinity, or sampler and learner drifted apart. Never retried."""
-
-
-class LeaseLost(TrimtabError, RuntimeError):
-    """The processes lent to a trial died or were given to someone else."""
-
-
-class LearnerLost(LeaseLost):
-    """Learner ranks are dead or out of step. Its `__cause__`, if any, is what the first one raised."""
-
-
-class EngineLost(LeaseLost):
-    """A rollout engine raised and is being replaced. Its `__cause__` is what it raised."""
-
-
-class UncleanLease(LeaseLost):
-    """A slot that was reset differs from what it was at its first lease."""
-
-
 class TrialFailed(TrimtabError, RuntimeError):
-    """A trial failed for good. `cause` is one of `trimtab.records.Cause`."""
+    """A trial failed for good. `cause` is one of `trimtab.sweepdir.journal.Cause`."""
 
     def __init__(self, message: str, cause: str = "bug") -> None:
         super().__init__(message, cause)
@@ -72,10 +67,6 @@ class TrialFailed(TrimtabError, RuntimeError):
 
 class TrialKilled(TrimtabError, RuntimeError):
     """A trial ended because its sweep did. It has not failed: a resumed sweep goes on with it."""
-
-
-class StorageError(TrimtabError, RuntimeError):
-    """The study's storage cannot be reached, or holds a study of the sweep's name already."""
 
 
 class TrackingError(TrimtabError, RuntimeError):
@@ -100,10 +91,6 @@ class MachineError(TrimtabError, RuntimeError):
 
 class NotFoundError(TrimtabError, LookupError):
     """A sweep, trial or run that does not exist."""
-
-
-class SecurityError(TrimtabError, PermissionError):
-    """Something would run without authentication, or keep a secret where others can read it."""
 
 
 class ClusterError(TrimtabError, RuntimeError):

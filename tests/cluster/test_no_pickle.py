@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainables import checkpoints
+from trainables.learner import checkpoints
 from trimtab.errors import SecurityError
 
 
@@ -57,7 +57,7 @@ def test_the_loops_own_state_is_never_unpickled(tmp_path: Path) -> None:
 def test_a_model_in_a_pickle_format_is_refused(tmp_path: Path, tiny_model: Path) -> None:
     import torch
 
-    from trainables.learner.worker import _load
+    from trainables.learner.rank import _load
 
     mark = tmp_path / "mark"
     for file in tiny_model.iterdir():

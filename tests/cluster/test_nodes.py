@@ -28,7 +28,7 @@ from speed import patience
 
 from cluster.local import LocalCluster, NotPermitted
 from cluster.loopback import LoopbackCluster
-from trimtab.records import Tail
+from trimtab.sweepdir.journal import Tail
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimtab.errors import PlanError
-from trimtab.placement import Cluster, Node, plan_on
-from trimtab.plan import GB
-from trimtab.spec import SweepSpec
+from trimtab.planning.placement import Cluster, Node, plan_on
+from trimtab.planning.plan import GB
+from trimtab.sweepspec.spec import SweepSpec
 
 
 def spec(**slots: Any) -> SweepSpec:

@@ -12,7 +12,7 @@ from cluster import mlflow_server
 from trimtab import api
 from trimtab.errors import SecurityError
 from trimtab.security import check_plain, check_url, prepare_ray_auth
-from trimtab.spec import load_spec
+from trimtab.sweepspec.load import load_spec
 
 PASSWORD = "Kq3-vTz9-mW7x"
 KEY = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b"

@@ -12,11 +12,11 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from trimtab.cli import main
+from trimtab.cli.main import main
 from trimtab.errors import SecurityError, SpecError
-from trimtab.machine import Machine
-from trimtab.spec import SweepSpec
-from trimtab.submit import Request, prepare
+from trimtab.planning.machine import Machine
+from trimtab.remote.submit import Request, prepare
+from trimtab.sweepspec.spec import SweepSpec
 
 SPEC: dict[str, Any] = {
     "name": "far",

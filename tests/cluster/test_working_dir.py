@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trimtab.errors import SecurityError, SpecError
-from trimtab.working_dir import collect, stage
+from trimtab.remote.working_dir import collect, stage
 
 
 def test_gitignore_is_read_as_git_reads_it(tmp_path: Path) -> None:

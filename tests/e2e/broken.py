@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from trainables.strategies.batch import Batch, Decision, Needs, Pool, Requests, Room, Scores, Stats
+from trainables.strategies.batch import Batch, Decision, Needs, Pool, Requests, RolloutBudget, Scores, Stats
 
 
 class Broken:
@@ -15,12 +15,12 @@ class Broken:
     def needs(self) -> Needs:
         return Needs()
 
-    def select(self, pool: Pool, room: Room, wanted: int | None = None) -> Requests:
-        if room.step == 2:
+    def select(self, pool: Pool, rollout_budget: RolloutBudget, wanted: int | None = None) -> Requests:
+        if rollout_budget.step == 2:
             raise RuntimeError("the user's own bug")
-        return Requests.samples(pool.prompt_C[: room.rollouts // 4], 4)
+        return Requests.samples(pool.prompt_C[: rollout_budget.rollouts // 4], 4)
 
-    def decide(self, batch: Batch, room: Room) -> Decision:
+    def decide(self, batch: Batch, rollout_budget: RolloutBudget) -> Decision:
         return Decision()
 
     def score(self, batch: Batch) -> Scores:

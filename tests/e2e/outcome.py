@@ -6,7 +6,7 @@ import optuna
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
-from trimtab.study import open_storage
+from trimtab.search.study import open_storage
 
 
 def ended(home, name: str) -> list[tuple[TrialState, float, dict[int, float]]]:

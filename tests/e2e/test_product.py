@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from services import answers
 from speed import patience, wait_until
 
-from trimtab import records
+from trimtab.sweepdir import journal
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
@@ -89,7 +89,8 @@ ENGINE = """
 import json, sys
 import numpy as np
 from trainables.config import EngineConfig
-from trainables.rollouts.engine import DrawRequest, build_engine
+from trainables.rollouts.build import build_engine
+from trainables.rollouts.engine import DrawRequest
 folder, prompt = sys.argv[1], json.loads(sys.argv[2])
 engine = build_engine(folder, EngineConfig())
 drawn = engine.draw(DrawRequest([prompt], np.array([1]), np.array([0.0]), np.array([4])))
@@ -135,7 +136,7 @@ def test_a_training_run_that_is_killed_ends_like_one_that_was_not(day, client) -
         done = day.run(*command)
         assert done.returncode == 0, done.stdout + done.stderr
         assert f"models:/{name}/1" in done.stdout
-        events = records.read(day.path / "training" / name, "production")
+        events = journal.read(day.path / "training" / name, "production")
         accuracies = {e["rollouts"]: e["metrics"]["accuracy"] for e in events if e["event"] == "evaluation"}
         version = client.get_model_version(name, "1")
         weights = Path(client.download_artifacts(version.run_id, "model")) / "model.safetensors"

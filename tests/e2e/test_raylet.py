@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from outcome import curves, ended
 from speed import patience
 
-from trimtab import records
+from trimtab.sweepdir import journal
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_a_trial_outlives_the_raylet_of_its_engine(home, nodes) -> None:
     assert sweep.returncode == 0, "".join(said) + rest
 
     assert [state for state, *_ in ended(home, "small")] == [TrialState.COMPLETE] * 2
-    events = records.read(home.path / "sweeps" / "small", "trial-0001")
+    events = journal.read(home.path / "sweeps" / "small", "trial-0001")
     assert {e["cause"] for e in events if e["event"] == "retry"} == {"lost"}
     done = [e["step"] for e in events if e["event"] == "step"]
     assert sorted(set(done)) == [1, 2, 3, 4, 5, 6]

@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from outcome import curves, ended
 from speed import patience, wait_until
 
-from trimtab import records
+from trimtab.sweepdir import journal
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -68,7 +68,7 @@ def journal_of(home, trial: str) -> Path:
 
 def steps_of(home, name: str, trial: str) -> list[tuple[int, int]]:
     """(Seed, step) of every step of a trial, in order."""
-    events = records.read(home.path / "sweeps" / name, trial)
+    events = journal.read(home.path / "sweeps" / name, trial)
     return [(event["seed"], event["step"]) for event in events if event["event"] == "step"]
 
 
@@ -113,7 +113,7 @@ def check_that_nothing_was_repeated_or_lost(home, undisturbed) -> None:
         assert len(steps) - len(set(steps)) <= 1, "at most the step that was cut off is repeated"
         assert sorted(set(steps)) == steps_of(undisturbed, "whole", trial)
     for (trial, seed), points in curves(home, "killed").items():
-        events = records.read(home.path / "sweeps" / "killed", trial)
+        events = journal.read(home.path / "sweeps" / "killed", trial)
         evaluated = {e["rollouts"] for e in events if e["event"] == "evaluation" and str(e["seed"]) == seed}
         assert [rollouts for rollouts, _ in points] == sorted(evaluated), "no hole and no duplicate"
         assert len(points) == 4

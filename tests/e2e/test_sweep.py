@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from scipy import stats
 
-from trimtab import records
+from trimtab.sweepdir import journal
 
 STEPS = 18
 
@@ -95,7 +95,7 @@ def check_that_trials_ran_at_once(folder: Path) -> None:
     """Two slots on two cores: the reference and the first candidate each trained while the other did."""
     spans = []
     for trial in ("trial-0000", "trial-0001"):
-        steps = [e["time"] for e in records.read(folder, trial) if e["event"] == "step"]
+        steps = [e["time"] for e in journal.read(folder, trial) if e["event"] == "step"]
         spans.append((min(steps), max(steps)))
     (first, last), (other_first, other_last) = spans
     assert max(first, other_first) < min(last, other_last)

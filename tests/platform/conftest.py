@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from trimtab import records
-from trimtab.spec import SweepSpec, dump_spec, load_spec
+from trimtab.sweepdir.journal import append
+from trimtab.sweepspec.load import dump_spec, load_spec
+from trimtab.sweepspec.spec import SweepSpec
 from trimtab.tracking.store import connect
 
 START_S = 1_700_000_000.0
@@ -27,7 +28,7 @@ class Journal:
 
     def event(self, trial: str, event: str, **fields: Any) -> None:
         self._time += 1.0
-        records.append(self.folder, {"event": event, "trial": trial, "time": self._time, **fields})
+        append(self.folder, {"event": event, "trial": trial, "time": self._time, **fields})
 
     def start(self, trial: str, number: int = 0, **searched: Any) -> None:
         reference = number == 0

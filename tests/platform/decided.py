@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from speed import patience
 
-from trimtab import records
-from trimtab.spec import SweepSpec, dump_spec, load_spec
-from trimtab.tracking import Tracker
+from trimtab.sweepdir import journal
+from trimtab.sweepspec.load import dump_spec, load_spec
+from trimtab.sweepspec.spec import SweepSpec
+from trimtab.tracking.tracker import Tracker
 
 SHAPE = np.array([0.50, 0.54, 0.58, 0.60, 0.62, 0.63, 0.64])
 START_S = 1_700_000_000.0
@@ -51,7 +52,7 @@ class Decided:
         clock = iter(np.arange(START_S + 1000 * number, START_S + 1e6))
 
         def enter(event: str, **fields: Any) -> None:
-            records.append(self.folder(name), {"event": event, "trial": key, "time": next(clock), **fields})
+            journal.append(self.folder(name), {"event": event, "trial": key, "time": next(clock), **fields})
 
         enter(
             "trial_started", role=role, number=number, label="dapo" if number == 0 else f"v05-{number}",

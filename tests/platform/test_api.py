@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from trimtab import api, driver
+from trimtab import api
 from trimtab.errors import NotFoundError, SpecError, StorageError
-from trimtab.spec import load_spec
-from trimtab.status import read_status
+from trimtab.sweepdir import driver
+from trimtab.sweepspec.load import load_spec
+from trimtab.watch.status import read_status
 
 
 @pytest.fixture

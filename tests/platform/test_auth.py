@@ -21,10 +21,10 @@ from mlflow.server import get_app_client
 from services import answers
 from speed import wait_until
 
-from trimtab.cli import main
-from trimtab.spec import load_spec
-from trimtab.tracking import Tracker
+from trimtab.cli.main import main
+from trimtab.sweepspec.load import load_spec
 from trimtab.tracking.store import connect
+from trimtab.tracking.tracker import Tracker
 
 pytestmark = pytest.mark.slow
 ADMIN, READER = "admin", "reader"

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from trimtab import driver
 from trimtab.api import write_spec
-from trimtab.cli import main
+from trimtab.cli.main import main
 from trimtab.errors import ModelError, SpecError
-from trimtab.home import command
-from trimtab.spec import load_spec
+from trimtab.sweepdir import driver
+from trimtab.sweepdir.home import command
+from trimtab.sweepspec.load import load_spec
 
 
 def trimtab(*arguments: str) -> Result:

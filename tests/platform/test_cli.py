@@ -15,10 +15,10 @@ from click.testing import CliRunner
 from services import answers
 from speed import patience, wait_until
 
-from trimtab.cli import main
-from trimtab.doctor import diagnose
-from trimtab.tracking import Tracker
-from trimtab.ui import command
+from trimtab.cli.main import main
+from trimtab.planning.doctor import diagnose
+from trimtab.tracking.tracker import Tracker
+from trimtab.watch.ui import command
 
 HEAVY = ("torch", "vllm", "deepspeed", "transformers")
 LATER = ("ray", "optuna", "mlflow", "rich", "pydantic", "numpy", "scipy")
@@ -38,9 +38,7 @@ def test_help_answers_in_under_a_second() -> None:
     seconds = []
     for _ in range(3):
         begun = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-m", "trimtab.cli", "--help"], capture_output=True, check=False
-        )
+        done = subprocess.run([sys.executable, "-m", "trimtab", "--help"], capture_output=True, check=False)
         seconds.append(time.perf_counter() - begun)
         assert done.returncode == 0
     # The best of three: other programs on the machine are not what is tested.
@@ -48,7 +46,7 @@ def test_help_answers_in_under_a_second() -> None:
 
 
 def test_the_command_line_loads_nothing_heavy() -> None:
-    assert not imported_by("import trimtab.cli").intersection(HEAVY + LATER)
+    assert not imported_by("import trimtab.cli.main").intersection(HEAVY + LATER)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +169,7 @@ def test_ui_answers_and_leaves_nothing_behind(store_uri, tmp_path: Path) -> None
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    line = [sys.executable, "-m", "trimtab.cli", "ui", "--home", str(tmp_path / "home"), "--port", str(port)]
+    line = [sys.executable, "-m", "trimtab", "ui", "--home", str(tmp_path / "home"), "--port", str(port)]
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         assert process.stdout is not None

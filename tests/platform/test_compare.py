@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from trimtab.compare import comparison, heading, render
+from trimtab.decide.compare.render import heading, render
+from trimtab.decide.compare.table import comparison
 from trimtab.errors import NotFoundError, TrackingError
-from trimtab.tracking import Tracker
+from trimtab.tracking.tracker import Tracker
 
 X = np.arange(7) * 1280.0
 SHAPE = np.array([0.50, 0.54, 0.58, 0.60, 0.62, 0.63, 0.64])

@@ -13,15 +13,17 @@ import yaml
 from click.testing import CliRunner
 from decided import Decided, config_of
 
-from trimtab.cli import main
-from trimtab.compare import Store, compare, decide
-from trimtab.compare.statistics import holm
-from trimtab.confirm import confirmation_spec
+from trimtab.cli.main import main
+from trimtab.decide.compare.read import Store
+from trimtab.decide.compare.statistics import holm
+from trimtab.decide.compare.table import compare
+from trimtab.decide.compare.verdict import decide
+from trimtab.decide.confirm import confirmation_spec
+from trimtab.decide.promote import promote
+from trimtab.decide.promoted import load_promoted
+from trimtab.decide.registry import Registry
 from trimtab.errors import ComparisonError, NotFoundError, PromotionError, RegistryError, SpecError
-from trimtab.promote import promote
-from trimtab.promoted import load_promoted
-from trimtab.registry import Registry
-from trimtab.spec import load_spec
+from trimtab.sweepspec.load import load_spec
 from trimtab.tracking import names
 from trimtab.tracking.store import connect
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from trimtab.cli import main
+from trimtab.cli.main import main
 from trimtab.tracking.store import connect
 
 

@@ -12,9 +12,9 @@ from threading import Barrier
 import pytest
 from speed import patience, wait_until
 
-from trimtab import driver
 from trimtab.errors import NotFoundError, SpecError
-from trimtab.home import create_sweep_dir, existing_sweep_dir, tracking_uri
+from trimtab.sweepdir import driver
+from trimtab.sweepdir.home import create_sweep_dir, existing_sweep_dir, tracking_uri
 
 
 def test_names_of_a_family_are_numbered(tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ import psutil
 import pytest
 from speed import patience
 
-from trimtab import guardian
 from trimtab.errors import MachineError
+from trimtab.session import guardian
 
 DRIVER = """
 import subprocess, sys, time
-from trimtab.guardian import guarded
+from trimtab.session.guardian import guarded
 with guarded():
     # A session of its own, as Ray's daemons have: it would outlive its parent.
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)

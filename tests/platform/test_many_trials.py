@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from ray.tune.experiment import Trial
 
-from trimtab import records
-from trimtab.scheduler import StudyScheduler
+from trimtab.search.scheduler import StudyScheduler
+from trimtab.sweepdir import journal
 from trimtab.tracking import position
 from trimtab.tracking.operations import CloseRun
 from trimtab.tracking.position import Position
@@ -72,10 +72,10 @@ def test_choosing_a_trial_does_not_look_at_those_that_ended(trials) -> None:
 
 def test_a_look_at_the_journal_opens_only_what_has_grown(tmp_path, monkeypatch) -> None:
     for n in range(ENDED):
-        records.append(tmp_path, {"event": "trial_started", "trial": f"t{n}", "time": 0.0})
-    tail = records.Tail(tmp_path)
+        journal.append(tmp_path, {"event": "trial_started", "trial": f"t{n}", "time": 0.0})
+    tail = journal.Tail(tmp_path)
     assert len(list(tail.read())) == ENDED
-    records.append(tmp_path, {"event": "trial_finished", "trial": "t7", "time": 1.0})
+    journal.append(tmp_path, {"event": "trial_finished", "trial": "t7", "time": 1.0})
     opened: list[str] = []
     original = Path.open
 

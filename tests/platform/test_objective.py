@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trimtab.objective import Curves, area
+from trimtab.sweepdir.objective import Curves, area
 
 
 def curves(budget: int = 20, rung: int = 10) -> Curves:
@@ -53,4 +53,4 @@ def test_rungs_are_the_same_for_strategies_that_spend_a_little_less():
         found.finish(0)
         found.add(1, 0, 0.1)
         assert found.reached() == 20
-    assert exact.figures()["rung"] == frugal.figures()["rung"] == 20
+    assert exact.metrics()["rung"] == frugal.metrics()["rung"] == 20

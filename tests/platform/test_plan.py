@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from trainables.models.shape import QWEN3_4B, model_shape
 from trimtab.errors import PlanError
-from trimtab.gpu_memory import estimate
-from trimtab.machine import Machine, this_machine
-from trimtab.placement import plan_here
-from trimtab.plan import GB, HEAD_BYTES, make_plan, render
-from trimtab.shapes import QWEN3_4B, model_shape
-from trimtab.spec import SweepSpec, load_spec, parse_spec
+from trimtab.planning.gpu_memory import estimate
+from trimtab.planning.machine import Machine, this_machine
+from trimtab.planning.placement import plan_here
+from trimtab.planning.plan import GB, HEAD_BYTES, make_plan, render
+from trimtab.sweepspec.load import load_spec, parse_spec
+from trimtab.sweepspec.spec import SweepSpec
 
 Raw = dict[str, Any]
 MEMORY = 16 * GB

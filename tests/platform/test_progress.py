@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 from speed import patience
 
-from trimtab import progress
-from trimtab.progress import Progress, SweepProgress, clock, render
-from trimtab.records import Tail
+from trimtab.sweepdir.journal import Tail
+from trimtab.watch import progress
+from trimtab.watch.progress import Progress, SweepProgress, clock, render
 
 CURVE = [0.5, 0.6, 0.7]
 

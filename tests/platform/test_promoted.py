@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from trimtab.decide.promoted import INSIDE, load_promoted
+from trimtab.decide.train import find_promoted
 from trimtab.errors import NotFoundError, SpecError, TrackingError
-from trimtab.promoted import INSIDE, load_promoted
-from trimtab.spec import load_spec
+from trimtab.sweepspec.load import load_spec
 from trimtab.tracking.store import connect
-from trimtab.train import find_promoted
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import subprocess
 import psutil
 import pytest
 
-from trimtab import ray_session
 from trimtab.errors import ClusterError
+from trimtab.session import own_ray
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_a_start_that_fails_is_tried_again_with_nothing_left_of_it(attempts: list[int]) -> None:
-    ray_session.start_ray(num_cpus=2)
+    own_ray.start_ray(num_cpus=2)
     assert len(attempts) == 2
     assert not any(psutil.pid_exists(pid) for pid in attempts)
 
@@ -40,7 +40,7 @@ def test_a_start_that_fails_is_tried_again_with_nothing_left_of_it(attempts: lis
 def test_a_start_that_keeps_failing_is_one_message(
     attempts: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_session, "TRIES", 2)
+    monkeypatch.setattr(own_ray, "TRIES", 2)
     with pytest.raises(ClusterError, match=r"did not start .* in 2 attempts: The current node timed out"):
-        ray_session.start_ray(num_cpus=2)
+        own_ray.start_ray(num_cpus=2)
     assert not any(psutil.pid_exists(pid) for pid in attempts)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from trimtab import registry
+from trimtab.decide import registry
+from trimtab.decide.registry import ALIAS, STATE, Registry
 from trimtab.errors import RegistryError
-from trimtab.registry import ALIAS, STATE, Registry
 from trimtab.tracking.store import connect
 
 

@@ -13,9 +13,10 @@ import pytest
 from optuna.trial import TrialState
 
 from trimtab.errors import NotFoundError, StorageError
-from trimtab.search import StudySearcher
-from trimtab.spec import SweepSpec, load_spec
-from trimtab.study import JOURNAL, create_studies, load_studies, open_storage
+from trimtab.search.searcher import StudySearcher
+from trimtab.search.study import JOURNAL, create_studies, load_studies, open_storage
+from trimtab.sweepspec.load import load_spec
+from trimtab.sweepspec.spec import SweepSpec
 
 STEP = 1280
 """Rollouts between two evaluations of the quickstart."""

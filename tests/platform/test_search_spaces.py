@@ -7,12 +7,12 @@ import itertools
 import pytest
 
 from trainables.strategies.build import build_strategy
-from trimtab.machine import Machine
-from trimtab.placement import plan_here
-from trimtab.plan import GB
-from trimtab.space import enqueued, own_values
-from trimtab.spec import load_spec, shipped_spaces
-from trimtab.spec.check import corners
+from trimtab.planning.machine import Machine
+from trimtab.planning.placement import plan_here
+from trimtab.planning.plan import GB
+from trimtab.sweepspec.check import corners
+from trimtab.sweepspec.load import load_spec, shipped_spaces
+from trimtab.sweepspec.space import enqueued, own_values
 
 SPACES = sorted(shipped_spaces())
 PRODUCTION = ("math_qwen3_4b_poise", "math_qwen3_4b_v05")

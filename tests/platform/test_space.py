@@ -7,8 +7,9 @@ from typing import Any
 import optuna
 import pytest
 
-from trimtab.space import STRATEGY, enqueued, suggest
-from trimtab.spec import SweepSpec, parse_spec
+from trimtab.sweepspec.load import parse_spec
+from trimtab.sweepspec.space import STRATEGY, enqueued, suggest
+from trimtab.sweepspec.spec import SweepSpec
 
 Raw = dict[str, Any]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from trimtab.errors import ModelError, SpecError, TrimtabError
-from trimtab.spec import dump_spec, load_spec, parse_spec, shipped_spaces
+from trimtab.sweepspec.load import dump_spec, load_spec, parse_spec, shipped_spaces
 
 Raw = dict[str, Any]
 

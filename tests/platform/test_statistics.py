@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimtab.compare.statistics import (
+from trimtab.decide.compare.statistics import (
     WINDOW,
     Crossing,
     Curve,

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from tracked import CURVE, children, history, runs_of, track
 
-from trimtab import records
-from trimtab.spec import SweepSpec
+from trimtab.sweepdir.journal import Tail
+from trimtab.sweepspec.spec import SweepSpec
 from trimtab.tracking.operations import LogPoints, OpenRun
 from trimtab.tracking.store import connect
 from trimtab.tracking.translate import MAX_METRICS, Translator
@@ -163,7 +163,7 @@ def test_long_runs_are_sent_in_batches_within_the_limit(journal, spec: SweepSpec
     for step in range(600):
         fields = {"step": step, "rollouts": step, "tokens": step, "seconds": 1.0}
         journal.event("a", "step", seed=0, **fields, metrics={"reward": 0.5})
-    operations = Translator("dapo", spec.seeds).feed(records.Tail(journal.folder).read_at())
+    operations = Translator("dapo", spec.seeds).feed(Tail(journal.folder).read_at())
     batches = [operation for operation in operations if isinstance(operation, LogPoints)]
     assert isinstance(operations[0], OpenRun)
     assert MAX_METRICS - 6 < max(len(batch.points) for batch in batches) <= MAX_METRICS

@@ -18,11 +18,11 @@ from slow_server import SlowServer
 from speed import patience, wait_until
 from tracked import CURVE, children, history, runs_of, track
 
-from trimtab.tracking import Tracker
 from trimtab.tracking.catch_up import catch_up
 from trimtab.tracking.operations import LogPoints
 from trimtab.tracking.send import Sender
-from trimtab.ui import command
+from trimtab.tracking.tracker import Tracker
+from trimtab.watch.ui import command
 
 
 def test_a_server_that_is_down_costs_nothing_and_is_caught_up(journal, store_uri, tmp_path, capsys) -> None:

@@ -2,8 +2,8 @@
 
 from speed import patience
 
-from trimtab.tracking import Tracker
 from trimtab.tracking.store import connect
+from trimtab.tracking.tracker import Tracker
 
 CURVE = [0.5, 0.55, 0.6, 0.62, 0.64, 0.65, 0.66]
 

@@ -1,4 +1,4 @@
-"""One fake engine for all strategies: Bernoulli rewards, no model. It enforces the room like the loop."""
+"""One fake engine for all strategies: Bernoulli rewards, no model. It enforces budgets as the loop does."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from trainables.strategies.batch import Batch, Decision, Features, Kind, Pool, Requests, Room, Stats, Verdict
+from trainables.strategies.batch import (
+    Batch,
+    Decision,
+    Features,
+    Kind,
+    Pool,
+    Requests,
+    RolloutBudget,
+    Stats,
+    Verdict,
+)
 from trainables.strategies.protocol import ReadsPrompts, Strategy
 
 
@@ -43,30 +53,37 @@ class FakeEngine:
     drawn: int = 0
     decisions: list[Decision] = field(default_factory=list)
 
-    def step(self, strategy: Strategy, step: int = 0, room: Room | None = None) -> Batch:
+    def step(self, strategy: Strategy, step: int = 0, rollout_budget: RolloutBudget | None = None) -> Batch:
         """One step up to scoring; `observe` is the caller's."""
         rng = np.random.default_rng((self.seed, step))
-        room = room or Room(rollouts=self.total, rounds=self.rounds, step=step, total=self.total)
-        requests = strategy.select(self.pool(rng), room)
+        rollout_budget = rollout_budget or RolloutBudget(
+            rollouts=self.total, rounds=self.rounds, step=step, total=self.total
+        )
+        requests = strategy.select(self.pool(rng), rollout_budget)
         batch = None
         while True:
-            requests = self._cut(requests, room.rollouts)
+            requests = self._cut(requests, rollout_budget.rollouts)
             if requests.rollouts:
                 batch = self._draw(requests, batch, rng)
-                room = replace(room, rollouts=room.rollouts - requests.rollouts)
+                rollout_budget = replace(rollout_budget, rollouts=rollout_budget.rollouts - requests.rollouts)
             if batch is None:
                 raise RuntimeError("nothing was drawn")
             if requests.rollouts:
-                room = replace(room, rounds=room.rounds - 1)
-            decision = strategy.decide(batch, room)
+                rollout_budget = replace(rollout_budget, rounds=rollout_budget.rounds - 1)
+            decision = strategy.decide(batch, rollout_budget)
             self.decisions.append(decision)
             if decision.drop_P is not None:
                 batch = replace(batch, dropped_P=batch.dropped_P | decision.drop_P)
-            if decision.done or room.rollouts <= 0 or room.rounds <= 0 or not requests.rollouts:
+            if (
+                decision.done
+                or rollout_budget.rollouts <= 0
+                or rollout_budget.rounds <= 0
+                or not requests.rollouts
+            ):
                 return batch
             parts = [decision.more] if decision.more is not None else []
             if decision.new_prompts:
-                parts.append(strategy.select(self.pool(rng), room, decision.new_prompts))
+                parts.append(strategy.select(self.pool(rng), rollout_budget, decision.new_prompts))
             requests = Requests(
                 *(
                     np.concatenate([getattr(p, name) for p in parts])
@@ -78,9 +95,9 @@ class FakeEngine:
         order = np.roll(np.arange(len(self.rate_C)), -self.cursor)
         return Pool(order, self.stratum_C[order], rng)
 
-    def _cut(self, requests: Requests, room: int) -> Requests:
+    def _cut(self, requests: Requests, rollout_budget: int) -> Requests:
         before = np.cumsum(requests.count_R) - requests.count_R
-        return replace(requests, count_R=np.clip(room - before, 0, requests.count_R))
+        return replace(requests, count_R=np.clip(rollout_budget - before, 0, requests.count_R))
 
     def _draw(self, requests: Requests, batch: Batch | None, rng: np.random.Generator) -> Batch:
         row = np.repeat(np.arange(len(requests.prompt_R)), requests.count_R)

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from tests.strategies.engine import FakeEngine, stats
-from trainables.strategies.batch import Batch, Room, Verdict
-from trainables.strategies.belief import Belief
+from trainables.strategies.batch import Batch, RolloutBudget, Verdict
 from trainables.strategies.budget.allocated import allocate
 from trainables.strategies.budget.sequential import Sequential, spend
 from trainables.strategies.build import build_strategy
 from trainables.strategies.config import parse_strategy
 from trainables.strategies.priors.base import Prior
 from trainables.strategies.protocol import Strategy
+from trainables.strategies.value_estimate import ValueEstimate
 from trimtab.errors import SpecError, StrategyError
 
 
@@ -24,10 +24,10 @@ from trimtab.errors import SpecError, StrategyError
 class Given(Prior):
     """Believes whatever it is told."""
 
-    belief: Callable[[Batch], Belief]
+    estimate: Callable[[Batch], ValueEstimate]
 
-    def predict(self, batch: Batch) -> Belief:
-        return self.belief(batch)
+    def predict(self, batch: Batch) -> ValueEstimate:
+        return self.estimate(batch)
 
 
 def engine() -> FakeEngine:
@@ -61,9 +61,9 @@ def test_a_bad_reward_names_its_prompt_everywhere(name: str, field: str, value: 
     strategy, batch = played(name)
     bad = with_value(batch, field, 9, value)
     prompt = int(batch.prompt_id_P[batch.prompt_N[9]])
-    room = Room(rollouts=16, rounds=4, step=0, total=batch.rollouts + 16)
+    rollout_budget = RolloutBudget(rollouts=16, rounds=4, step=0, total=batch.rollouts + 16)
     for call in (
-        lambda: strategy.decide(bad, room),
+        lambda: strategy.decide(bad, rollout_budget),
         lambda: strategy.score(bad),
         lambda: strategy.observe(bad, stats()),
     ):
@@ -83,14 +83,14 @@ def test_a_rollout_without_a_verdict_may_hold_anything() -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, -0.1, 1.1])
 @pytest.mark.parametrize("level", ["mean_P", "mean_N"])
 def test_a_bad_prior_names_its_prompt(level: str, value: float) -> None:
-    def belief(batch: Batch) -> Belief:
+    def estimate(batch: Batch) -> ValueEstimate:
         size = batch.prompts if level == "mean_P" else batch.rollouts
         mean = np.full(size, 0.5)
         mean[-1] = value
-        return Belief(**{level: mean})
+        return ValueEstimate(**{level: mean})
 
     config = parse_strategy({"preset": "v05", "budget": {"type": "fixed", "group_size": 4}})
-    strategy = build_strategy(config, prior=Given(belief))
+    strategy = build_strategy(config, prior=Given(estimate))
     batch = engine().step(strategy)
     prompt = int(batch.prompt_id_P[batch.prompt_N[-1]])
     with pytest.raises(StrategyError, match=rf"prompt {prompt}: prior"):

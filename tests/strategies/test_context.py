@@ -15,11 +15,11 @@ from trainables.strategies.build import build_prior, build_strategy
 from trainables.strategies.config import parse_strategy
 from trainables.strategies.priors.context import ContextPrior
 from trainables.strategies.scale import UNIT, Scale
-from trainables.v0.config import EncoderConfig
-from trainables.v0.heads.base import Context
-from trainables.v0.heads.gp import GaussianProcess
-from trainables.v0.heads.registry import Saved, save_head
-from trainables.v0.heads.scaling import Layout
+from trainables.value_models.config import EncoderConfig
+from trainables.value_models.heads.base import Context
+from trainables.value_models.heads.gp import GaussianProcess
+from trainables.value_models.heads.registry import Saved, save_head
+from trainables.value_models.heads.scaling import Layout
 from trimtab.errors import ModelError, StrategyError
 
 COUNT = 400
@@ -42,10 +42,10 @@ def learned(steps: int = 6, **settings: object) -> ContextPrior:
     return made
 
 
-def test_prompts_that_were_never_sampled_are_foreseen() -> None:
+def test_prompts_that_were_never_sampled_are_predicted() -> None:
     made = learned()
     new = np.arange(250, COUNT)
-    found = made.foresee(new, np.zeros(len(new), np.int64))
+    found = made.predict_prompts(new, np.zeros(len(new), np.int64))
     assert found.mean_P is not None
     assert found.sd_P is not None
     error = found.mean_P - RATE[new]
@@ -62,7 +62,7 @@ def test_cold_start_is_the_pool_mean_with_the_doubt_of_a_uniform_rate() -> None:
     means = np.bincount(batch.prompt_N, batch.correct_N) / 4
     assert found.mean_P == pytest.approx((means.sum() - means) / (len(means) - 1))
     assert found.sd_P == pytest.approx(np.full(len(means), np.sqrt(1 / 12 * (1 + 1 / 31))))
-    before = made.foresee(np.arange(3), np.zeros(3, np.int64))
+    before = made.predict_prompts(np.arange(3), np.zeros(3, np.int64))
     assert before.mean_P == pytest.approx(np.full(3, 0.5))
     assert before.sd_P == pytest.approx(np.full(3, np.sqrt(2 / 12)))
 
@@ -88,7 +88,7 @@ def test_a_record_without_variation_is_read_with_doubt(rate: float) -> None:
     made, world = prior(), FakeEngine(np.full(COUNT, rate), np.zeros(COUNT, np.int64))
     for step in range(3):
         made.observe(world.step(build_strategy(parse_strategy("rloo")), step), stats(step))
-    found = made.foresee(np.arange(300, 320), np.zeros(20, np.int64))
+    found = made.predict_prompts(np.arange(300, 320), np.zeros(20, np.int64))
     assert found.mean_P == pytest.approx(np.full(20, rate), abs=0.1)
     assert found.sd_P is not None
     assert (found.sd_P > 0.01).all()
@@ -125,8 +125,10 @@ def test_reward_ranges_are_scaled() -> None:
     wide.provide(Vectors())
     wide.load_state_dict(made.state_dict())
     ids, strata = np.arange(20), np.zeros(20, np.int64)
-    assert wide.foresee(ids, strata).mean_P == pytest.approx(2 * made.foresee(ids, strata).mean_P - 1)
-    assert wide.foresee(ids, strata).sd_P == pytest.approx(2 * made.foresee(ids, strata).sd_P)
+    assert wide.predict_prompts(ids, strata).mean_P == pytest.approx(
+        2 * made.predict_prompts(ids, strata).mean_P - 1
+    )
+    assert wide.predict_prompts(ids, strata).sd_P == pytest.approx(2 * made.predict_prompts(ids, strata).sd_P)
 
 
 def test_a_fitted_head_brings_its_encoder(tmp_path: Path) -> None:
@@ -137,7 +139,7 @@ def test_a_fitted_head_brings_its_encoder(tmp_path: Path) -> None:
     save_head(tmp_path, Saved(head, layout, encoder))
     made = prior(head=str(tmp_path))
     assert made.needs().encoder == encoder
-    found = made.foresee(np.arange(COUNT), np.zeros(COUNT, np.int64)).mean_P
+    found = made.predict_prompts(np.arange(COUNT), np.zeros(COUNT, np.int64)).mean_P
     # The policy's level is unknown before its first record, the differences between prompts are not.
     assert np.corrcoef(found, RATE)[0, 1] > 0.95
     with pytest.raises(ModelError, match="holds no fitted head"):
@@ -147,7 +149,7 @@ def test_a_fitted_head_brings_its_encoder(tmp_path: Path) -> None:
 def test_it_says_what_it_was_not_given() -> None:
     made = build_prior(Written(), UNIT)
     with pytest.raises(StrategyError, match="nobody provided"):
-        made.foresee(np.arange(3), np.zeros(3, np.int64))
+        made.predict_prompts(np.arange(3), np.zeros(3, np.int64))
 
 
 def test_v0_spends_by_prediction_and_foresees_no_more_than_it_may_take() -> None:

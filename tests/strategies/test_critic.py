@@ -44,7 +44,7 @@ def test_it_asks_the_learner_for_a_critic_and_gives_it_targets(name: str) -> Non
             np.testing.assert_allclose(target_T, reward, atol=1e-12)
 
 
-def test_a_prompts_value_is_a_belief_that_any_fusion_may_use() -> None:
+def test_a_prompts_value_is_a_estimate_that_any_fusion_may_use() -> None:
     strategy = build_strategy(
         parse_strategy(
             {"prior": "critic", "fusion": "tested", "budget": {"type": "sequential", "k_min": 2, "k_max": 4}}

@@ -10,7 +10,6 @@ from benchmarks.strategies import measure_bias
 from benchmarks.strategies_sim import A, B, KnownPrior, coin, play, wrong_prior
 from trainables.strategies.axes import PAPER_ALPHA
 from trainables.strategies.batch import Batch
-from trainables.strategies.belief import Belief
 from trainables.strategies.budget.sequential import Sequential, gain
 from trainables.strategies.build import build_strategy
 from trainables.strategies.composed import Composed
@@ -19,6 +18,7 @@ from trainables.strategies.fusion.exact import pvalues
 from trainables.strategies.fusion.tested import Tested as Rule
 from trainables.strategies.fusion.tested import excess, shrink_weight, threshold
 from trainables.strategies.groups import Groups
+from trainables.strategies.value_estimate import ValueEstimate
 
 PROMPTS = 100_000
 SIGNED = 4.0
@@ -140,7 +140,7 @@ def test_bias_bound(alpha: float, k: int) -> None:
     for mu in np.linspace(0, 1, 21):
         weight = binom.pmf(s, k, mu)
         for v in np.linspace(0, 1, 21):
-            fused = rule.fuse(groups, Belief(mean_P=np.full(k + 1, v))).mean_N[::k]
+            fused = rule.fuse(groups, ValueEstimate(mean_P=np.full(k + 1, v))).mean_N[::k]
             assert abs(weight @ fused - mu) <= np.sqrt(max(1.0, c) * 0.25 / k) + 1e-12
 
 

@@ -149,12 +149,12 @@ def test_every_model_learns_and_stays_in_range(model: str, pca: int, reach: tupl
         scaled = replace(batch, correct_N=scale.reward(batch.correct_N))
         prior.observe(scaled, stats(step))
     batch = engine.step(plain, 5)
-    belief_N = prior.predict(batch).mean_N
-    assert belief_N.min() >= scale.low
-    assert belief_N.max() <= scale.high
+    estimate_N = prior.predict(batch).mean_N
+    assert estimate_N.min() >= scale.low
+    assert estimate_N.max() <= scale.high
     rate_N = scale.reward(RATE[batch.prompt_id_P][batch.prompt_N])
-    assert np.corrcoef(belief_N, rate_N)[0, 1] > 0.6
-    assert np.square(belief_N - rate_N).mean() < 0.6 * rate_N.var()
+    assert np.corrcoef(estimate_N, rate_N)[0, 1] > 0.6
+    assert np.square(estimate_N - rate_N).mean() < 0.6 * rate_N.var()
 
 
 def test_before_the_first_fit_it_believes_its_start():
@@ -268,11 +268,11 @@ def test_it_combines_with_fusions_and_budgets(fusion: str, budget: str):
     assert strategy.needs().at_decide == (budget == "sequential")
 
 
-def test_prompt_states_are_one_belief_per_prompt():
+def test_prompt_states_are_one_estimate_per_prompt():
     strategy, batch = trained(probe_strategy(1, fusion="prior_only", states="prompt", penalty=1.0), steps=10)
-    belief = strategy.prior.predict(batch)
-    assert belief.mean_N is None
-    assert np.corrcoef(belief.mean_P, RATE[batch.prompt_id_P])[0, 1] > 0.6
+    estimate = strategy.prior.predict(batch)
+    assert estimate.mean_N is None
+    assert np.corrcoef(estimate.mean_P, RATE[batch.prompt_id_P])[0, 1] > 0.6
 
 
 # ---- states that are not finite -------------------------------------------------------------------------
@@ -401,7 +401,7 @@ def test_bad_settings_name_the_field(written: dict[str, Any], field: str):
 
 
 def test_a_layer_beyond_the_depth_is_refused_when_a_trial_is_described(tmp_path):
-    from trainables.config import TrialConfig
+    from trainables.trial import TrialConfig
 
     with pytest.raises(ValueError, match=r"layer: 4 is beyond the model's depth: it has 4 decoder blocks"):
         TrialConfig(strategy={"preset": "poise", "layer": 4})  # type: ignore[arg-type]
@@ -429,8 +429,8 @@ def test_more_features_than_rows_are_warned_of_unless_something_shrinks_them():
 
 
 def test_the_plan_shows_the_warning():
-    from trimtab.plan import make_plan
-    from trimtab.spec import parse_spec
+    from trimtab.planning.plan import make_plan
+    from trimtab.sweepspec.load import parse_spec
 
     probe = {"preset": "poise", "buffer": 64, "model": "mlp", "pca_prompt": 0, "pca_response": 0}
     spec = parse_spec({"name": "x", "reference": {"strategy": "dapo"}, "candidates": [{"strategy": probe}]})

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from tests.strategies.engine import FakeEngine
 from trainables.strategies.batch import Batch, Kind
-from trainables.strategies.belief import Belief
 from trainables.strategies.budget.allocated import allocate, utility
 from trainables.strategies.budget.sequential import spend
 from trainables.strategies.build import build_strategy
@@ -25,6 +24,7 @@ from trainables.strategies.fusion.tested import Tested as Rule
 from trainables.strategies.fusion.tested import shrink_weight, threshold
 from trainables.strategies.groups import Groups
 from trainables.strategies.scale import Scale
+from trainables.strategies.value_estimate import ValueEstimate
 
 LEAVING = (
     Loo(),
@@ -52,7 +52,7 @@ unit = st.floats(0, 1)
 
 
 @st.composite
-def worlds(draw: st.DrawFn) -> tuple[Groups, Belief]:
+def worlds(draw: st.DrawFn) -> tuple[Groups, ValueEstimate]:
     """Ragged binary groups in rounds, some rollouts unused, and a prior per prompt."""
     seed = draw(st.integers(0, 2**32 - 1))
     rng = np.random.default_rng(seed)
@@ -69,7 +69,7 @@ def worlds(draw: st.DrawFn) -> tuple[Groups, Belief]:
         np.sort(rng.integers(0, 3, n)),
         rng.integers(1, 20, n),
     )
-    return groups, Belief(mean_P=rng.random(len(count_P)))
+    return groups, ValueEstimate(mean_P=rng.random(len(count_P)))
 
 
 def changed(groups: Groups, row: int) -> Groups:
@@ -105,11 +105,11 @@ def test_a_wrong_prior_loses_all_weight_in_the_long_run(d: float, alpha: float) 
 
 @given(worlds(), st.sampled_from(ALL))
 @settings(max_examples=150, deadline=None)
-def test_baselines_lie_in_the_range_and_w_too(world: tuple[Groups, Belief], fusion: Fusion) -> None:
-    groups, belief = world
+def test_baselines_lie_in_the_range_and_w_too(world: tuple[Groups, ValueEstimate], fusion: Fusion) -> None:
+    groups, estimate = world
     if isinstance(fusion, JamesStein):
-        belief = pooled(groups)
-    fused = fusion.fuse(groups, belief)
+        estimate = pooled(groups)
+    fused = fusion.fuse(groups, estimate)
     assert np.isfinite(fused.mean_N).all()
     assert (fused.mean_N >= -1e-12).all()
     assert (fused.mean_N <= 1 + 1e-12).all()
@@ -118,21 +118,21 @@ def test_baselines_lie_in_the_range_and_w_too(world: tuple[Groups, Belief], fusi
     assert ((fused.w_P >= 0) & (fused.w_P <= 1)).all()
 
 
-def pooled(groups: Groups) -> Belief:
+def pooled(groups: Groups) -> ValueEstimate:
     """The pool prior of these groups; NaN where a prompt is alone."""
     live = groups.count_P > 0
     mean = [groups.mean_P[live & (np.arange(groups.prompts) != p)] for p in range(groups.prompts)]
-    return Belief(mean_P=np.array([m.mean() if len(m) else np.nan for m in mean]))
+    return ValueEstimate(mean_P=np.array([m.mean() if len(m) else np.nan for m in mean]))
 
 
 @given(worlds(), st.sampled_from(ALL), st.integers(0, 2**32 - 1))
 @settings(max_examples=150, deadline=None)
 def test_permuting_rollouts_inside_a_round_permutes_baselines(
-    world: tuple[Groups, Belief], fusion: Fusion, seed: int
+    world: tuple[Groups, ValueEstimate], fusion: Fusion, seed: int
 ) -> None:
-    groups, belief = world
+    groups, estimate = world
     if isinstance(fusion, JamesStein):
-        belief = pooled(groups)
+        estimate = pooled(groups)
     assert groups.round_N is not None
     assert groups.used_N is not None
     assert groups.length_N is not None
@@ -145,7 +145,7 @@ def test_permuting_rollouts_inside_a_round_permutes_baselines(
         round_N=groups.round_N[order],
         length_N=groups.length_N[order],
     )
-    a, b = fusion.fuse(groups, belief), fusion.fuse(moved, belief)
+    a, b = fusion.fuse(groups, estimate), fusion.fuse(moved, estimate)
     np.testing.assert_allclose(a.mean_N[order], b.mean_N, atol=1e-12)
     assert np.array_equal(a.scored_N[order], b.scored_N)
 
@@ -153,36 +153,36 @@ def test_permuting_rollouts_inside_a_round_permutes_baselines(
 @given(worlds(), st.sampled_from(LEAVING), st.integers(0, 2**32 - 1))
 @settings(max_examples=200, deadline=None)
 def test_leave_one_out_baselines_ignore_the_scored_reward(
-    world: tuple[Groups, Belief], fusion: Fusion, pick: int
+    world: tuple[Groups, ValueEstimate], fusion: Fusion, pick: int
 ) -> None:
-    groups, belief = world
+    groups, estimate = world
     if isinstance(fusion, JamesStein):
-        belief = pooled(groups)
+        estimate = pooled(groups)
     row = pick % len(groups.prompt_N)
     if not groups.mask_N[row]:
         return
-    a, b = fusion.fuse(groups, belief), fusion.fuse(changed(groups, row), belief)
+    a, b = fusion.fuse(groups, estimate), fusion.fuse(changed(groups, row), estimate)
     assert a.mean_N[row] == pytest.approx(b.mean_N[row], abs=1e-12)
 
 
 @given(worlds(), st.integers(0, 2**32 - 1), st.booleans())
 @settings(max_examples=150, deadline=None)
 def test_the_per_round_form_ignores_later_rounds(
-    world: tuple[Groups, Belief], pick: int, exact: bool
+    world: tuple[Groups, ValueEstimate], pick: int, exact: bool
 ) -> None:
-    groups, belief = world
+    groups, estimate = world
     assert groups.round_N is not None
     row = pick % len(groups.prompt_N)
     earlier = (groups.round_N < groups.round_N[row]) & groups.mask_N
     fusion = Rule(leave_one_out=True, per_round=True, test="exact" if exact else "chi2")
-    a, b = fusion.fuse(groups, belief), fusion.fuse(changed(groups, row), belief)
+    a, b = fusion.fuse(groups, estimate), fusion.fuse(changed(groups, row), estimate)
     np.testing.assert_allclose(a.mean_N[earlier], b.mean_N[earlier], atol=1e-12)
 
 
 @given(worlds(), st.booleans())
 @settings(max_examples=100, deadline=None)
 def test_a_prior_read_from_trajectories_is_left_out_too(
-    world: tuple[Groups, Belief], per_round: bool
+    world: tuple[Groups, ValueEstimate], per_round: bool
 ) -> None:
     groups, _ = world
     own_N = np.random.default_rng(0).random(len(groups.prompt_N))
@@ -190,23 +190,23 @@ def test_a_prior_read_from_trajectories_is_left_out_too(
     row = int(np.flatnonzero(groups.mask_N)[0]) if groups.mask_N.any() else 0
     other_N = own_N.copy()
     other_N[row] = 1.0 - other_N[row]
-    a = fusion.fuse(groups, Belief(mean_N=own_N))
-    b = fusion.fuse(groups, Belief(mean_N=other_N))
+    a = fusion.fuse(groups, ValueEstimate(mean_N=own_N))
+    b = fusion.fuse(groups, ValueEstimate(mean_N=other_N))
     assert a.mean_N[row] == pytest.approx(b.mean_N[row], abs=1e-12)
 
 
 @given(worlds(), st.floats(-5, 5), st.floats(0.1, 10))
 @settings(max_examples=100, deadline=None)
 def test_another_reward_range_is_the_same_baseline_in_other_units(
-    world: tuple[Groups, Belief], low: float, width: float
+    world: tuple[Groups, ValueEstimate], low: float, width: float
 ) -> None:
-    groups, belief = world
-    assert belief.mean_P is not None
+    groups, estimate = world
+    assert estimate.mean_P is not None
     scale = Scale(low, low + width)
     moved = replace(groups, value_N=np.where(groups.value_N == 1.0, scale.high, scale.low), scale=scale)
-    prior = Belief(mean_P=scale.reward(belief.mean_P))
+    prior = ValueEstimate(mean_P=scale.reward(estimate.mean_P))
     for fusion in (Rule(), Rule(leave_one_out=True), BetaCounts(), Rule(test="exact", alpha=0.2)):
-        a, b = fusion.fuse(groups, belief), fusion.fuse(moved, prior)
+        a, b = fusion.fuse(groups, estimate), fusion.fuse(moved, prior)
         want = np.where(a.scored_N, scale.reward(a.mean_N), 0.0)
         np.testing.assert_allclose(b.mean_N, want, atol=1e-9 * (1 + width))
 

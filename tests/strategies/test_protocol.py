@@ -1,4 +1,4 @@
-"""All presets on one fake engine: closed-form advantages, purity, no leakage, ends under every room."""
+"""All presets on one fake engine: closed-form advantages, purity, no leakage, ends under every budget."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ import numpy as np
 import pytest
 
 from tests.strategies.engine import FakeEngine, provided, stats
-from trainables.strategies.batch import Batch, Kind, Room, Scores
-from trainables.strategies.belief import Belief
+from trainables.strategies.batch import Batch, Kind, RolloutBudget, Scores
 from trainables.strategies.build import build_strategy
 from trainables.strategies.config import parse_strategy, preset_names
 from trainables.strategies.priors.base import Prior
 from trainables.strategies.protocol import Strategy
+from trainables.strategies.value_estimate import ValueEstimate
 
 
 @dataclass
 class StubProbe(Prior):
     """Reads the response's length: something of the trajectory that is no reward."""
 
-    def predict(self, batch: Batch) -> Belief:
-        return Belief(mean_N=batch.length_N / 10.0)
+    def predict(self, batch: Batch) -> ValueEstimate:
+        return ValueEstimate(mean_N=batch.length_N / 10.0)
 
 
 @dataclass
 class StubCritic(Prior):
-    def predict(self, batch: Batch) -> Belief:
-        return Belief(tokens=tuple(np.linspace(0.2, 0.8, int(t)) for t in batch.length_N))
+    def predict(self, batch: Batch) -> ValueEstimate:
+        return ValueEstimate(tokens=tuple(np.linspace(0.2, 0.8, int(t)) for t in batch.length_N))
 
 
 @dataclass
 class StubPromptCritic(Prior):
-    def predict(self, batch: Batch) -> Belief:
-        return Belief(mean_P=(batch.prompt_id_P % 10) / 10.0)
+    def predict(self, batch: Batch) -> ValueEstimate:
+        return ValueEstimate(mean_P=(batch.prompt_id_P % 10) / 10.0)
 
 
 STUBS = {"ppo": StubCritic, "sppo": StubPromptCritic}
@@ -79,7 +79,7 @@ def test_score_is_pure_and_state_survives_a_checkpoint_and_a_pickle(name: str) -
     before = pickle.dumps(strategy.state_dict())
     first = strategy.score(batch)
     assert same(first, strategy.score(batch))
-    strategy.decide(batch, Room(rollouts=64, rounds=3, step=4, total=128))
+    strategy.decide(batch, RolloutBudget(rollouts=64, rounds=3, step=4, total=128))
     assert pickle.dumps(strategy.state_dict()) == before
     fresh = make(name)
     fresh.load_state_dict(strategy.state_dict())
@@ -135,16 +135,16 @@ def test_the_pool_prior_leaves_the_prompts_own_group_out() -> None:
 )
 def test_every_strategy_ends_under_every_room(name: str, rollouts: int, rounds: int) -> None:
     strategy, batch = played(name, steps=1)
-    room = Room(rollouts=rollouts, rounds=rounds, step=1, total=max(rollouts, 128))
-    requests = strategy.select(engine().pool(np.random.default_rng(0)), room)
+    rollout_budget = RolloutBudget(rollouts=rollouts, rounds=rounds, step=1, total=max(rollouts, 128))
+    requests = strategy.select(engine().pool(np.random.default_rng(0)), rollout_budget)
     assert requests.rollouts <= rollouts
-    decision = strategy.decide(batch, room)
+    decision = strategy.decide(batch, rollout_budget)
     if rollouts == 0 or rounds == 0:
         assert decision.done
     asked = decision.more.rollouts if decision.more is not None else 0
     assert asked <= rollouts
     if decision.new_prompts:
-        fresh = strategy.select(engine().pool(np.random.default_rng(0)), room, decision.new_prompts)
+        fresh = strategy.select(engine().pool(np.random.default_rng(0)), rollout_budget, decision.new_prompts)
         assert asked + fresh.rollouts <= rollouts
 
 
@@ -355,15 +355,15 @@ def test_jspo_closed_form() -> None:
 
 def test_ebpo_and_beta_counts_closed_form() -> None:
     strategy, batch = played("ebpo")
-    belief = strategy.prior.predict(batch)  # type: ignore[attr-defined]
+    estimate = strategy.prior.predict(batch)  # type: ignore[attr-defined]
     baseline = strategy.fusion.fuse  # type: ignore[attr-defined]
     from trainables.strategies.groups import Groups
 
-    fused = baseline(Groups.of(batch, strategy.scale), belief)  # type: ignore[attr-defined]
+    fused = baseline(Groups.of(batch, strategy.scale), estimate)  # type: ignore[attr-defined]
     for p, rows in enumerate(by_prompt(batch)):
-        m, tau2, sigma2 = batch.correct_N[rows].mean(), belief.sd_P[p] ** 2, belief.within_P[p]
+        m, tau2, sigma2 = batch.correct_N[rows].mean(), estimate.sd_P[p] ** 2, estimate.within_P[p]
         shrink = (sigma2 / len(rows)) / (sigma2 / len(rows) + tau2)
-        np.testing.assert_allclose(fused.mean_N[rows], (1 - shrink) * m + shrink * belief.mean_P[p])
+        np.testing.assert_allclose(fused.mean_N[rows], (1 - shrink) * m + shrink * estimate.mean_P[p])
     strategy, batch = played("beta_mix")
     prior_P = strategy.prior.predict(batch).mean_P  # type: ignore[attr-defined]
     scores = strategy.score(batch)
@@ -392,9 +392,9 @@ def test_strata_are_believed_at_the_mean_of_all_until_they_are_seen() -> None:
     prior = strategy.prior  # type: ignore[attr-defined]
     assert np.all(prior.predict(batch).mean_P == 0.5), "cold start"
     strategy.observe(batch, stats())
-    unseen = prior.foresee(np.array([0]), np.array([99])).mean_P[0]
+    unseen = prior.predict_prompts(np.array([0]), np.array([99])).mean_P[0]
     assert unseen == pytest.approx((batch.correct_N[batch.round_N == 0].sum() + 1.0) / (96 + 2.0))
-    easy, hard = prior.foresee(np.zeros(2, np.int64), np.array([batch.stratum_P.max(), 0])).mean_P
+    easy, hard = prior.predict_prompts(np.zeros(2, np.int64), np.array([batch.stratum_P.max(), 0])).mean_P
     assert easy > unseen > hard
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from benchmarks.strategies_sim import A, B, KnownPrior, coin, play, wrong_prior
-from trainables.strategies.belief import Belief
 from trainables.strategies.budget.sequential import Sequential
 from trainables.strategies.composed import Composed
 from trainables.strategies.fusion import tested
 from trainables.strategies.groups import Groups
+from trainables.strategies.value_estimate import ValueEstimate
 
 PROMPTS = 200_000
 
@@ -48,7 +48,7 @@ def scales(fusion: tested.Tested) -> tuple[float, float]:
     batch, _ = play(strategy, coin(rate_P), PROMPTS, 16 * PROMPTS, rng, rounds=20)
     np.testing.assert_array_equal(batch.prompt_id_P, np.arange(PROMPTS))
     groups = Groups(batch.prompt_N, batch.correct_N, PROMPTS, round_N=batch.round_N)
-    baseline_N = fusion.fuse(groups, Belief(mean_P=prior_P)).mean_N
+    baseline_N = fusion.fuse(groups, ValueEstimate(mean_P=prior_P)).mean_N
     product_N = (batch.correct_N - baseline_N) * (batch.correct_N - rate_P[batch.prompt_N])
     variance_P = rate_P * (1.0 - rate_P)
     averaged = (groups.total(product_N) / groups.count_P).mean() / variance_P.mean()

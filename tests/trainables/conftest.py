@@ -14,7 +14,7 @@ from slot_bench import Bench, start_bench
 from speed import patience
 
 from trainables.config import EngineConfig, LearnerConfig
-from trimtab.ray_session import start_ray
+from trimtab.session.own_ray import start_ray
 
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -52,7 +52,7 @@ def group() -> Iterator[Any]:
             patch.setenv(key, value)
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
         from trainables.learner.group import LearnerGroup
-        from trainables.learner.worker import Learner
+        from trainables.learner.rank import Learner
 
         group = LearnerGroup(Learner(0, 1, torch.device("cpu")))
         yield group

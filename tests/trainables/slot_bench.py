@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainables.config import EngineConfig, LearnerConfig, TrialConfig
+from trainables.config import EngineConfig, LearnerConfig
+from trainables.trial import TrialConfig
 
 Events = list[dict[str, Any]]
 
@@ -76,8 +77,8 @@ def start_bench(
 ) -> Bench:
     import ray
 
-    from trainables.slots.broker import Broker
-    from trainables.slots.host import Slots, SlotSpec
+    from trimtab.slots.broker import Broker
+    from trimtab.slots.host import Slots, SlotSpec
 
     broker = ray.remote(Broker).options(num_cpus=0, max_concurrency=1000).remote(str(tmp))
     spec = SlotSpec(

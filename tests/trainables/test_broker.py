@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.slots import broker as module
-from trainables.slots.broker import Broker, End
-from trimtab.records import Tail
+from trainables.worker.outcome import End
+from trimtab.slots import broker as module
+from trimtab.slots.broker import Broker
+from trimtab.sweepdir.journal import Tail
 
 
 @pytest.fixture(autouse=True)

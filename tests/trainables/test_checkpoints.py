@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainables import checkpoints
-from trainables.slots.failures import classify
+from trainables.learner import checkpoints
+from trainables.worker.failures import classify
 from trimtab.errors import StorageError
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from trainables.config import EngineConfig
-from trainables.learner.weights import Weights
-from trainables.rollouts.engine import Drawn, DrawRequest, eos_token_ids
+from trainables.rollouts.engine import Completions, DrawRequest, eos_token_ids
+from trainables.weight_sync.weights import Weights
 
 TEMPERATURE = 0.7
 
@@ -60,17 +60,17 @@ def request(prompts: list[list[int]], seed: int = 0, **changes: Any) -> DrawRequ
     )
 
 
-def worst_difference(policy: Any, prompts: list[list[int]], drawn: Drawn) -> float:
+def worst_difference(policy: Any, prompts: list[list[int]], completions: Completions) -> float:
     """Largest difference between the engine's log-probs and plain transformers' on the same tokens."""
     import torch
 
     worst, at = 0.0, 0
-    for prompt, response in zip(prompts, drawn.responses(), strict=True):
+    for prompt, response in zip(prompts, completions.responses(), strict=True):
         ids = torch.tensor([*prompt, *response.tolist()])
         with torch.no_grad():
             logits = policy(ids[None]).logits[0, len(prompt) - 1 : -1] / TEMPERATURE
         exact = torch.log_softmax(logits, -1).gather(1, ids[len(prompt) :, None])[:, 0].numpy()
-        worst = max(worst, float(np.abs(exact - drawn.logprob_M[at : at + len(response)]).max()))
+        worst = max(worst, float(np.abs(exact - completions.logprob_M[at : at + len(response)]).max()))
         at += len(response)
     return worst
 
@@ -83,9 +83,9 @@ def test_log_probs_are_exact_after_every_reload(engine, policy):
     for version, noise in enumerate([0.0, 0.05, 0.02]):
         weights, other = weights_of(policy, noise, seed=version)
         engine.load(weights, version)
-        drawn = engine.draw(request(PROMPTS))
-        assert drawn.version == version
-        assert worst_difference(other, PROMPTS, drawn) < 1e-4
+        completions = engine.draw(request(PROMPTS))
+        assert completions.version == version
+        assert worst_difference(other, PROMPTS, completions) < 1e-4
 
 
 def test_a_prompt_cached_under_old_weights_is_not_reused(engine, policy):
@@ -114,10 +114,10 @@ def test_sampling_follows_the_policys_distribution(engine, policy):
 
     engine.load(weights_of(policy, 0.0)[0], 21)
     prompt, n = [8, 9, 10, 13, 4, 5, 6, 14], 2000
-    drawn = engine.draw(request([prompt] * n, max_tokens=np.ones(n, dtype=np.int64)))
+    completions = engine.draw(request([prompt] * n, max_tokens=np.ones(n, dtype=np.int64)))
     with torch.no_grad():
         expected = torch.softmax(policy(torch.tensor([prompt])).logits[0, -1] / TEMPERATURE, -1).numpy()
-    counts = np.bincount(drawn.token_M, minlength=len(expected))
+    counts = np.bincount(completions.token_M, minlength=len(expected))
     likely = expected > 0.01
     error = np.sqrt(expected * (1 - expected) / n)
     assert (np.abs(counts / n - expected)[likely] < 5 * error[likely]).all()
@@ -127,8 +127,8 @@ def test_greedy_rows_take_the_most_likely_token(engine, policy):
     import torch
 
     engine.load(weights_of(policy, 0.0)[0], 22)
-    drawn = engine.draw(request(PROMPTS, temperature=np.zeros(len(PROMPTS))))
-    for prompt, response in zip(PROMPTS, drawn.responses(), strict=True):
+    completions = engine.draw(request(PROMPTS, temperature=np.zeros(len(PROMPTS))))
+    for prompt, response in zip(PROMPTS, completions.responses(), strict=True):
         with torch.no_grad():
             logits = policy(torch.tensor([prompt])).logits[0, -1]
         assert int(logits.argmax()) == int(response[0])
@@ -137,9 +137,9 @@ def test_greedy_rows_take_the_most_likely_token(engine, policy):
 def test_lengths_stop_at_end_of_sequence_or_at_the_limit(engine, policy, tiny_model):
     engine.load(weights_of(policy, 0.0)[0], 23)
     limit = np.array([1, 2, 8] * 4, dtype=np.int64)
-    drawn = engine.draw(request(PROMPTS, max_tokens=limit))
+    completions = engine.draw(request(PROMPTS, max_tokens=limit))
     eos = eos_token_ids(str(tiny_model))
-    for response, most, finished in zip(drawn.responses(), limit, drawn.finished_R, strict=True):
+    for response, most, finished in zip(completions.responses(), limit, completions.finished_R, strict=True):
         ended = response[-1] in eos
         assert finished == ended
         assert len(response) == most or ended
@@ -149,5 +149,5 @@ def test_lengths_stop_at_end_of_sequence_or_at_the_limit(engine, policy, tiny_mo
 def test_minimum_length_holds_for_benchmarks(engine, policy):
     engine.load(weights_of(policy, 0.0)[0], 24)
     n = len(PROMPTS)
-    drawn = engine.draw(request(PROMPTS, min_tokens=np.full(n, 8), max_tokens=np.full(n, 8)))
-    assert (drawn.length_R == 8).all()
+    completions = engine.draw(request(PROMPTS, min_tokens=np.full(n, 8), max_tokens=np.full(n, 8)))
+    assert (completions.length_R == 8).all()

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trainables import rlvr
-from trainables.config import TrialConfig
+from trainables.loop import rlvr
+from trainables.trial import TrialConfig
 
 CONFIG = {"strategy": "grpo", "steps": 4, "rollouts_per_step": 32}
 

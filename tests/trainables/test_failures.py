@@ -10,14 +10,15 @@ import pytest
 import ray.exceptions
 import torch
 
-from trainables.config import TrialConfig, VerifierConfig
-from trainables.rlvr import _check_verifier
-from trainables.slots import client
-from trainables.slots.broker import End
-from trainables.slots.failures import classify
-from trainables.slots.worker import _Verifiers
+from trainables.config import VerifierConfig
+from trainables.loop.rlvr import _check_verifier
 from trainables.strategies.batch import Verdict
+from trainables.trial import TrialConfig
+from trainables.worker.failures import classify
+from trainables.worker.outcome import End
+from trainables.worker.serve import _Verifiers
 from trimtab import errors
+from trimtab.slots import client
 
 
 def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:

@@ -13,7 +13,7 @@ import pytest
 import ray
 from slot_bench import steps, timeless
 
-from trainables.slots.client import LEASES
+from trimtab.slots.client import LEASES
 
 
 def engine(bench: Any) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainables.meters import noise_figures
+from trainables.loop.metrics import noise_metrics
 from trainables.strategies.batch import Batch
 from trainables.strategies.diagnostics import describe
 from trainables.strategies.fusion.base import masked
@@ -19,7 +19,7 @@ def test_gradient_noise_is_the_covariance_of_the_mean_gradient() -> None:
     for _ in range(20_000):
         g = mean + sd * rng.standard_normal((rows, 3))
         a, b = g[: rows // 2].mean(0), g[rows // 2 :].mean(0)
-        found.append(noise_figures((a @ a, b @ b, a @ b)))
+        found.append(noise_metrics((a @ a, b @ b, a @ b)))
     trace = np.mean([f["gradient_noise_trace"] for f in found])
     signal = np.mean([f["gradient_signal"] for f in found])
     assert trace == pytest.approx(3 * sd**2 / rows, rel=0.02)
@@ -27,7 +27,7 @@ def test_gradient_noise_is_the_covariance_of_the_mean_gradient() -> None:
 
 
 def test_a_signal_below_zero_gives_no_ratio() -> None:
-    assert "gradient_noise" not in noise_figures((1.0, 1.0, -0.5))
+    assert "gradient_noise" not in noise_metrics((1.0, 1.0, -0.5))
 
 
 @pytest.mark.parametrize(("w", "k"), [(1.0, 4), (0.5, 4), (0.25, 8)])

@@ -23,11 +23,11 @@ def test_poise_reads_the_learners_states_and_scores_every_layer(bench: Any):
     strategy = {"preset": "poise", "group_size": 4, "warmup_updates": 2, "survey": True}
     events = bench.run(bench.config(strategy=strategy, steps=5), [0])
     assert events[-1]["outcome"] == "finished", events[-1]["error"]
-    figures = [e["metrics"] for e in events if e["event"] == "step"]
-    assert [m["strategy/probe_rows"] for m in figures if "strategy/probe_rows" in m] == [64, 96, 128]
-    assert {f"strategy/layer_mae/{block:02d}" for block in range(4)} <= set(figures[-1])
+    metrics = [e["metrics"] for e in events if e["event"] == "step"]
+    assert [m["strategy/probe_rows"] for m in metrics if "strategy/probe_rows" in m] == [64, 96, 128]
+    assert {f"strategy/layer_mae/{block:02d}" for block in range(4)} <= set(metrics[-1])
     # 128 columns of two parts and three entropies in fp32, and 4 blocks of 2 x 64 in fp16.
-    assert figures[-1]["features_kb_per_rollout"] == pytest.approx((259 * 4 + 4 * 2 * 64 * 2) / 1e3)
+    assert metrics[-1]["features_kb_per_rollout"] == pytest.approx((259 * 4 + 4 * 2 * 64 * 2) / 1e3)
 
 
 def test_a_probe_under_the_v05_test_is_read_after_every_round(bench: Any):
@@ -38,9 +38,9 @@ def test_a_probe_under_the_v05_test_is_read_after_every_round(bench: Any):
     }
     events = bench.run(bench.config(strategy=strategy, steps=4), [0])
     assert events[-1]["outcome"] == "finished", events[-1]["error"]
-    figures = [e["metrics"] for e in events if e["event"] == "step"]
-    assert max(m["rounds"] for m in figures) > 1
-    assert all("strategy/prior_mae" in m for m in figures)
+    metrics = [e["metrics"] for e in events if e["event"] == "step"]
+    assert max(m["rounds"] for m in metrics) > 1
+    assert all("strategy/prior_mae" in m for m in metrics)
 
 
 def test_a_preset_opened_into_its_axes_is_the_same_strategy(bench: Any):

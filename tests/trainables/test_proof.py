@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trainables.learner.weights import Weights
 from trainables.rollouts.engine import Fingerprint
-from trainables.slots.proof import GROWTH, SETTLED, Growth, Proof
+from trainables.weight_sync.weights import Weights
+from trainables.worker.proof import GROWTH, SETTLED, Growth, Proof
 from trimtab.errors import UncleanLease
 
 

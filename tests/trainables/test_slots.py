@@ -11,7 +11,7 @@ from slot_bench import Bench, start_bench, steps, timeless
 from speed import patience, wait_until
 
 from trainables.config import EngineConfig, LearnerConfig
-from trainables.slots.host import COLD
+from trimtab.slots.host import COLD
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -7,18 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables import checkpoints
 from trainables.config import LossConfig
-from trainables.meters import accuracy_figures, mismatch
-from trainables.prompts import PromptOrder, rollout_seed
-from trainables.rollouts.engine import Drawn
-from trainables.step import StepBook, cut, one_row_each, overlong_penalty
+from trainables.learner import checkpoints
+from trainables.loop.buffer import RolloutBuffer, cut, one_row_each, overlong_penalty
+from trainables.loop.metrics import accuracy_metrics, mismatch
+from trainables.loop.prompts import PromptOrder, rollout_seed
+from trainables.rollouts.engine import Completions
 from trainables.strategies.batch import Requests, Verdict
 
 
-def drawn(lengths: list[int], version: int = 0) -> Drawn:
+def completions(lengths: list[int], version: int = 0) -> Completions:
     total = sum(lengths)
-    return Drawn(
+    return Completions(
         length_R=np.array(lengths, dtype=np.int32),
         token_M=np.arange(total, dtype=np.int32),
         logprob_M=np.zeros(total, dtype=np.float32),
@@ -28,52 +28,58 @@ def drawn(lengths: list[int], version: int = 0) -> Drawn:
 
 
 def add(
-    book: StepBook, prompt_ids: list[int], correct: list[float], verdict: list[int] | None = None
+    buffer: RolloutBuffer, prompt_ids: list[int], correct: list[float], verdict: list[int] | None = None
 ) -> None:
     rows = Requests.samples(prompt_ids, 1)
     verdicts = np.array(verdict or [0] * len(prompt_ids), dtype=np.int64)
     lengths = [2] * len(prompt_ids)
-    book.add(
-        rows, [[7, 8, 9]] * len(prompt_ids), drawn(lengths), verdicts, np.array(correct), LossConfig(), 8
+    buffer.add(
+        rows,
+        [[7, 8, 9]] * len(prompt_ids),
+        completions(lengths),
+        verdicts,
+        np.array(correct),
+        LossConfig(),
+        8,
     )
 
 
 def test_rounds_of_the_same_prompt_are_one_group():
-    book = StepBook(np.arange(10) % 3)
-    add(book, [4, 4, 5], [1, 0, 1])
-    add(book, [5, 4], [0, 1])
-    batch = book.batch()
+    buffer = RolloutBuffer(np.arange(10) % 3)
+    add(buffer, [4, 4, 5], [1, 0, 1])
+    add(buffer, [5, 4], [0, 1])
+    batch = buffer.batch()
     assert batch.prompt_id_P.tolist() == [4, 5]
     assert batch.stratum_P.tolist() == [1, 2]
     assert batch.prompt_N.tolist() == [0, 0, 1, 1, 0]
     assert batch.round_N.tolist() == [0, 0, 0, 1, 1]
-    assert book.tokens().token_S.tolist()[:5] == [7, 8, 9, 0, 1]
+    assert buffer.tokens().token_S.tolist()[:5] == [7, 8, 9, 0, 1]
 
 
 def test_a_failed_verification_has_no_reward_and_leaves_the_group():
-    book = StepBook(np.zeros(3, dtype=np.int64))
-    add(book, [0, 0], [1.0, 1.0], [int(Verdict.OK), int(Verdict.TIMEOUT)])
-    batch = book.batch()
+    buffer = RolloutBuffer(np.zeros(3, dtype=np.int64))
+    add(buffer, [0, 0], [1.0, 1.0], [int(Verdict.OK), int(Verdict.TIMEOUT)])
+    batch = buffer.batch()
     assert batch.reward_N.tolist() == [1.0, 0.0]
     assert batch.valid_N.tolist() == [True, False]
 
 
 def test_dropped_prompts_stay_paid_for():
-    book = StepBook(np.zeros(3, dtype=np.int64))
-    add(book, [0, 1], [1, 0])
-    book.drop(np.array([True, False]))
-    add(book, [2], [1])
-    assert book.batch().dropped_P.tolist() == [True, False, False]
-    assert book.rollouts == 3
+    buffer = RolloutBuffer(np.zeros(3, dtype=np.int64))
+    add(buffer, [0, 1], [1, 0])
+    buffer.drop(np.array([True, False]))
+    add(buffer, [2], [1])
+    assert buffer.batch().dropped_P.tolist() == [True, False, False]
+    assert buffer.rollouts == 3
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=8), st.integers(0, 30))
-def test_cut_never_exceeds_the_room_and_keeps_the_first(counts, room):
+def test_cut_never_exceeds_the_room_and_keeps_the_first(counts, rollout_budget):
     requests = Requests.samples(np.arange(len(counts)), np.array(counts))
-    kept = cut(requests, room)
-    assert kept.rollouts == min(room, sum(counts))
+    kept = cut(requests, rollout_budget)
+    assert kept.rollouts == min(rollout_budget, sum(counts))
     assert (kept.count_R > 0).all()
-    assert one_row_each(kept).prompt_R.tolist() == one_row_each(requests).prompt_R.tolist()[:room]
+    assert one_row_each(kept).prompt_R.tolist() == one_row_each(requests).prompt_R.tolist()[:rollout_budget]
 
 
 def test_overlong_penalty_is_linear_over_the_buffer():
@@ -114,9 +120,9 @@ def test_prompt_order_resumes():
 
 
 def test_a_prompts_later_rollouts_get_other_seeds():
-    book = StepBook(np.zeros(3, dtype=np.int64))
-    first = book.index_of(Requests.samples([0, 0, 1], 1))
-    second = book.index_of(Requests.samples([1, 0], 1))
+    buffer = RolloutBuffer(np.zeros(3, dtype=np.int64))
+    first = buffer.index_of(Requests.samples([0, 0, 1], 1))
+    second = buffer.index_of(Requests.samples([1, 0], 1))
     assert (first, second) == ([0, 1, 0], [1, 2])
     seeds = {rollout_seed(0, 0, 0, 0, index) for index in range(1000)}
     assert len(seeds) == 1000
@@ -161,7 +167,7 @@ def test_mismatch_of_equal_distributions_is_zero_and_grows():
 
 def test_accuracy_error_is_over_prompts():
     correct = np.array([[1.0, 1.0], [0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    figures = accuracy_figures(correct)
-    assert figures["accuracy"] == 0.5
-    assert figures["pass_at_k"] == 0.75
-    assert figures["accuracy_stderr"] == pytest.approx(np.std([1, 0, 0.5, 0.5], ddof=1) / 2)
+    metrics = accuracy_metrics(correct)
+    assert metrics["accuracy"] == 0.5
+    assert metrics["pass_at_k"] == 0.75
+    assert metrics["accuracy_stderr"] == pytest.approx(np.std([1, 0, 0.5, 0.5], ddof=1) / 2)

@@ -7,9 +7,10 @@ from collections import Counter
 import pytest
 
 from trainables.config import TaskConfig
-from trainables.tasks import Task, load_task
 from trainables.tasks.addition import STRATA, part_codes
-from trainables.tasks.judge_exact import exact_match
+from trainables.tasks.base import Task
+from trainables.tasks.load import load_task
+from trainables.verifier.judge_exact import exact_match
 from trimtab.errors import SpecError
 
 SPLITS = ("train", "validation", "test")

@@ -11,9 +11,9 @@ from speed import patience
 
 from trainables.config import TaskConfig
 from trainables.strategies.batch import Verdict
-from trainables.tasks import load_task
+from trainables.tasks.load import load_task
 from trainables.tasks.math_qa import reference_answer
-from trainables.tasks.verifier import VerifierPool
+from trainables.verifier.pool import VerifierPool
 from trimtab.errors import SpecError
 
 REAL = {
@@ -27,7 +27,7 @@ REAL = {
 
 @pytest.fixture(scope="module")
 def math_pool() -> Any:
-    with VerifierPool("trainables.tasks.judge_math:math_equal", processes=2) as pool:
+    with VerifierPool("trainables.verifier.judge_math:math_equal", processes=2) as pool:
         yield pool
 
 

@@ -16,7 +16,7 @@ from trainables.config import TaskConfig
 from trainables.models.recipe import Recipe
 from trainables.models.resolve import check_model, resolve_model
 from trainables.models.tiny import ensure_tiny
-from trainables.tasks import load_task
+from trainables.tasks.load import load_task
 from trimtab.errors import ModelError
 
 SMALL = Recipe(

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from speed import patience
 
 from trainables.config import EngineConfig, LearnerConfig
-from trainables.gloo import broadcast, join, listen
-from trainables.learner.publish import Rendezvous, buckets
 from trainables.rollouts.pool import EnginePool
-from trainables.rollouts.transport import GRACE_S, Broadcast, ObjectStore
+from trainables.weight_sync.gloo import broadcast, join, listen
+from trainables.weight_sync.publish import Rendezvous, buckets
+from trainables.weight_sync.transport import GRACE_S, Broadcast, ObjectStore
 from trimtab.errors import EngineLost
 
 BUCKET = 100_000
@@ -157,7 +157,7 @@ def test_both_ends_cut_as_vllm_does(bench):
     def cuts(_: Any) -> tuple[list[int], list[int], list[int]]:
         from vllm.distributed.weight_transfer.packed_tensor import pack_tensors
 
-        from trainables.rollouts.gloo_transfer import NCCLWeightTransferUpdateInfo, _buckets
+        from trainables.weight_sync.gloo_transfer import NCCLWeightTransferUpdateInfo, _buckets
 
         shapes = [[7, 3], [50], [2, 2, 2], [90], [1], [33]]
         tensors = [torch.zeros(shape) for shape in shapes]

@@ -9,7 +9,7 @@ import pytest
 import ray
 from slot_bench import Events, curve, steps, timeless
 
-from trimtab.records import Tail
+from trimtab.sweepdir.journal import Tail
 
 
 @pytest.fixture(scope="module")

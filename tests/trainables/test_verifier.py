@@ -16,8 +16,8 @@ import pytest
 from speed import patience
 
 from trainables.strategies.batch import Verdict
-from trainables.tasks import Problem
-from trainables.tasks.verifier import VerifierPool
+from trainables.tasks.base import Problem
+from trainables.verifier.pool import VerifierPool
 from trimtab.errors import VerifierError
 
 HANG_S = patience(1.0)
@@ -208,7 +208,7 @@ def test_close_leaves_no_process(judge: str) -> None:
 PARENT = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from trainables.tasks.verifier import VerifierPool
+from trainables.verifier.pool import VerifierPool
 pool = VerifierPool("obedient_judge:judge", processes=2, timeout_s=1e6)
 pool.verify([("right", "")] * 8)
 print(*pool.pids(), flush=True)
@@ -277,7 +277,7 @@ def best(measure: Callable[[], object], rounds: int = 20) -> float:
 
 def test_128_easy_answers_cost_a_few_milliseconds() -> None:
     pairs = [(str(i), str(i % 7)) for i in range(128)]
-    with VerifierPool("trainables.tasks.judge_exact:exact_match") as pool:
+    with VerifierPool("trainables.verifier.judge_exact:exact_match") as pool:
         assert best(lambda: pool.verify(pairs)) < patience(0.005)
 
 

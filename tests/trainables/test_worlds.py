@@ -107,12 +107,12 @@ def test_probe_and_critic_see_the_same_on_two_workers_with_zero_3(bench, world):
         "critic_loss": {"preset": "ppo", "critic_lr": 1e-3},
     }
 
-    def figures(where, name: str, strategy: dict[str, Any], learner: LearnerConfig) -> list[float]:
+    def metrics(where, name: str, strategy: dict[str, Any], learner: LearnerConfig) -> list[float]:
         events = where.run(where.config(steps=3, strategy=strategy, learner=learner), [0])
         assert events[-1]["outcome"] == "finished", events[-1]["error"]
         return [e["metrics"][name] for e in events if e["event"] == "step" and name in e["metrics"]]
 
     for name, strategy in read.items():
-        found = figures(world, name, strategy, zero_3(world))
+        found = metrics(world, name, strategy, zero_3(world))
         assert len(found) >= 2
-        assert found == pytest.approx(figures(bench, name, strategy, bench.learner), rel=0.02), name
+        assert found == pytest.approx(metrics(bench, name, strategy, bench.learner), rel=0.02), name

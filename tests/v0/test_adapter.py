@@ -10,12 +10,12 @@ import pytest
 from tests.strategies.engine import FakeEngine, Vectors, stats
 from trainables.strategies.build import build_strategy
 from trainables.strategies.config import parse_strategy
-from trainables.v0.config import EncoderConfig
-from trainables.v0.heads.base import Context
-from trainables.v0.heads.incontext import QueryAdapterHead
-from trainables.v0.heads.registry import Saved, load_head, make_head, save_head
-from trainables.v0.heads.scaling import Layout
-from trainables.v0.metrics import auc
+from trainables.value_models.config import EncoderConfig
+from trainables.value_models.heads.base import Context
+from trainables.value_models.heads.incontext import QueryAdapterHead
+from trainables.value_models.heads.registry import Saved, load_head, make_head, save_head
+from trainables.value_models.heads.scaling import Layout
+from trainables.value_models.metrics import auc
 from trimtab.errors import ModelError, RecordError
 
 LAYOUT = Layout((40,), False)
@@ -87,7 +87,7 @@ def test_it_is_saved_whole_or_refused(brief: QueryAdapterHead, tmp_path: Path) -
 def test_the_loss_is_a_quarter_ranking_and_three_quarters_cross_entropy() -> None:
     import torch
 
-    from trainables.v0.heads.incontext_net import loss_of
+    from trainables.value_models.heads.incontext_net import loss_of
 
     logit, rate = torch.tensor([[1.0, -1.0]]), torch.tensor([[1.0, 0.25]])
     soft = np.mean([np.log1p(np.exp(-1.0)), np.log1p(np.exp(-1.0)) + 0.25])
@@ -127,7 +127,7 @@ def test_a_strategy_reads_it_from_disk(tmp_path: Path) -> None:
     record = strategy.prior.record_4N  # type: ignore[attr-defined]
     rows = record[0].astype(np.int64)
     context = Context(Vectors()(rows), record[1], record[2] * 0.9 ** (1 - record[3]), rows)
-    found = strategy.prior.foresee(ids, np.zeros(100, np.int64)).mean_P  # type: ignore[attr-defined]
+    found = strategy.prior.predict_prompts(ids, np.zeros(100, np.int64)).mean_P  # type: ignore[attr-defined]
     assert found == pytest.approx(head.predict(context, Vectors()(ids)).mean_Q, abs=1e-6)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from trainables.v0.records import Row, write_rows
-from trimtab.cli import main
+from trainables.value_models.records import Row, write_rows
+from trimtab.cli.main import main
 
 
 @pytest.fixture(scope="module")

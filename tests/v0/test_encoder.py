@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainables.v0.config import EncoderConfig
-from trainables.v0.encoder import CachedEncoder, SentenceEncoder, make_encoder
-from trainables.v0.statistics import NAMES, text_statistics
+from trainables.value_models.config import EncoderConfig
+from trainables.value_models.encoder import CachedEncoder, SentenceEncoder, make_encoder
+from trainables.value_models.statistics import NAMES, text_statistics
 from trimtab.errors import ModelError, RecordError
 
 

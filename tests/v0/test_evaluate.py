@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from trainables.v0.calibration import Calibration
-from trainables.v0.dataset import Table
-from trainables.v0.evaluate import calibrated_later, held_out, leave_prompts_out
-from trainables.v0.heads.base import Context, Head, Prediction
-from trainables.v0.heads.scaling import Layout
-from trainables.v0.heads.simple import GlobalRate, Neighbours
-from trainables.v0.metrics import auc, bootstrap_se, calibration_error, quality
-from trainables.v0.route import blended, draw, pareto, route
+from trainables.value_models.calibration import Calibration
+from trainables.value_models.dataset import Table
+from trainables.value_models.evaluate import calibrated_later, held_out, leave_prompts_out
+from trainables.value_models.heads.base import Context, Head, Prediction
+from trainables.value_models.heads.scaling import Layout
+from trainables.value_models.heads.simple import GlobalRate, Neighbours
+from trainables.value_models.metrics import auc, bootstrap_se, calibration_error, quality
+from trainables.value_models.route import blended, draw, pareto, route
 from trimtab.errors import RecordError
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainables.v0.config import EncoderConfig
-from trainables.v0.heads.base import Context
-from trainables.v0.heads.gp import GaussianProcess, moments
-from trainables.v0.heads.registry import HEADS, Saved, load_head, make_head, save_head
-from trainables.v0.heads.scaling import Layout
-from trainables.v0.metrics import auc
+from trainables.value_models.config import EncoderConfig
+from trainables.value_models.heads.base import Context
+from trainables.value_models.heads.gp import GaussianProcess, moments
+from trainables.value_models.heads.registry import HEADS, Saved, load_head, make_head, save_head
+from trainables.value_models.heads.scaling import Layout
+from trainables.value_models.metrics import auc
 from trimtab.errors import ModelError, RecordError, SpecError
 
 LAYOUT = Layout((6, 3), True)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from tests.strategies.engine import FakeEngine
+from trainables.loop.recorder import Recorder
 from trainables.strategies.batch import Batch, Verdict
 from trainables.strategies.build import build_strategy
 from trainables.strategies.config import parse_strategy
-from trainables.v0.recorder import Recorder
-from trainables.v0.records import read_prompts, read_rows, texts_of
+from trainables.value_models.records import read_prompts, read_rows, texts_of
 
 TEXTS = [f"{i}+{i}=" for i in range(64)]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.v0.records import Row, check_varied, read_prompts, read_rows, texts_of, write_rows
+from trainables.value_models.records import Row, check_varied, read_prompts, read_rows, texts_of, write_rows
 from trimtab.errors import RecordError
 
 GOOD = {"dataset": "math", "id": 7, "model": "m", "step": 3, "score": -0.4}

@@ -17,11 +17,11 @@ from torch.nn import functional
 from transformers import AutoModel
 
 from trainables.config import LearnerConfig
-from trainables.learner.engine import dtype_of, gradient_norm, loading, rank_parts, start_engine
+from trainables.errors import DivergedError, ModelError
+from trainables.learner.deepspeed import dtype_of, gradient_norm, loading, rank_parts, start_engine
 from trainables.learner.tokens import Float32, Padded, TokenBatch, ragged_index
 from trainables.learner.value_batch import ValueBatch, ValueStats
 from trainables.strategies.batch import CriticNeeds
-from trimtab.errors import DivergedError, ModelError
 
 
 class ValueModel(torch.nn.Module):

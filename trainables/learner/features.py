@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from trainables.errors import ModelError, StrategyError
 from trainables.learner.tokens import Float32, Int32, Padded, TokenBatch
 from trainables.strategies.batch import FeatureNeeds, Features
 from trainables.strategies.suits import layer_error
-from trimtab.errors import ModelError, StrategyError
 
 HALF_MAX = float(torch.finfo(torch.float16).max)
 """Large models have states beyond fp16's range in a few dimensions."""

@@ -13,14 +13,14 @@ import numpy as np
 import torch.distributed as dist
 
 from trainables.config import LearnerConfig, LossConfig
+from trainables.errors import LearnerLost
 from trainables.learner.features import FeaturePlan
-from trainables.learner.publish import Manifest, Published, Rendezvous, open_endpoint
+from trainables.learner.rank import Forward, Learner, UpdateStats
 from trainables.learner.tokens import Float32, TokenBatch, TrainBatch, deal, ragged_index
 from trainables.learner.value_batch import ValueBatch, ValueStats
-from trainables.learner.weights import Weights
-from trainables.learner.worker import Forward, Learner, UpdateStats
 from trainables.strategies.batch import CriticNeeds, Features
-from trimtab.errors import LearnerLost
+from trainables.weight_sync.publish import Manifest, Published, Rendezvous, open_endpoint
+from trainables.weight_sync.weights import Weights
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class LearnerGroup:
     def gradient_products(
         self, first: TrainBatch, second: TrainBatch, loss: LossConfig
     ) -> tuple[float, float, float]:
-        """|g1|^2, |g2|^2 and g1 . g2 of the gradients of two batches; see `meters.noise_figures`."""
+        """|g1|^2, |g2|^2 and g1 . g2 of the gradients of two batches; see `meters.noise_metrics`."""
         deals = [deal(batch.tokens, self.world_size) for batch in (first, second)]
         shares = [(first.take(a), second.take(b), loss) for a, b in zip(*deals, strict=True)]
         products: tuple[float, float, float] = self._each("gradient_products", shares)[0]

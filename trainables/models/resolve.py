@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from trainables.errors import ModelError
 from trainables.models.tiny import ensure_tiny
-from trimtab.errors import ModelError
 
 TINY = "tiny"
 

@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from torch.nn import functional
 from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
+from trainables.errors import ModelError
 from trainables.models.recipe import Recipe
 from trainables.models.tokenizer import EOS, PAD, VOCABULARY, character_tokenizer
 from trainables.tasks.addition import STRATA, make_problem, part_codes
-from trimtab.errors import ModelError
 
 if TYPE_CHECKING:
     from trainables.tasks.base import Problem

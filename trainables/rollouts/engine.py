@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from trainables.config import Backend, Dtype, EngineConfig
 from trainables.learner.tokens import ragged_index
-from trainables.learner.weights import Weights
+from trainables.weight_sync.weights import Weights
 
 if TYPE_CHECKING:
-    from trainables.learner.publish import Manifest, Rendezvous
+    from trainables.weight_sync.publish import Manifest, Rendezvous
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class DrawRequest:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Completions:
     """R rollouts, flat; M response tokens in all."""
 
     length_R: npt.NDArray[np.int32]
@@ -64,12 +63,12 @@ class Drawn:
         return np.split(self.token_M, np.cumsum(self.length_R)[:-1])
 
     @staticmethod
-    def gather(parts: Sequence[Drawn], order: npt.NDArray[np.int64]) -> Drawn:
+    def gather(parts: Sequence[Completions], order: npt.NDArray[np.int64]) -> Completions:
         """Parts of one request as one, rows put at the places `order` names."""
         length = np.concatenate([p.length_R for p in parts])
         back = np.argsort(order, kind="stable")
         index = ragged_index(length, back)
-        return Drawn(
+        return Completions(
             length_R=length[back],
             token_M=np.concatenate([p.token_M for p in parts])[index],
             logprob_M=np.concatenate([p.logprob_M for p in parts])[index],
@@ -91,7 +90,7 @@ class Fingerprint:
 class Engine(Protocol):
     """One rollout engine."""
 
-    def draw(self, request: DrawRequest) -> Drawn:
+    def draw(self, request: DrawRequest) -> Completions:
         """Sample every rollout of the request."""
         ...
 
@@ -116,23 +115,6 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None: ...
-
-
-def build_engine(
-    model: str, config: EngineConfig, dtype: Dtype = "auto", backend: Backend | None = None
-) -> Engine:
-    """The engine that `config.kind` names, holding the model's base weights at version -1.
-
-    `dtype` is the learner's: an engine that computes in another one samples from another policy. `backend`:
-    what weights are broadcast over, if they are.
-    """
-    if config.kind == "vllm":
-        from trainables.rollouts.vllm_engine import VllmEngine
-
-        return VllmEngine(model, config, dtype, backend)
-    from trainables.rollouts.transformers_engine import TransformersEngine
-
-    return TransformersEngine(model, config, dtype)
 
 
 def eos_token_ids(model: str) -> list[int]:

@@ -14,14 +14,15 @@ import ray
 import ray.exceptions
 
 from trainables.config import Backend, Dtype, EngineConfig
-from trainables.learner.weights import Weights
-from trainables.rollouts.engine import Drawn, DrawRequest, Fingerprint, build_engine
-from trainables.rollouts.transport import GRACE_S, ObjectStore, Transfer, Transport
-from trimtab.errors import EngineLost, TrimtabError
+from trainables.errors import EngineLost, TrimtabError
+from trainables.rollouts.build import build_engine
+from trainables.rollouts.engine import Completions, DrawRequest, Fingerprint
+from trainables.weight_sync.transport import GRACE_S, ObjectStore, Transfer, Transport
+from trainables.weight_sync.weights import Weights
 
 if TYPE_CHECKING:
     from trainables.learner.group import LearnerGroup
-    from trainables.learner.publish import Manifest, Rendezvous
+    from trainables.weight_sync.publish import Manifest, Rendezvous
 
 
 class EngineActor:
@@ -41,7 +42,7 @@ class EngineActor:
             os._exit(1)  # only a new process is clean; Ray starts it and asks that one
         return True
 
-    def draw(self, request: DrawRequest) -> Drawn:
+    def draw(self, request: DrawRequest) -> Completions:
         return self._engine.draw(request)
 
     def reset(self) -> Rendezvous | None:
@@ -101,7 +102,7 @@ class EnginePool:
     def __len__(self) -> int:
         return len(self._actors)
 
-    def draw(self, request: DrawRequest) -> Drawn:
+    def draw(self, request: DrawRequest) -> Completions:
         """Sample all rollouts, dealt over the engines in turn. Raises RayActorError when one has died."""
         order = np.concatenate(
             [np.arange(e, request.rollouts, len(self), dtype=np.int64) for e in range(len(self))]
@@ -112,12 +113,12 @@ class EnginePool:
             for actor, rows in zip(self._actors, shares, strict=True)
             if len(rows)
         ]
-        return Drawn.gather(self._get(pending), order)
+        return Completions.gather(self._get(pending), order)
 
-    def draw_on_each(self, request: DrawRequest) -> list[Drawn]:
+    def draw_on_each(self, request: DrawRequest) -> list[Completions]:
         """The same request on every engine: what the parity probe compares."""
-        drawn: list[Drawn] = self._get([actor.draw.remote(request) for actor in self._actors])
-        return drawn
+        completions: list[Completions] = self._get([actor.draw.remote(request) for actor in self._actors])
+        return completions
 
     def reset(self) -> None:
         """Clear the caches of every engine; every lease begins with it."""

@@ -9,10 +9,10 @@ import torch
 from transformers import AutoModelForCausalLM, LogitsProcessor, LogitsProcessorList
 
 from trainables.config import Dtype, EngineConfig, resolve_dtype
-from trainables.learner.publish import Manifest, Rendezvous
 from trainables.learner.tokens import Float32, Int32
-from trainables.learner.weights import Weights, checksum, to_numpy
-from trainables.rollouts.engine import Drawn, DrawRequest, Fingerprint, eos_token_ids
+from trainables.rollouts.engine import Completions, DrawRequest, Fingerprint, eos_token_ids
+from trainables.weight_sync.publish import Manifest, Rendezvous
+from trainables.weight_sync.weights import Weights, checksum, to_numpy
 
 
 class _SeededSampler(LogitsProcessor):
@@ -59,14 +59,14 @@ class TransformersEngine:
         self._rows = config.max_num_seqs
         self._version = -1
 
-    def draw(self, request: DrawRequest) -> Drawn:
+    def draw(self, request: DrawRequest) -> Completions:
         # Similar lengths together: a batch runs as long as its longest row.
         order = np.argsort(request.max_tokens_R, kind="stable")
         chunks = [order[i : i + self._rows] for i in range(0, len(order), self._rows)]
-        return Drawn.gather([self._draw(request.take(rows)) for rows in chunks], order)
+        return Completions.gather([self._draw(request.take(rows)) for rows in chunks], order)
 
     @torch.no_grad()
-    def _draw(self, request: DrawRequest) -> Drawn:
+    def _draw(self, request: DrawRequest) -> Completions:
         longest = max(len(p) for p in request.prompts)
         token_RS = np.full((request.rollouts, longest), self._eos[0], dtype=np.int64)
         mask_RS = np.zeros_like(token_RS)
@@ -92,7 +92,7 @@ class TransformersEngine:
         logprob_RT = _gather(sampler.logprobs, response_RT)
         length_R, finished_R = _lengths(response_RT, self._eos, request.max_tokens_R)
         mask_RT = np.arange(response_RT.shape[1]) < length_R[:, None]
-        return Drawn(
+        return Completions(
             length_R=length_R,
             token_M=response_RT[mask_RT],
             logprob_M=logprob_RT[mask_RT],

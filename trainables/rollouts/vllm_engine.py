@@ -23,10 +23,12 @@ from vllm.logprobs import FlatLogprobs
 from vllm.sampling_params import RequestOutputKind
 
 from trainables.config import Backend, Dtype, EngineConfig, resolve_dtype
-from trainables.learner.publish import Manifest, Rendezvous
 from trainables.learner.tokens import Float32
-from trainables.learner.weights import Weights, checksum, to_numpy
-from trainables.rollouts.engine import Drawn, DrawRequest, Fingerprint, eos_token_ids
+from trainables.rollouts.engine import Completions, DrawRequest, Fingerprint, eos_token_ids
+from trainables.weight_sync.publish import Manifest, Rendezvous
+from trainables.weight_sync.weights import Weights, checksum, to_numpy
+
+GLOO_WORKER = "trainables.weight_sync.gloo_transfer.GlooWorker"
 
 
 class VllmEngine:
@@ -61,11 +63,11 @@ class VllmEngine:
             seed=0,
             weight_transfer_config=WeightTransferConfig(backend) if backend else None,
             # Loaded in every worker process: importing it makes vLLM know the backend `gloo`.
-            worker_extension_cls="trainables.rollouts.gloo_transfer.GlooWorker" if backend == "gloo" else "",
+            worker_extension_cls=GLOO_WORKER if backend == "gloo" else "",
             **memory,
         )
 
-    def draw(self, request: DrawRequest) -> Drawn:
+    def draw(self, request: DrawRequest) -> Completions:
         params = [
             SamplingParams(
                 temperature=float(request.temperature_R[r]),
@@ -83,7 +85,7 @@ class VllmEngine:
         ]
         prompts = [TokensPrompt(prompt_token_ids=list(prompt)) for prompt in request.prompts]
         outputs = [o.outputs[0] for o in self._llm.generate(prompts, params, use_tqdm=False)]
-        return Drawn(
+        return Completions(
             length_R=np.array([len(o.token_ids) for o in outputs], dtype=np.int32),
             token_M=np.concatenate([np.asarray(o.token_ids, dtype=np.int32) for o in outputs]),
             logprob_M=np.concatenate([_chosen(o.logprobs) for o in outputs]),

@@ -2,7 +2,7 @@
 
 Pydantic only: the CLI reads this without NumPy. Every axis accepts a mapping with a `type`, a bare string
 (that type with its defaults) or an import path `package.module:Class` of your own.
-Rates, rewards and beliefs are in [0, 1] unless `reward_range` says otherwise.
+Rates, rewards and value estimates are in [0, 1] unless `reward_range` says otherwise.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from trainables.v0.config import EncoderConfig
+from trainables.value_models.config import EncoderConfig
 
 PAPER_ALPHA = math.erfc(math.sqrt(0.5))
 """chi2.sf(1, 1) = 0.3173...: the level at which the tested fusion is V0.5's published rule exactly."""
@@ -53,7 +53,7 @@ class StrataPrior(Axis):
     keep: Keep = 0.9
     """Share of the old evidence that survives a step: the policy changes, old pass rates go stale."""
     start: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Belief before any evidence, as a share of the reward range."""
+    """ValueEstimate before any evidence, as a share of the reward range."""
 
 
 class GlobalPrior(Axis):
@@ -128,8 +128,8 @@ class ProbePrior(Axis):
     survey_width: Annotated[int, Field(ge=0)] = 64
     """Numbers per part to which the survey projects a block's states; 0 = none is left out."""
     states: Literal["trajectory", "prompt"] = "trajectory"
-    """`prompt`: prompt states only. A belief per prompt, which any fusion may use; `trajectory` needs one
-    that leaves the scored rollout out."""
+    """`prompt`: prompt states only. A value estimate per prompt, which any fusion may use; `trajectory` needs
+    one that leaves the scored rollout out."""
     window: Annotated[int, Field(ge=1)] = 10
     """Tokens at the end of prompt and reasoning that are averaged."""
     reasoning_end: Annotated[str, Field(min_length=1)] = "</think>"
@@ -151,7 +151,7 @@ class ProbePrior(Axis):
     """Share of a step's rollouts whose states may be NaN or infinite (they are left out) before the trial
     fails as diverged."""
     start: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Belief before the first fit, as a share of the reward range."""
+    """ValueEstimate before the first fit, as a share of the reward range."""
 
 
 class CriticPrior(Axis):
@@ -284,7 +284,7 @@ class Sequential(Axis):
 
 
 class Dynamic(Axis):
-    """Dynamic sampling (DAPO): drop groups whose answers are all equally correct, refill from the room."""
+    """Dynamic sampling (DAPO): drop groups whose answers are all equally correct, refill from the budget."""
 
     type: Literal["dynamic"] = "dynamic"
     group_size: PairSize = 16

@@ -14,8 +14,8 @@ from typing import Literal, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from trainables.v0.config import EncoderConfig
-from trimtab.errors import StrategyError
+from trainables.errors import StrategyError
+from trainables.value_models.config import EncoderConfig
 
 FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
@@ -58,7 +58,7 @@ class Pool:
 
 
 @dataclass(frozen=True)
-class Room:
+class RolloutBudget:
     """Compute that is left. The loop enforces it whatever a strategy asks for."""
 
     rollouts: int
@@ -277,7 +277,7 @@ class PromptVectors(Protocol):
 
     @property
     def blocks(self) -> tuple[int, ...]:
-        """Widths of the parts of a vector (`trainables.v0.heads.scaling.Layout`)."""
+        """Widths of the parts of a vector (`trainables.value_models.heads.scaling.Layout`)."""
         ...
 
     def __call__(self, prompt_P: IntArray) -> Float32Array:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from trainables.errors import StrategyError
 from trainables.strategies import axes
 from trainables.strategies.budget.allocated import Allocated
 from trainables.strategies.budget.base import Budget
@@ -38,7 +39,6 @@ from trainables.strategies.priors.tracker import TrackerPrior
 from trainables.strategies.protocol import Strategy
 from trainables.strategies.scale import Scale
 from trainables.strategies.warmup import Warmup
-from trimtab.errors import StrategyError
 
 T = TypeVar("T")
 

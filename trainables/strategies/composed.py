@@ -16,11 +16,10 @@ from trainables.strategies.batch import (
     Pool,
     PromptVectors,
     Requests,
-    Room,
+    RolloutBudget,
     Scores,
     Stats,
 )
-from trainables.strategies.belief import Belief
 from trainables.strategies.budget.base import Budget, Outlook, Progress
 from trainables.strategies.budget.fixed import Fixed
 from trainables.strategies.diagnostics import describe
@@ -31,9 +30,10 @@ from trainables.strategies.groups import Groups
 from trainables.strategies.normalisers import NoNormaliser, Normaliser
 from trainables.strategies.priors.base import Prior
 from trainables.strategies.priors.none import NoPrior
-from trainables.strategies.scale import UNIT, Scale, check_batch, check_belief, verified_N
+from trainables.strategies.scale import UNIT, Scale, check_batch, check_estimate, verified_N
+from trainables.strategies.value_estimate import ValueEstimate
 
-NO_ROOM = Room(rollouts=0, rounds=0, step=0, total=0)
+NO_ROOM = RolloutBudget(rollouts=0, rounds=0, step=0, total=0)
 
 
 @dataclass
@@ -55,44 +55,46 @@ class Composed:
     def provide(self, vectors: PromptVectors) -> None:
         self.prior.provide(vectors)
 
-    def select(self, pool: Pool, room: Room, wanted: int | None = None) -> Requests:
-        belief = None
+    def select(self, pool: Pool, rollout_budget: RolloutBudget, wanted: int | None = None) -> Requests:
+        estimate = None
         if self.budget.foresight:
             if not self.budget.whole_pool:
                 # Nobody looks further: a pool of many thousand prompts need not be foreseen for one step.
-                near = room.rollouts
+                near = rollout_budget.rollouts
                 pool = replace(pool, prompt_C=pool.prompt_C[:near], stratum_C=pool.stratum_C[:near])
-            belief = self.prior.foresee(pool.prompt_C, pool.stratum_C)
-            if belief is not None and belief.mean_P is not None:
-                check_belief(belief.mean_P, pool.prompt_C, self.scale)
-        requests = self.budget.select(Outlook(pool, room, wanted, self._overhead, belief, self.scale))
+            estimate = self.prior.predict_prompts(pool.prompt_C, pool.stratum_C)
+            if estimate is not None and estimate.mean_P is not None:
+                check_estimate(estimate.mean_P, pool.prompt_C, self.scale)
+        requests = self.budget.select(
+            Outlook(pool, rollout_budget, wanted, self._overhead, estimate, self.scale)
+        )
         return requests if self.prior.extra is None else _with_extra(requests, int(self.prior.extra))
 
-    def decide(self, batch: Batch, room: Room) -> Decision:
+    def decide(self, batch: Batch, rollout_budget: RolloutBudget) -> Decision:
         check_batch(batch, self.scale)
         groups = Groups.of(batch, self.scale)
-        belief = self._believe(batch, groups) if self.budget.reads_prior else None
-        return self.budget.decide(self._progress(batch, groups, belief, room))
+        estimate = self._believe(batch, groups) if self.budget.reads_prior else None
+        return self.budget.decide(self._progress(batch, groups, estimate, rollout_budget))
 
     def score(self, batch: Batch) -> Scores:
         check_batch(batch, self.scale)
         groups = Groups.of(batch, self.scale)
-        belief = self._believe(batch, groups)
-        baseline = _spoken(self.fusion.fuse(groups, belief), belief)
+        estimate = self._believe(batch, groups)
+        baseline = _spoken(self.fusion.fuse(groups, estimate), estimate)
         shaped = groups.with_values(batch.reward_N)
         scored_N = baseline.scored_N
         shaping_N = _shaping(batch, groups, self.fusion)
         advantage_N = np.where(scored_N, groups.value_N - baseline.mean_N + shaping_N, 0.0)
         normalised_N = self.normaliser.rollouts(advantage_N, shaped, scored_N)
         weight_N = self._weights(groups, scored_N)
-        progress = self._progress(batch, groups, belief, NO_ROOM)
-        notes = describe(batch, groups, belief, baseline, advantage_N, self.budget.shortfall(progress))
+        progress = self._progress(batch, groups, estimate, NO_ROOM)
+        notes = describe(batch, groups, estimate, baseline, advantage_N, self.budget.shortfall(progress))
         notes |= self.budget.notes(progress)
-        notes |= self.prior.figures(batch)
-        if belief is None or belief.tokens is None or not _tokenwise(self.fusion):
+        notes |= self.prior.metrics(batch)
+        if estimate is None or estimate.tokens is None or not _tokenwise(self.fusion):
             targets = self.prior.targets(batch)
             return Scores(normalised_N, weight_N, value_targets=targets, diagnostics=notes)
-        advantages, targets = self.estimator.tokens(batch.reward_N, belief.tokens)
+        advantages, targets = self.estimator.tokens(batch.reward_N, estimate.tokens)
         judged_N = verified_N(batch)
         targets = tuple(
             target if judged else np.full(len(target), np.nan)
@@ -115,25 +117,27 @@ class Composed:
     def _overhead(self) -> int:
         return 0 if self.prior.extra is None else 1
 
-    def _believe(self, batch: Batch, groups: Groups) -> Belief | None:
-        belief = self.prior.predict(batch)
-        if belief is not None:
-            mean_P = belief.for_prompts(groups)
+    def _believe(self, batch: Batch, groups: Groups) -> ValueEstimate | None:
+        estimate = self.prior.predict(batch)
+        if estimate is not None:
+            mean_P = estimate.for_prompts(groups)
             speaks_P = groups.count_P > 0
-            if belief.silent_P is not None:
-                speaks_P &= ~belief.silent_P
-            if belief.silent_N is not None:
+            if estimate.silent_P is not None:
+                speaks_P &= ~estimate.silent_P
+            if estimate.silent_N is not None:
                 speaks_P &= np.isfinite(mean_P)
-            check_belief(mean_P[speaks_P], batch.prompt_id_P[speaks_P], self.scale)
-            if belief.mean_N is not None:
-                used_N = groups.mask_N if belief.silent_N is None else groups.mask_N & ~belief.silent_N
+            check_estimate(mean_P[speaks_P], batch.prompt_id_P[speaks_P], self.scale)
+            if estimate.mean_N is not None:
+                used_N = groups.mask_N if estimate.silent_N is None else groups.mask_N & ~estimate.silent_N
                 id_N = batch.prompt_id_P[batch.prompt_N]
-                check_belief(belief.mean_N[used_N], id_N[used_N], self.scale)
-        return belief
+                check_estimate(estimate.mean_N[used_N], id_N[used_N], self.scale)
+        return estimate
 
-    def _progress(self, batch: Batch, groups: Groups, belief: Belief | None, room: Room) -> Progress:
-        prior_P = belief.for_prompts(groups) if belief is not None and self.budget.reads_prior else None
-        return Progress(batch, groups, room, prior_P, self._overhead)
+    def _progress(
+        self, batch: Batch, groups: Groups, estimate: ValueEstimate | None, rollout_budget: RolloutBudget
+    ) -> Progress:
+        prior_P = estimate.for_prompts(groups) if estimate is not None and self.budget.reads_prior else None
+        return Progress(batch, groups, rollout_budget, prior_P, self._overhead)
 
     def _weights(self, groups: Groups, scored_N: BoolArray) -> FloatArray:
         weight_N = scored_N.astype(np.float64)
@@ -148,11 +152,11 @@ def _reads(needs: Needs) -> bool:
     return needs.features is not None or needs.values is not None
 
 
-def _spoken(baseline: Baseline, belief: Belief | None) -> Baseline:
+def _spoken(baseline: Baseline, estimate: ValueEstimate | None) -> Baseline:
     """Rollouts that the prior is silent about are not trained."""
-    if belief is None or belief.silent_N is None:
+    if estimate is None or estimate.silent_N is None:
         return baseline
-    return replace(baseline, scored_N=baseline.scored_N & ~belief.silent_N)
+    return replace(baseline, scored_N=baseline.scored_N & ~estimate.silent_N)
 
 
 def _tokenwise(fusion: Fusion) -> bool:

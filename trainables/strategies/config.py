@@ -20,11 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serial
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from trainables.errors import SpecError
 from trainables.strategies import axes
 from trainables.strategies.learned import check_critic, check_probe
 from trainables.strategies.presets import PRESETS, Preset
 from trainables.strategies.wording import did_you_mean, rule
-from trimtab.errors import SpecError
 
 IMPORT_PATH = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 COMMON = ("prior", "fusion", "budget", "estimator", "normaliser", "weighting", "reward_range", "warmup")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from trainables.strategies.batch import Batch, FloatArray
-from trainables.strategies.belief import Belief
 from trainables.strategies.fusion.base import Baseline
 from trainables.strategies.groups import Groups
 from trainables.strategies.scale import verified_N
+from trainables.strategies.value_estimate import ValueEstimate
 
 ACCEPTED = 1e-12
 """A group weight up to this counts as an accepted prior."""
@@ -17,7 +17,7 @@ ACCEPTED = 1e-12
 def describe(
     batch: Batch,
     groups: Groups,
-    belief: Belief | None,
+    estimate: ValueEstimate | None,
     baseline: Baseline,
     advantage_N: FloatArray,
     shortfall: float,
@@ -48,14 +48,14 @@ def describe(
         variance = float(batch.reward_N[scored_N].var())
         if variance > 0:
             notes["adv_var_over_reward_var"] = float(advantage_N[scored_N].var()) / variance
-    mse = _baseline_mse(groups, baseline, has_prior=belief is not None)
+    mse = _baseline_mse(groups, baseline, has_prior=estimate is not None)
     if mse is not None:
         notes["baseline_mse"] = mse
     if baseline.w_P is not None and live_P.any():
         notes["w_mean"] = float(baseline.w_P[live_P].mean())
-    if belief is not None and live_P.any():
-        notes |= _prior(groups, belief.for_prompts(groups))
-        notes |= forecast(belief.for_rollouts(groups, leave_one_out=True), groups)
+    if estimate is not None and live_P.any():
+        notes |= _prior(groups, estimate.for_prompts(groups))
+        notes |= forecast(estimate.for_rollouts(groups, leave_one_out=True), groups)
         if baseline.w_P is not None:
             notes["prior_accept_rate"] = _mean(baseline.w_P[live_P] <= ACCEPTED)
     return notes
@@ -94,18 +94,18 @@ def _prior(groups: Groups, prior_P: FloatArray) -> dict[str, float]:
     return notes
 
 
-def forecast(belief_N: FloatArray, groups: Groups, prefix: str = "prior") -> dict[str, float]:
-    """How well a belief that did not see a rollout's reward foretells it: mean absolute error and Pearson r.
+def forecast(estimate_N: FloatArray, groups: Groups, prefix: str = "prior") -> dict[str, float]:
+    """Mean absolute error and Pearson r of value estimates that did not see the rewards they predict.
 
-    `belief_N` comes from before this step's update and leaves each rollout's own states out.
+    `estimate_N` comes from before this step's update and leaves each rollout's own states out.
     """
-    used_N = groups.mask_N & np.isfinite(belief_N)
+    used_N = groups.mask_N & np.isfinite(estimate_N)
     if not used_N.any():
         return {}
-    belief, reward = belief_N[used_N], groups.value_N[used_N]
-    notes = {f"{prefix}_mae": float(np.abs(belief - reward).mean())}
-    if belief.std() > 1e-12 and reward.std() > 0:
-        notes[f"{prefix}_pearson"] = float(np.corrcoef(belief, reward)[0, 1])
+    estimate, reward = estimate_N[used_N], groups.value_N[used_N]
+    notes = {f"{prefix}_mae": float(np.abs(estimate - reward).mean())}
+    if estimate.std() > 1e-12 and reward.std() > 0:
+        notes[f"{prefix}_pearson"] = float(np.corrcoef(estimate, reward)[0, 1])
     return notes
 
 

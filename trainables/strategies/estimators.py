@@ -1,4 +1,4 @@
-"""From baseline to advantage: Monte-Carlo, or GAE where the belief is per token. Discount 1."""
+"""From baseline to advantage: Monte-Carlo, or GAE where the value estimate is per token. Discount 1."""
 
 from __future__ import annotations
 

@@ -94,8 +94,8 @@ class Dapo(Preset):
     """DAPO (arXiv 2503.14476, eq. 8-11): GRPO's advantage on groups with 0 < right < G; refill.
 
     Departs: a refill draws exactly the missing groups instead of a whole generation batch, is bounded, and
-    is paid out of the step's room; the group filter reads `correct` (as verl does). Clip-higher, token mean
-    and overlong shaping are loss settings.
+    is paid out of the step's rollout budget; the group filter reads `correct` (as verl does). Clip-higher,
+    token mean and overlong shaping are loss settings.
     """
 
     group_size: PairSize = 16

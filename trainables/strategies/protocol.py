@@ -14,7 +14,7 @@ from trainables.strategies.batch import (
     Pool,
     PromptVectors,
     Requests,
-    Room,
+    RolloutBudget,
     Scores,
     Stats,
 )
@@ -31,7 +31,7 @@ class Strategy(Protocol):
         """What `decide` and `score` read beyond rewards. Asked once, before the first step."""
         ...
 
-    def select(self, pool: Pool, room: Room, wanted: int | None = None) -> Requests:
+    def select(self, pool: Pool, rollout_budget: RolloutBudget, wanted: int | None = None) -> Requests:
         """Choose prompts before sampling.
 
         `wanted` is None at the start of a step, or the number of fresh prompts an earlier decision asked for.
@@ -39,7 +39,7 @@ class Strategy(Protocol):
         """
         ...
 
-    def decide(self, batch: Batch, room: Room) -> Decision:
+    def decide(self, batch: Batch, rollout_budget: RolloutBudget) -> Decision:
         """After each round: draw more, add prompts, drop prompts, or be done."""
         ...
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trainables.errors import StrategyError
 from trainables.strategies.batch import Batch, BoolArray, FloatArray, IntArray, Kind, Verdict
-from trimtab.errors import StrategyError
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def check_batch(batch: Batch, scale: Scale) -> None:
         )
 
 
-def check_belief(mean_P: FloatArray, prompt_id_P: IntArray, scale: Scale) -> None:
+def check_estimate(mean_P: FloatArray, prompt_id_P: IntArray, scale: Scale) -> None:
     """Refuse a prior outside the declared range; raises StrategyError naming the prompt."""
     _check("prior", mean_P, np.ones(mean_P.shape, np.bool_), prompt_id_P, scale.low, scale.high)
 

@@ -12,7 +12,7 @@ from trainables.strategies.batch import (
     Pool,
     PromptVectors,
     Requests,
-    Room,
+    RolloutBudget,
     Scores,
     Stats,
 )
@@ -41,11 +41,11 @@ class Warmup:
             if isinstance(strategy, ReadsPrompts) and strategy.needs().encoder is not None:
                 strategy.provide(vectors)
 
-    def select(self, pool: Pool, room: Room, wanted: int | None = None) -> Requests:
-        return self.active.select(pool, room, wanted)
+    def select(self, pool: Pool, rollout_budget: RolloutBudget, wanted: int | None = None) -> Requests:
+        return self.active.select(pool, rollout_budget, wanted)
 
-    def decide(self, batch: Batch, room: Room) -> Decision:
-        return self.active.decide(batch, room)
+    def decide(self, batch: Batch, rollout_budget: RolloutBudget) -> Decision:
+        return self.active.decide(batch, rollout_budget)
 
     def score(self, batch: Batch) -> Scores:
         """Advantages of the strategy that is in turn; value targets of `main` from the first step on."""

@@ -1,8 +1,1 @@
-"""Tasks: prompts, reference answers, and judging answers in killable processes."""
-
-from __future__ import annotations
-
-from trainables.tasks.base import Problem, Split, Task
-from trainables.tasks.load import load_task
-
-__all__ = ["Problem", "Split", "Task", "load_task"]
+"""Prompts, and how an answer to each is judged."""

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from trainables.errors import SpecError
 from trainables.tasks.base import Problem, Split, check_split
-from trimtab.errors import SpecError
 
 if TYPE_CHECKING:
     from trainables.config import TaskConfig
@@ -36,7 +36,7 @@ Codes = npt.NDArray[np.int64]
 class Addition:
     """Mixed one- to three-digit addition in nine strata of (nearly) equal size, judged by exact match."""
 
-    judge = "trainables.tasks.judge_exact:exact_match"
+    judge = "trainables.verifier.judge_exact:exact_match"
 
     def __init__(self, config: TaskConfig) -> None:
         self._seed = config.data_seed

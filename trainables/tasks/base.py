@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args, runtime_checkable
 
-from trimtab.errors import SpecError
+from trainables.errors import SpecError
 
 Split = Literal["train", "validation", "test"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from trainables.errors import SpecError
 from trainables.tasks.base import Task
-from trimtab.errors import SpecError
 
 if TYPE_CHECKING:
     from trainables.config import TaskConfig

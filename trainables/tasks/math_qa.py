@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainables.errors import SpecError
 from trainables.tasks.base import Problem, Split, check_split
-from trimtab.errors import SpecError
 
 if TYPE_CHECKING:
     from trainables.config import TaskConfig
@@ -24,7 +24,7 @@ class MathQA:
     `\\boxed{...}`, or one that ends in `#### answer` as GSM8K's do.
     """
 
-    judge = "trainables.tasks.judge_math:math_equal"
+    judge = "trainables.verifier.judge_math:math_equal"
 
     def __init__(self, config: TaskConfig) -> None:
         self._config = config

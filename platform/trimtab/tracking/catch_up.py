@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trimtab.home import tracking_uri
-from trimtab.records import Status, Tail
-from trimtab.spec import SweepSpec
+from trimtab.sweepdir.home import tracking_uri
+from trimtab.sweepdir.journal import Status, Tail
+from trimtab.sweepspec.spec import SweepSpec
 from trimtab.tracking.tracker import Tracker
 
 CATCH_UP_S = 600.0

@@ -31,7 +31,7 @@ STATUS = "trimtab.status"
 """`finished`, `failed`, `stopped` (by the scheduler) or `killed`; MLflow knows no `stopped`."""
 ERROR = "trimtab.error"
 CAUSE = "trimtab.cause"
-"""Kind of a failure, one of `trimtab.records.Cause`."""
+"""Kind of a failure, one of `trimtab.sweepdir.journal.Cause`."""
 CHECKPOINT = "trimtab.checkpoint"
 
 PARENT_RUN = "mlflow.parentRunId"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from trimtab.records import Status
+from trimtab.sweepdir.journal import Status
 
 Key: TypeAlias = tuple[str, int]
 """Trial and seed: one MLflow run."""

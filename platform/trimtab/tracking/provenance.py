@@ -10,15 +10,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import trimtab
-
 MAX_DIFF = 1_000_000
 """Characters of an uncommitted change that are kept."""
 
 
 def provenance() -> dict[str, str]:
     """File name -> text of the artifacts that say what ran."""
-    project, own = git_state(Path.cwd()), git_state(Path(trimtab.__file__).parent)
+    project, own = git_state(Path.cwd()), git_state(Path(__file__).parent)
     files = {
         "environment.json": json.dumps(environment(), indent=2),
         "git.json": json.dumps({"project": project, "trimtab": own}, indent=2),

@@ -10,7 +10,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from trimtab.spec import SweepSpec, dump_spec
+from trimtab.sweepspec.load import dump_spec
+from trimtab.sweepspec.spec import SweepSpec
 from trimtab.tracking import names
 from trimtab.tracking.operations import (
     SWEEP_RUN,

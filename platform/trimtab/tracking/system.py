@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from trimtab import records
+from trimtab.sweepdir import journal
 
 EVERY_S = 10.0
 GB = 1e9
@@ -56,7 +56,7 @@ def metered(sweep_dir: Path) -> Iterator[None]:
 
     def sample() -> None:
         while not ended.wait(EVERY_S):
-            records.append(sweep_dir, meter.event())
+            journal.append(sweep_dir, meter.event())
 
     thread = threading.Thread(target=sample, name="trimtab-system-metrics", daemon=True)
     thread.start()

@@ -12,8 +12,8 @@ import uuid
 from collections import Counter, deque
 from pathlib import Path
 
-from trimtab.records import Status, Tail
-from trimtab.spec import SweepSpec
+from trimtab.sweepdir.journal import Status, Tail
+from trimtab.sweepspec.spec import SweepSpec
 from trimtab.tracking.operations import LogPoints, Operation
 from trimtab.tracking.position import Position
 from trimtab.tracking.send import Sender

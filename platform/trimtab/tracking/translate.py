@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-from trimtab.curves import ReferenceCurve
-from trimtab.records import Event, Status
+from trimtab.sweepdir.curves import ReferenceCurve
+from trimtab.sweepdir.journal import Event, Status
 from trimtab.tracking import names
 from trimtab.tracking.heatmap import LayerCurves
 from trimtab.tracking.operations import (

@@ -14,9 +14,9 @@ from typing import Literal
 
 import numpy as np
 
+from trainables.errors import StrategyError
 from trainables.strategies.batch import FloatArray, IntArray, Requests
 from trainables.strategies.budget.base import Budget, Outlook, Progress
-from trimtab.errors import StrategyError
 
 
 def utility(count: FloatArray | IntArray, rate: FloatArray) -> FloatArray:
@@ -134,7 +134,7 @@ class Allocated(Budget):
         prompts = outlook.prompts(self.group_size)
         if prompts == 0:
             return outlook.take(0, 0)
-        cap = outlook.room.rollouts if outlook.wanted is None else prompts * self.group_size
+        cap = outlook.rollout_budget.rollouts if outlook.wanted is None else prompts * self.group_size
         cap -= prompts * outlook.overhead
         count_P = allocate(outlook.rate_C[:prompts], cap, self.low, self.high, self.method)
         return Requests.samples(outlook.pool.prompt_C[:prompts], count_P)

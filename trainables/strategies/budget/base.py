@@ -7,11 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainables.strategies.batch import Batch, Decision, FloatArray, IntArray, Kind, Pool, Requests, Room
-from trainables.strategies.belief import Belief
+from trainables.errors import StrategyError
+from trainables.strategies.batch import (
+    Batch,
+    Decision,
+    FloatArray,
+    IntArray,
+    Kind,
+    Pool,
+    Requests,
+    RolloutBudget,
+)
 from trainables.strategies.groups import Groups
 from trainables.strategies.scale import UNIT, Scale
-from trimtab.errors import StrategyError
+from trainables.strategies.value_estimate import ValueEstimate
 
 
 @dataclass(frozen=True)
@@ -19,28 +28,32 @@ class Outlook:
     """What a budget may look at before sampling."""
 
     pool: Pool
-    room: Room
+    rollout_budget: RolloutBudget
     wanted: int | None
     """Fresh prompts an earlier decision asked for; None at the start of the step."""
     overhead: int = 0
     """Further rollouts of each prompt that the prior needs (ReMax: the greedy one)."""
-    belief: Belief | None = None
-    """Belief about the pool's prompts, (C,); only for budgets with `foresight`."""
+    estimate: ValueEstimate | None = None
+    """ValueEstimate about the pool's prompts, (C,); only for budgets with `foresight`."""
     scale: Scale = UNIT
 
     @property
     def rate_C(self) -> FloatArray:
         """Predicted pass rates of the pool's prompts, in [0, 1]."""
-        if self.belief is None or self.belief.mean_P is None:
+        if self.estimate is None or self.estimate.mean_P is None:
             raise StrategyError(
                 "strategy.prior: cannot speak about prompts before they are sampled, as this budget needs; "
                 "set prior to strata, tracker or global"
             )
-        return self.scale.unit(self.belief.mean_P)
+        return self.scale.unit(self.estimate.mean_P)
 
-    def prompts(self, each: int, room: int | None = None) -> int:
-        """Prompts of `each` rollouts (and the overhead) that fit `room`, the pool and the wish."""
-        left = self.room.rollouts if room is None else min(room, self.room.rollouts)
+    def prompts(self, each: int, rollout_budget: int | None = None) -> int:
+        """Prompts of `each` rollouts (and the overhead) that fit `rollout_budget`, the pool and the wish."""
+        left = (
+            self.rollout_budget.rollouts
+            if rollout_budget is None
+            else min(rollout_budget, self.rollout_budget.rollouts)
+        )
         fit = min(left // (each + self.overhead), len(self.pool.prompt_C))
         return fit if self.wanted is None else min(fit, self.wanted)
 
@@ -56,9 +69,9 @@ class Progress:
     batch: Batch
     groups: Groups
     """`correct` of the valid rollouts."""
-    room: Room
+    rollout_budget: RolloutBudget
     prior_P: FloatArray | None = None
-    """Belief per prompt; only for budgets that read the prior."""
+    """ValueEstimate per prompt; only for budgets that read the prior."""
     overhead: int = 0
 
     @property
@@ -69,12 +82,12 @@ class Progress:
 
 
 class Budget(ABC):
-    """Subclass this for a budget of your own. Whatever `decide` asks for, the loop enforces the room."""
+    """Subclass this for your own budget. The loop enforces the rollout budget, whatever `decide` asks for."""
 
     reads_prior: bool = False
     """True: `decide` gets `prior_P`."""
     foresight: bool = False
-    """True: `select` gets a belief about the pool."""
+    """True: `select` gets a value estimate about the pool."""
     whole_pool: bool = True
     """False: with `foresight`, only prompts that come next are looked at, no more than there is room for."""
 

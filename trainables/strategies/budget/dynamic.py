@@ -1,4 +1,4 @@
-"""Dynamic sampling (DAPO, arXiv 2503.14476, section 3.2): drop uniform groups, refill out of the room."""
+"""Dynamic sampling (DAPO, arXiv 2503.14476, section 3.2): drop uniform groups, refill out of the budget."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Dynamic(Budget):
     """Groups whose answers are all *equally* correct are dropped (and stay paid for).
 
     `initial` of the step goes to the first round; as many new prompts as were lost follow, until none is
-    missing, the room is spent or `max_refills` rounds are done. Running out is an outcome, not an error:
-    the step then trains on what it kept.
+    missing, the rollout budget is spent or `max_refills` rounds are done. Running out is an outcome, not an
+    error: the step then trains on what it kept.
     """
 
     group_size: int = 16
@@ -27,7 +27,7 @@ class Dynamic(Budget):
         first = None
         if outlook.wanted is None:
             each = self.group_size + outlook.overhead
-            first = max(int(outlook.room.total * self.initial + 1e-9), each)
+            first = max(int(outlook.rollout_budget.total * self.initial + 1e-9), each)
         return outlook.take(outlook.prompts(self.group_size, first), self.group_size)
 
     def decide(self, progress: Progress) -> Decision:
@@ -48,8 +48,8 @@ class Dynamic(Budget):
         return len(np.unique(batch.prompt_N[batch.round_N == 0]))
 
     def _refill(self, progress: Progress, drop_P: BoolArray) -> int:
-        room, batch = progress.room, progress.batch
-        if room.rounds <= 0 or int(batch.round_N.max(initial=0)) >= self.max_refills:
+        rollout_budget, batch = progress.rollout_budget, progress.batch
+        if rollout_budget.rounds <= 0 or int(batch.round_N.max(initial=0)) >= self.max_refills:
             return 0
         missing = self._target(progress) - int((~drop_P).sum())
-        return max(0, min(missing, room.rollouts // (self.group_size + progress.overhead)))
+        return max(0, min(missing, rollout_budget.rollouts // (self.group_size + progress.overhead)))

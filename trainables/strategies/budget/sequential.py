@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from trainables.errors import StrategyError
 from trainables.strategies.axes import PAPER_ALPHA
 from trainables.strategies.batch import BoolArray, Decision, FloatArray, IntArray, Requests
 from trainables.strategies.budget.base import Budget, Outlook, Progress
 from trainables.strategies.fusion.tested import Tested
-from trimtab.errors import StrategyError
 
 
 def gain(count_P: FloatArray, error_P: FloatArray) -> FloatArray:
@@ -28,7 +28,7 @@ def gain(count_P: FloatArray, error_P: FloatArray) -> FloatArray:
 def spend(gain_P: FloatArray, wish_P: IntArray, cap: int) -> IntArray:
     """Split `cap` rollouts over wishes, largest gain first (ties: earlier prompt first); (P,) counts."""
     if cap < 0:
-        raise StrategyError(f"cap: {cap} rollouts is negative; a step's room ends at 0")
+        raise StrategyError(f"cap: {cap} rollouts is negative; a step's rollout budget ends at 0")
     order = np.argsort(-gain_P, kind="stable")
     before = np.cumsum(wish_P[order]) - wish_P[order]
     count_P = np.zeros_like(wish_P)
@@ -68,19 +68,19 @@ class Sequential(Budget):
         if outlook.wanted is None:
             each = self.k_min + outlook.overhead
             # 1e-9: (1 - 0.9) * 160 must be 16, not 15.99...
-            first = max(int(outlook.room.total * (1.0 - self.reserve) + 1e-9), each)
+            first = max(int(outlook.rollout_budget.total * (1.0 - self.reserve) + 1e-9), each)
         return outlook.take(outlook.prompts(self.k_min, first), self.k_min)
 
     def decide(self, progress: Progress) -> Decision:
-        room = progress.room
-        if room.rounds <= 0 or room.rollouts <= 0:
+        rollout_budget = progress.rollout_budget
+        if rollout_budget.rounds <= 0 or rollout_budget.rollouts <= 0:
             return Decision()
         gain_P, undecided_P, drawn_P = self._undecided(progress)
         if not undecided_P.any():
             each = self.k_min + progress.overhead
-            return Decision(new_prompts=room.rollouts // each if self.refill else 0)
+            return Decision(new_prompts=rollout_budget.rollouts // each if self.refill else 0)
         wish_P = np.where(undecided_P, np.minimum(self.draw, self.k_max - drawn_P), 0)
-        count_P = spend(np.where(undecided_P, gain_P, -1.0), wish_P, room.rollouts)
+        count_P = spend(np.where(undecided_P, gain_P, -1.0), wish_P, rollout_budget.rollouts)
         more = np.flatnonzero(count_P)
         return Decision(more=Requests.samples(progress.batch.prompt_id_P[more], count_P[more]))
 

@@ -30,15 +30,15 @@ class TwoPhase(Budget):
         first = None
         if outlook.wanted is None:
             each = self.group_size + outlook.overhead
-            first = max(int(outlook.room.total * (1.0 - self.reserve) + 1e-9), each)
+            first = max(int(outlook.rollout_budget.total * (1.0 - self.reserve) + 1e-9), each)
         return outlook.take(outlook.prompts(self.group_size, first), self.group_size)
 
     def decide(self, progress: Progress) -> Decision:
-        if progress.room.rounds <= 0 or progress.room.rollouts <= 0:
+        if progress.rollout_budget.rounds <= 0 or progress.rollout_budget.rollouts <= 0:
             return Decision()
         open_P, drawn_P = self._open(progress)
         wish_P = np.where(open_P, np.minimum(self.group_size, self.k_max - drawn_P), 0)
-        count_P = spend(-drawn_P.astype(np.float64), wish_P, progress.room.rollouts)
+        count_P = spend(-drawn_P.astype(np.float64), wish_P, progress.rollout_budget.rollouts)
         more = np.flatnonzero(count_P)
         if not len(more):
             return Decision()

@@ -29,10 +29,10 @@ class Weighted(Budget):
         weight_C = np.sqrt(rate_C * (1.0 - rate_C)) + self.floor
         # Smallest of Exp(1) / weight: sampling without replacement in one pass (Efraimidis-Spirakis).
         order = np.argsort(outlook.pool.rng.exponential(size=len(weight_C)) / weight_C, kind="stable")
-        fresh_C = outlook.belief.fresh_P if outlook.belief is not None else None
+        fresh_C = outlook.estimate.fresh_P if outlook.estimate is not None else None
         starts_C = np.zeros(len(order), np.bool_) if fresh_C is None or not self.bootstrap else fresh_C[order]
         count_C = np.where(starts_C, self.bootstrap, self.group_size)
-        fits_C = np.cumsum(count_C + outlook.overhead) <= outlook.room.rollouts
+        fits_C = np.cumsum(count_C + outlook.overhead) <= outlook.rollout_budget.rollouts
         if outlook.wanted is not None:
             fits_C &= np.arange(len(order)) < outlook.wanted
         taken = int(fits_C.sum())

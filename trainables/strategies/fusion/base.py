@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trainables.errors import StrategyError
 from trainables.strategies.batch import BoolArray, FloatArray
-from trainables.strategies.belief import Belief
 from trainables.strategies.groups import Groups
-from trimtab.errors import StrategyError
+from trainables.strategies.value_estimate import ValueEstimate
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,15 @@ class Fusion(ABC):
     """True: it reads earlier rounds and its own round only."""
 
     @abstractmethod
-    def fuse(self, groups: Groups, belief: Belief | None) -> Baseline:
-        """Baselines of (N,) rollouts. `belief` is None only where the strategy has no prior."""
+    def fuse(self, groups: Groups, estimate: ValueEstimate | None) -> Baseline:
+        """Baselines of (N,) rollouts. `value estimate` is None only where the strategy has no prior."""
 
 
-def required(belief: Belief | None, fusion: str) -> Belief:
-    """The belief, or a StrategyError if the strategy has none."""
-    if belief is None:
+def required(estimate: ValueEstimate | None, fusion: str) -> ValueEstimate:
+    """The value estimate, or a StrategyError if the strategy has none."""
+    if estimate is None:
         raise StrategyError(f"strategy.prior: none, but fusion {fusion!r} needs one; set strategy.prior")
-    return belief
+    return estimate
 
 
 def masked(mean_N: FloatArray, scored_N: BoolArray, w_P: FloatArray | None = None) -> Baseline:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import gammaln, xlog1py, xlogy
 
+from trainables.errors import StrategyError
 from trainables.strategies.batch import BoolArray, FloatArray, IntArray
 from trainables.strategies.groups import Groups
-from trimtab.errors import StrategyError
 
 TIE = 1.0 + 1e-7
 """Outcomes this close to the observed one's mass count as equally likely, as in SciPy."""

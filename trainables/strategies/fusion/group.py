@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainables.strategies.belief import Belief
+from trainables.errors import StrategyError
 from trainables.strategies.fusion.base import Baseline, Fusion, masked
 from trainables.strategies.groups import Groups
-from trimtab.errors import StrategyError
+from trainables.strategies.value_estimate import ValueEstimate
 
 
 @dataclass(frozen=True)
 class GroupMean(Fusion):
     """b = m (GRPO, arXiv 2402.03300, section 4.1.2). Contains the scored rollout: couples at Var r / k."""
 
-    def fuse(self, groups: Groups, belief: Belief | None) -> Baseline:
+    def fuse(self, groups: Groups, estimate: ValueEstimate | None) -> Baseline:
         pair_P = groups.count_P >= 2
         scored_N = pair_P[groups.prompt_N] & groups.mask_N
         return masked(groups.mean_P[groups.prompt_N], scored_N, np.ones(groups.prompts))
@@ -28,7 +28,7 @@ class LeaveOneOut(Fusion):
 
     leaves_out = True
 
-    def fuse(self, groups: Groups, belief: Belief | None) -> Baseline:
+    def fuse(self, groups: Groups, estimate: ValueEstimate | None) -> Baseline:
         count_N, sum_N = groups.others()
         return masked(sum_N / np.maximum(count_N, 1.0), count_N >= 1, np.ones(groups.prompts))
 
@@ -46,7 +46,7 @@ class LengthWeighted(Fusion):
     def leaves_out(self) -> bool:  # type: ignore[override]
         return self.leave_one_out
 
-    def fuse(self, groups: Groups, belief: Belief | None) -> Baseline:
+    def fuse(self, groups: Groups, estimate: ValueEstimate | None) -> Baseline:
         if groups.length_N is None:
             raise StrategyError("fusion: 'length_weighted' needs response lengths; give Groups a length_N")
         length_N = np.where(groups.mask_N, groups.length_N, 0).astype(np.float64)

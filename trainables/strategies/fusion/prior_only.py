@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainables.strategies.belief import Belief
 from trainables.strategies.fusion.base import Baseline, Fusion, masked, required
 from trainables.strategies.groups import Groups
+from trainables.strategies.value_estimate import ValueEstimate
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class PriorOnly(Fusion):
 
     leaves_out = True
     keeps_tokens = True
-    """Token beliefs stay per token: the estimator makes advantages of them."""
+    """Token value estimates stay per token: the estimator makes advantages of them."""
 
-    def fuse(self, groups: Groups, belief: Belief | None) -> Baseline:
-        prior_N = required(belief, "prior_only").for_rollouts(groups, self.leave_one_out)
+    def fuse(self, groups: Groups, estimate: ValueEstimate | None) -> Baseline:
+        prior_N = required(estimate, "prior_only").for_rollouts(groups, self.leave_one_out)
         return masked(prior_N, groups.mask_N, np.zeros(groups.prompts))

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainables.strategies.belief import Belief
+from trainables.errors import StrategyError
 from trainables.strategies.fusion.base import Baseline, Fusion, masked, required
 from trainables.strategies.groups import Groups
-from trimtab.errors import StrategyError
+from trainables.strategies.value_estimate import ValueEstimate
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,14 @@ class BetaCounts(Fusion):
     def leaves_out(self) -> bool:  # type: ignore[override]
         return self.leave_one_out
 
-    def fuse(self, groups: Groups, belief: Belief | None) -> Baseline:
-        belief = required(belief, "beta")
+    def fuse(self, groups: Groups, estimate: ValueEstimate | None) -> Baseline:
+        estimate = required(estimate, "beta")
         w_P = groups.count_P / (groups.count_P + self.n0)
         if not self.leave_one_out:
-            prior_P = belief.for_prompts(groups)
+            prior_P = estimate.for_prompts(groups)
             baseline_P = prior_P + w_P * (groups.mean_P - prior_P)
             return masked(baseline_P[groups.prompt_N], groups.mask_N, w_P)
-        prior_N = belief.for_rollouts(groups, leave_one_out=True)
+        prior_N = estimate.for_rollouts(groups, leave_one_out=True)
         count_N, sum_N = groups.others()
         return masked((self.n0 * prior_N + sum_N) / (self.n0 + count_N), groups.mask_N, w_P)
 
@@ -41,15 +41,15 @@ class Ebpo(Fusion):
     (sigma2 / k) / (sigma2 / k + tau2), sigma2 within and tau2 between prompts, both from past steps.
     """
 
-    def fuse(self, groups: Groups, belief: Belief | None) -> Baseline:
-        belief = required(belief, "ebpo")
-        if belief.sd_P is None or belief.within_P is None:
+    def fuse(self, groups: Groups, estimate: ValueEstimate | None) -> Baseline:
+        estimate = required(estimate, "ebpo")
+        if estimate.sd_P is None or estimate.within_P is None:
             raise StrategyError(
                 "strategy.prior: gives no sd_P and within_P, which fusion 'ebpo' weighs by; "
                 "set prior to global"
             )
-        prior_P, tau2_P = belief.for_prompts(groups), belief.sd_P**2
-        noise_P = belief.within_P / np.maximum(groups.count_P, 1.0)
+        prior_P, tau2_P = estimate.for_prompts(groups), estimate.sd_P**2
+        noise_P = estimate.within_P / np.maximum(groups.count_P, 1.0)
         total_P = tau2_P + noise_P
         # Both variances zero: the group's mean and the global one are certain, so equal; either will do.
         w_P = np.divide(tau2_P, total_P, out=np.zeros(groups.prompts), where=total_P > 0)
@@ -69,8 +69,8 @@ class JamesStein(Fusion):
 
     leaves_out = True
 
-    def fuse(self, groups: Groups, belief: Belief | None) -> Baseline:
-        pool_P = required(belief, "james_stein").for_prompts(groups)
+    def fuse(self, groups: Groups, estimate: ValueEstimate | None) -> Baseline:
+        pool_P = required(estimate, "james_stein").for_prompts(groups)
         lam_P = self.weights(groups)
         count_N, sum_N = groups.others()
         own_N = sum_N / np.maximum(count_N, 1.0)

@@ -18,10 +18,10 @@ from scipy.stats import chi2
 
 from trainables.strategies.axes import PAPER_ALPHA
 from trainables.strategies.batch import BoolArray, FloatArray
-from trainables.strategies.belief import Belief
 from trainables.strategies.fusion.base import Baseline, Fusion, masked, required
 from trainables.strategies.fusion.exact import accepts, check_binary
 from trainables.strategies.groups import Groups, Totals
+from trainables.strategies.value_estimate import ValueEstimate
 
 SLICE = 1 << 15
 """Rollouts per pass of the leave-one-out kernel: its temporaries stay in the cache."""
@@ -58,9 +58,9 @@ class Tested(Fusion):
     def c(self) -> float:
         return threshold(self.alpha)
 
-    def fuse(self, groups: Groups, belief: Belief | None) -> Baseline:
-        belief = required(belief, "tested")
-        return self._left_out(groups, belief) if self.leave_one_out else self._whole(groups, belief)
+    def fuse(self, groups: Groups, estimate: ValueEstimate | None) -> Baseline:
+        estimate = required(estimate, "tested")
+        return self._left_out(groups, estimate) if self.leave_one_out else self._whole(groups, estimate)
 
     def delta2(self, groups: Groups, prior_P: FloatArray) -> FloatArray:
         """The prior's squared error by the whole group, (P,), reward units squared; 0 = accepted."""
@@ -72,22 +72,22 @@ class Tested(Fusion):
         accepted_P = accepts(groups.count_P, groups.sum_P, prior_P, self.alpha, groups)
         return np.where(accepted_P, 0.0, excess(d_P, v_P, 1.0))
 
-    def _whole(self, groups: Groups, belief: Belief) -> Baseline:
-        prior_P = belief.for_prompts(groups)
+    def _whole(self, groups: Groups, estimate: ValueEstimate) -> Baseline:
+        prior_P = estimate.for_prompts(groups)
         delta2_P = self.delta2(groups, prior_P)
         v_P = groups.scale.s2 / np.maximum(groups.count_P, 1.0)
         w_P = delta2_P / (delta2_P + v_P)
         baseline_P = prior_P + w_P * (groups.mean_P - prior_P)
         return masked(baseline_P[groups.prompt_N], groups.mask_N, w_P)
 
-    def _left_out(self, groups: Groups, belief: Belief) -> Baseline:
+    def _left_out(self, groups: Groups, estimate: ValueEstimate) -> Baseline:
         totals = groups.totals(self.per_round)
         v_C = groups.scale.s2 / np.maximum(totals.count_C - 1.0, 1.0)
         w_N = np.empty(len(groups.prompt_N))
         baseline_N = np.empty_like(w_N)
-        prior_P = belief.mean_P
+        prior_P = estimate.mean_P
         # Only a prior read from trajectories is per rollout: per prompt, gathering slice by slice is faster.
-        prior_N = np.zeros(0) if prior_P is not None else belief.for_rollouts(groups, True, self.per_round)
+        prior_N = np.zeros(0) if prior_P is not None else estimate.for_rollouts(groups, True, self.per_round)
         accepted_N = np.zeros(0, np.bool_)
         if self.test == "exact":
             accepted_N = self._accepted(groups, totals, prior_P, prior_N)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from trainables.strategies.batch import Batch, FloatArray, IntArray, Kind, Needs, PromptVectors, Stats
-from trainables.strategies.belief import Belief
+from trainables.strategies.value_estimate import ValueEstimate
 
 
 class Prior(ABC):
@@ -24,18 +24,18 @@ class Prior(ABC):
         return Needs()
 
     reads_own: bool = False
-    """True: a rollout's own states enter its belief, so only a fusion that leaves it out is unbiased."""
+    """True: a rollout's own states enter its value estimate: only a fusion that leaves it out is unbiased."""
 
     def provide(self, vectors: PromptVectors) -> None:
         """Take the prompt vectors that `needs().encoder` asked for; once, before the first step."""
         return
 
     @abstractmethod
-    def predict(self, batch: Batch) -> Belief | None:
-        """Belief about this batch's prompts, rollouts or tokens; None: no opinion at all."""
+    def predict(self, batch: Batch) -> ValueEstimate | None:
+        """Estimate the values of this batch's prompts, rollouts or tokens; None: no opinion at all."""
 
-    def foresee(self, prompt_C: IntArray, stratum_C: IntArray) -> Belief | None:
-        """Belief about prompts that were not sampled yet, (C,); None where the prior needs trajectories."""
+    def predict_prompts(self, prompt_C: IntArray, stratum_C: IntArray) -> ValueEstimate | None:
+        """Estimate values of prompts that were not sampled yet, (C,); None: the prior needs trajectories."""
         return None
 
     def observe(self, batch: Batch, stats: Stats) -> None:
@@ -46,7 +46,7 @@ class Prior(ABC):
         """Value targets for the learner's critic, N arrays of shape (T_n,), NaN = none; None: no critic."""
         return None
 
-    def figures(self, batch: Batch) -> dict[str, float]:
+    def metrics(self, batch: Batch) -> dict[str, float]:
         """Scalars for the log, beside those that every prior has (see `diagnostics`)."""
         return {}
 

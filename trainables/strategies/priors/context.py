@@ -1,7 +1,8 @@
 """The policy's own record as prior: an in-context value model (V0, arXiv 2602.03584).
 
-The context is a rolling window of the policy's own (prompt, mean reward) pairs; a head of `trainables.v0`
-reads it. Nothing is trained: a step's rewards enter the record after the update, and the next step reads it.
+The context is a rolling window of the policy's own (prompt, mean reward) pairs, read by a head of
+`trainables.value_models`. Nothing is trained: a step's rewards enter the record
+after the update, and the next step reads it.
 """
 
 from __future__ import annotations
@@ -12,19 +13,19 @@ from typing import Any
 
 import numpy as np
 
+from trainables.errors import StrategyError
 from trainables.strategies.batch import Batch, FloatArray, IntArray, Needs, PromptVectors, Stats
-from trainables.strategies.belief import Belief
 from trainables.strategies.groups import Groups, first_round_N
 from trainables.strategies.priors.base import Prior
 from trainables.strategies.priors.pool import PoolPrior
 from trainables.strategies.scale import UNIT, Scale, verified_N
-from trainables.v0.calibration import Calibration
-from trainables.v0.config import EncoderConfig
-from trainables.v0.heads.base import Context, Head, Prediction
-from trainables.v0.heads.gp import GaussianProcess, Hyper
-from trainables.v0.heads.registry import load_head
-from trainables.v0.heads.scaling import Layout
-from trimtab.errors import StrategyError
+from trainables.strategies.value_estimate import ValueEstimate
+from trainables.value_models.calibration import Calibration
+from trainables.value_models.config import EncoderConfig
+from trainables.value_models.heads.base import Context, Head, Prediction
+from trainables.value_models.heads.gp import GaussianProcess, Hyper
+from trainables.value_models.heads.registry import load_head
+from trainables.value_models.heads.scaling import Layout
 
 SPREAD = 1.0 / 12.0
 """Variance of a pass rate that is uniform on [0, 1]: what is known of a prompt before any record."""
@@ -69,13 +70,13 @@ class ContextPrior(Prior):
     def provide(self, vectors: PromptVectors) -> None:
         self._vectors = vectors
 
-    def predict(self, batch: Batch) -> Belief:
+    def predict(self, batch: Batch) -> ValueEstimate:
         if not self.record_4N.shape[1]:
             return self._cold(batch)
-        return self._belief(batch.prompt_id_P)
+        return self._estimate(batch.prompt_id_P)
 
-    def foresee(self, prompt_C: IntArray, stratum_C: IntArray) -> Belief:
-        return self._belief(prompt_C)
+    def predict_prompts(self, prompt_C: IntArray, stratum_C: IntArray) -> ValueEstimate:
+        return self._estimate(prompt_C)
 
     def observe(self, batch: Batch, stats: Stats) -> None:
         used_N = first_round_N(batch, verified_N(batch))
@@ -112,16 +113,16 @@ class ContextPrior(Prior):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_ready": None}
 
-    def _belief(self, prompt_C: IntArray) -> Belief:
+    def _estimate(self, prompt_C: IntArray) -> ValueEstimate:
         context = self._context()
         if self._ready is None:
             self._ready = self._fitted or self._bare().adapted(context, Hyper(**(self.chosen or {})))
         found: Prediction = self._ready.predict(context, self._given()(prompt_C), prompt_C)
         mean_C = np.clip(self._calibration(found.mean_Q), 0.0, 1.0)
         sd_P = None if found.sd_Q is None else self.scale.width * found.sd_Q
-        return Belief(mean_P=self.scale.reward(mean_C), sd_P=sd_P)
+        return ValueEstimate(mean_P=self.scale.reward(mean_C), sd_P=sd_P)
 
-    def _cold(self, batch: Batch) -> Belief:
+    def _cold(self, batch: Batch) -> ValueEstimate:
         """Mean of the step's other prompts; a fitted head knows better only about differences."""
         pool_P = PoolPrior(self.scale).predict(batch).mean_P
         middle = float(self.scale.reward(np.array(0.5)))
@@ -129,7 +130,7 @@ class ContextPrior(Prior):
             np.full(batch.prompts, middle) if pool_P is None else np.where(np.isnan(pool_P), middle, pool_P)
         )
         doubt = SPREAD + SPREAD / max(1, batch.prompts - 1)
-        return Belief(mean_P=mean_P, sd_P=np.full(batch.prompts, self.scale.width * np.sqrt(doubt)))
+        return ValueEstimate(mean_P=mean_P, sd_P=np.full(batch.prompts, self.scale.width * np.sqrt(doubt)))
 
     def _context(self, aged: bool = True) -> Context:
         """The record; a row of `age` steps counts as keep^age of its rollouts: the policy has changed.

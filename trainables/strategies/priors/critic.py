@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from trainables.errors import StrategyError
 from trainables.strategies.batch import Batch, CriticNeeds, FloatArray, Needs, Stats
-from trainables.strategies.belief import Belief
 from trainables.strategies.priors.base import Prior
 from trainables.strategies.scale import UNIT, Scale, verified_N
-from trimtab.errors import StrategyError
+from trainables.strategies.value_estimate import ValueEstimate
 
 
 @dataclass
@@ -37,16 +37,16 @@ class CriticPrior(Prior):
         clip = None if self.clip is None else float(self.scale.width * self.clip)
         return Needs(values=CriticNeeds(self.level, self.lr, self.mini_batches, start, clip))
 
-    def predict(self, batch: Batch) -> Belief:
+    def predict(self, batch: Batch) -> ValueEstimate:
         low, high = self.scale.low, self.scale.high
         values = tuple(np.clip(value_T, low, high) for value_T in _required(batch))
         warming = self.seen < self.warmup_updates
         silent_N = np.ones(batch.rollouts, np.bool_) if warming else None
         if self.level == "token":
-            return Belief(tokens=values, silent_N=silent_N)
+            return ValueEstimate(tokens=values, silent_N=silent_N)
         mean_P = np.zeros(batch.prompts)
         mean_P[batch.prompt_N] = [value_T[0] for value_T in values]
-        return Belief(mean_P=mean_P, silent_N=silent_N)
+        return ValueEstimate(mean_P=mean_P, silent_N=silent_N)
 
     def targets(self, batch: Batch) -> tuple[FloatArray, ...]:
         """The rollout's reward for each of its states; no target where the verifier failed."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from trainables.strategies.batch import Batch, Kind, Verdict
-from trainables.strategies.belief import Belief
 from trainables.strategies.groups import Groups
 from trainables.strategies.priors.base import Prior
 from trainables.strategies.scale import UNIT, Scale
+from trainables.strategies.value_estimate import ValueEstimate
 
 
 @dataclass
@@ -23,8 +23,8 @@ class GreedyPrior(Prior):
     scale: Scale = UNIT
     extra = Kind.GREEDY
 
-    def predict(self, batch: Batch) -> Belief:
+    def predict(self, batch: Batch) -> ValueEstimate:
         used_N = (batch.kind_N == Kind.GREEDY) & (batch.verdict_N == Verdict.OK)
         groups = Groups(batch.prompt_N, np.where(used_N, batch.correct_N, 0.0), batch.prompts, used_N)
         silent_P = groups.count_P == 0
-        return Belief(mean_P=np.where(silent_P, np.nan, groups.mean_P), silent_P=np.asarray(silent_P))
+        return ValueEstimate(mean_P=np.where(silent_P, np.nan, groups.mean_P), silent_P=np.asarray(silent_P))

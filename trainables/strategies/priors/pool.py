@@ -7,22 +7,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from trainables.strategies.batch import Batch
-from trainables.strategies.belief import Belief
 from trainables.strategies.groups import Groups
 from trainables.strategies.priors.base import Prior
 from trainables.strategies.scale import UNIT, Scale
+from trainables.strategies.value_estimate import ValueEstimate
 
 
 @dataclass
 class PoolPrior(Prior):
-    """Mean of the other prompts' group means. A prompt's own rewards never enter its own belief.
+    """Mean of the other prompts' group means. A prompt's own rewards never enter its own value estimate.
 
     Silent where no other prompt has a valid rollout.
     """
 
     scale: Scale = UNIT
 
-    def predict(self, batch: Batch) -> Belief:
+    def predict(self, batch: Batch) -> ValueEstimate:
         groups = Groups.of(batch, self.scale)
         live_P = groups.count_P > 0
         mean_P = np.where(live_P, groups.mean_P, 0.0)
@@ -32,4 +32,4 @@ class PoolPrior(Prior):
         )
         # The difference of two sums may leave the range by a rounding error.
         pool_P = np.where(others_P > 0, np.clip(pool_P, self.scale.low, self.scale.high), np.nan)
-        return Belief(mean_P=pool_P, silent_P=np.asarray(others_P == 0))
+        return ValueEstimate(mean_P=pool_P, silent_P=np.asarray(others_P == 0))

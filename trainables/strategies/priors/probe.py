@@ -1,8 +1,8 @@
 """A probe on the policy's own hidden states (POISE, arXiv 2605.07579, section 3 and algorithm 1).
 
-Each rollout's states are read by a regression that earlier steps fitted, so a belief knows nothing of this
-step's rewards. A rollout's baseline must come from the *other* rollouts' states (fusions that leave one out):
-its own states depend on its own tokens, and reading them would bias the gradient.
+Each rollout's states are read by a regression that earlier steps fitted, so a value estimate knows nothing
+of this step's rewards. A rollout's baseline must come from the *other* rollouts' states (fusions that leave
+one out): its own states depend on its own tokens, and reading them would bias the gradient.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from trainables.errors import DivergedError, StrategyError
 from trainables.strategies.batch import (
     Batch,
     BoolArray,
@@ -23,13 +24,12 @@ from trainables.strategies.batch import (
     Needs,
     Stats,
 )
-from trainables.strategies.belief import Belief
 from trainables.strategies.priors.base import Prior
 from trainables.strategies.priors.probe_buffer import Rows, finite_N, rows_of
 from trainables.strategies.priors.probe_layers import FEWEST, LayerSurvey, States, halves
 from trainables.strategies.priors.probe_model import ModelKind, Part, Projection, Regression
 from trainables.strategies.scale import UNIT, Scale
-from trimtab.errors import DivergedError, StrategyError
+from trainables.strategies.value_estimate import ValueEstimate
 
 POOLED = -1
 """Key of the probe over all strata."""
@@ -86,7 +86,7 @@ class ProbePrior(Prior):
             )
         )
 
-    def predict(self, batch: Batch) -> Belief:
+    def predict(self, batch: Batch) -> ValueEstimate:
         features = _required(batch)
         good_N = finite_N(features)
         self._check_rate(good_N)
@@ -96,12 +96,12 @@ class ProbePrior(Prior):
         mean_N = self.scale.reward(unit_N)
         silent_N = None if good_N.all() else ~good_N
         if self.states == "trajectory":
-            return Belief(mean_N=mean_N, silent_N=silent_N)
+            return ValueEstimate(mean_N=mean_N, silent_N=silent_N)
         mean_P = np.full(batch.prompts, np.nan)
         # The prompt's states are the same before each of its rollouts: the first readable one speaks.
         rows = np.flatnonzero(good_N)[::-1]
         mean_P[batch.prompt_N[rows]] = mean_N[rows]
-        return Belief(mean_P=mean_P, silent_P=np.asarray(np.isnan(mean_P)), silent_N=silent_N)
+        return ValueEstimate(mean_P=mean_P, silent_P=np.asarray(np.isnan(mean_P)), silent_N=silent_N)
 
     def observe(self, batch: Batch, stats: Stats) -> None:
         features = _required(batch)
@@ -118,7 +118,7 @@ class ProbePrior(Prior):
         self.observed += 1
         self._fit(keep_projections=not fresh and self.block(features) == before)
 
-    def figures(self, batch: Batch) -> dict[str, float]:
+    def metrics(self, batch: Batch) -> dict[str, float]:
         features = _required(batch)
         notes = {
             "probe_rows": float(0 if self.rows is None else len(self.rows)),
@@ -126,7 +126,7 @@ class ProbePrior(Prior):
             "probe_layer": float(self.block(features)),
         }
         if self.layers is not None and features.survey_NL2K is not None:
-            notes |= self.layers.figures(batch, features)
+            notes |= self.layers.metrics(batch, features)
         return notes
 
     def block(self, features: Features) -> int:

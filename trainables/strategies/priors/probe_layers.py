@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from trainables.strategies.batch import Batch, Features, FloatArray
-from trainables.strategies.belief import Belief
 from trainables.strategies.diagnostics import forecast
 from trainables.strategies.groups import Groups
 from trainables.strategies.priors.probe_buffer import Rows, finite_N
 from trainables.strategies.priors.probe_model import Part, Projection, Regression
 from trainables.strategies.scale import UNIT, Scale
+from trainables.strategies.value_estimate import ValueEstimate
 
 KEEP = 0.9
 """Share of the old error that survives a step."""
@@ -52,25 +52,25 @@ class LayerSurvey:
         if not self._fits:
             return
         groups = Groups.of(batch, self.scale)
-        beliefs = [self._belief(block, batch, features) for block in range(len(self.error_L))]
-        used_N = groups.mask_N & np.isfinite(beliefs).all(axis=0)
+        estimates = [self._estimate(block, batch, features) for block in range(len(self.error_L))]
+        used_N = groups.mask_N & np.isfinite(estimates).all(axis=0)
         if not used_N.any():
             return
-        mse_L = np.array([np.square(groups.value_N - belief)[used_N].mean() for belief in beliefs])
+        mse_L = np.array([np.square(groups.value_N - estimate)[used_N].mean() for estimate in estimates])
         self.error_L = KEEP * self.error_L + mse_L
         self.best = int(self.error_L.argmin())
 
-    def figures(self, batch: Batch, features: Features) -> dict[str, float]:
+    def metrics(self, batch: Batch, features: Features) -> dict[str, float]:
         """`layer_mae/<block>` and `layer_pearson/<block>` of this step, out of sample."""
         notes: dict[str, float] = {}
         groups = Groups.of(batch, self.scale)
         for block in range(len(self._fits)):
-            found = forecast(self._belief(block, batch, features), groups, "layer")
+            found = forecast(self._estimate(block, batch, features), groups, "layer")
             notes |= {f"{name}/{block:02d}": value for name, value in found.items()}
         return notes
 
-    def _belief(self, block: int, batch: Batch, features: Features) -> FloatArray:
-        """The block's belief about each rollout, from the group's other rollouts, (N,)."""
+    def _estimate(self, block: int, batch: Batch, features: Features) -> FloatArray:
+        """The block's value estimate about each rollout, from the group's other rollouts, (N,)."""
         if features.survey_NL2K is None:
             raise ValueError("the survey was fitted and is now missing from the features")
         good_N = finite_N(features)
@@ -83,7 +83,7 @@ class LayerSurvey:
             return own_N
         silent_N = None if good_N.all() else np.asarray(~good_N)
         groups = Groups.of(batch, self.scale)
-        return Belief(mean_N=own_N, silent_N=silent_N).for_rollouts(groups, leave_one_out=True)
+        return ValueEstimate(mean_N=own_N, silent_N=silent_N).for_rollouts(groups, leave_one_out=True)
 
     def _parts(self, states_N2K: npt.NDArray[np.float16], entropy_N3: Part) -> list[Part]:
         prompt, response = halves(states_N2K)

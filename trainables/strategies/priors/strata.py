@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from trainables.strategies.batch import Batch, FloatArray, IntArray, Stats
-from trainables.strategies.belief import Belief
 from trainables.strategies.groups import Groups, first_round_N
 from trainables.strategies.priors.base import Prior
 from trainables.strategies.scale import UNIT, Scale, verified_N
+from trainables.strategies.value_estimate import ValueEstimate
 
 MASS = 2.0
 """Pseudo-rollouts that tie a stratum to the mean of all, and the mean of all to the start value."""
@@ -40,10 +40,10 @@ class StrataPrior(Prior):
     """Per stratum: rollouts, their reward sum, prompts, sum of group means, sum of unbiased squared means
     (the last three over groups of two and more)."""
 
-    def predict(self, batch: Batch) -> Belief:
-        return self.foresee(batch.prompt_id_P, self._strata(batch.stratum_P))
+    def predict(self, batch: Batch) -> ValueEstimate:
+        return self.predict_prompts(batch.prompt_id_P, self._strata(batch.stratum_P))
 
-    def foresee(self, prompt_C: IntArray, stratum_C: IntArray) -> Belief:
+    def predict_prompts(self, prompt_C: IntArray, stratum_C: IntArray) -> ValueEstimate:
         rollouts_S, reward_S, groups_S, mean_S, square_S = self.sums_5S
         pool = (reward_S.sum() + MASS * self.start) / (rollouts_S.sum() + MASS)
         spread, within = self._variances(groups_S.sum(), mean_S.sum(), square_S.sum(), float(pool))
@@ -54,7 +54,7 @@ class StrataPrior(Prior):
         # Two doubts add: where the stratum's mean is, and how far a prompt lies from it.
         variance_C = spread + within / (rollouts_C + MASS)
         width = self.scale.width
-        return Belief(
+        return ValueEstimate(
             mean_P=self.scale.reward(mean_C),
             sd_P=width * np.sqrt(variance_C),
             within_P=np.full(mean_C.shape, width**2 * within),

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from trainables.strategies.batch import Batch, FloatArray, IntArray, Needs, Stats
-from trainables.strategies.belief import Belief
 from trainables.strategies.groups import Groups, first_round_N
 from trainables.strategies.priors.base import Prior
 from trainables.strategies.priors.strata import MASS
 from trainables.strategies.scale import UNIT, Scale, verified_N
+from trainables.strategies.value_estimate import ValueEstimate
 
 
 @dataclass
@@ -43,10 +43,10 @@ class TrackerPrior(Prior):
     def needs(self) -> Needs:
         return Needs(logprob_change=True)
 
-    def predict(self, batch: Batch) -> Belief:
-        return self.foresee(batch.prompt_id_P, batch.stratum_P)
+    def predict(self, batch: Batch) -> ValueEstimate:
+        return self.predict_prompts(batch.prompt_id_P, batch.stratum_P)
 
-    def foresee(self, prompt_C: IntArray, stratum_C: IntArray) -> Belief:
+    def predict_prompts(self, prompt_C: IntArray, stratum_C: IntArray) -> ValueEstimate:
         a_M, b_M, _ = self.counts_3M
         pool = (a_M.sum() + MASS * self.start) / (a_M.sum() + b_M.sum() + MASS)
         row_C, known_C = self._find(prompt_C)
@@ -54,7 +54,7 @@ class TrackerPrior(Prior):
         a_C[known_C], b_C[known_C] = a_M[row_C[known_C]], b_M[row_C[known_C]]
         mean_C = a_C / (a_C + b_C)
         sd_C = np.sqrt(mean_C * (1.0 - mean_C) / (a_C + b_C + 1.0))
-        return Belief(
+        return ValueEstimate(
             mean_P=self.scale.reward(mean_C), sd_P=self.scale.width * sd_C, fresh_P=np.asarray(~known_C)
         )
 

@@ -1,0 +1,294 @@
+"""Commands that come after a sweep: track, compare, confirm, report, promote, rollback, train."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from trimtab.cli.options import HOME
+from trimtab.cli.submit import cluster_options
+from trimtab.sweepdir.home import command
+
+if TYPE_CHECKING:
+    from trimtab.decide.compare.read import Axis, Store
+    from trimtab.decide.compare.table import Comparison
+    from trimtab.planning.machine import Machine
+
+SET = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a value of the file, such as production.steps=200; may be repeated.",
+)
+URI = click.option("--uri", help="MLflow tracking URI; default: the sweep's own.")
+BY = click.option(
+    "--by",
+    type=click.Choice(["rollouts", "tokens", "seconds"]),
+    default="rollouts",
+    show_default=True,
+    help="What compute is counted in.",
+)
+
+
+@click.command()
+@click.argument("name")
+@click.argument("others", nargs=-1)
+@click.option(
+    "--reference", help="Label, trial or number of a configuration of NAME; default: its reference."
+)
+@BY
+@HOME
+@URI
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
+def compare(
+    name: str,
+    others: tuple[str, ...],
+    reference: str | None,
+    by: Axis,
+    home: Path,
+    uri: str | None,
+    as_json: bool,
+) -> None:
+    """Compare the configurations of sweep NAME (and of OTHERS) with its reference, from MLflow alone.
+
+    If NAME was confirmed, the verdict comes from the confirmation's runs alone.
+    """
+    from trimtab.decide.compare.table import require_reference
+    from trimtab.decide.compare.verdict import decide
+
+    store, sweep_id = store_of(home, name, uri)
+    found = decide(store, [name, *others], reference, by, sweep_id)
+    standing = found.standing
+    if as_json:
+        search = asdict(found.search) if found.confirmation else None
+        click.echo(json.dumps({**asdict(standing), "search": search}, indent=2))
+    else:
+        print_comparison(standing)
+        if found.confirmation:
+            again = command(f"compare {name} --json", home)
+            click.echo(f"the search itself: {again}, under search")
+    require_reference(standing, home)
+
+
+@click.command()
+@click.argument("name")
+@HOME
+@URI
+def track(name: str, home: Path, uri: str | None) -> None:
+    """Send MLflow what it lacks of sweep NAME, such as after a sweep whose tracking server was down."""
+    from trimtab.errors import TrackingError
+    from trimtab.sweepdir import driver
+    from trimtab.sweepdir.home import existing_sweep_dir
+    from trimtab.tracking.catch_up import catch_up
+
+    folder = existing_sweep_dir(home.expanduser().resolve(), name)
+    with driver.registered(folder):
+        left = catch_up(folder, stored_spec(home, name), uri)
+    if left:
+        raise TrackingError("; ".join(left))
+    click.echo(f"MLflow holds everything of {name}")
+
+
+@click.command()
+@click.argument("name")
+@click.option("--top", type=click.IntRange(1), default=1, show_default=True, help="Best configurations.")
+@click.option("--seeds", type=click.IntRange(1), default=8, show_default=True, help="Fresh seeds of each.")
+@click.option(
+    "--name", "own_name", help="Name of the confirmation; default: NAME-confirm, numbered if taken."
+)
+@HOME
+@cluster_options
+@click.pass_context
+def confirm(
+    ctx: click.Context,
+    name: str,
+    top: int,
+    seeds: int,
+    own_name: str | None,
+    home: Path,
+    address: str | None,
+    capacity: Machine | None,
+) -> None:
+    """Retrain the best of sweep NAME and its reference under fresh seeds, judged on the test split."""
+    from trimtab import api
+    from trimtab.decide.confirm import confirmation_spec
+
+    home = home.expanduser().resolve()
+    spec = confirmation_spec(home, name, top, seeds).model_copy(update={"home": home})
+    result = api.sweep(spec, name=own_name, address=address, capacity=capacity)
+    for line in result.unsent:
+        click.echo(f"not tracked: {line}; later: {command(f'track {result.name}', home)}", err=True)
+    if result.status != "finished":
+        click.echo(f"{result.status}; go on: {command(f'resume {result.name}', home)}", err=True)
+        ctx.exit(130 if result.status == "killed" else 1)
+    ctx.invoke(compare, name=name, home=home, by="rollouts")
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Default: in the sweep's folder."
+)
+@click.option(
+    "--attach/--no-attach", default=True, show_default=True, help="Put it on the sweep's MLflow run."
+)
+@BY
+@HOME
+@URI
+def report(name: str, output: Path | None, attach: bool, by: Axis, home: Path, uri: str | None) -> None:
+    """Write one self-contained HTML page about sweep NAME and attach it to the sweep's MLflow run."""
+    from trimtab.decide.compare.verdict import decide
+    from trimtab.decide.report.page import attach_report, write_report
+    from trimtab.sweepdir.home import sweep_dir
+
+    store, sweep_id = store_of(home, name, uri)
+    found = decide(store, [name], by=by, sweep_id=sweep_id)
+    folder = sweep_dir(home.expanduser().resolve(), name)
+    file = output or (folder if folder.is_dir() else Path()) / "report.html"
+    write_report(store, found, name, folder, file, by, sweep_id)
+    click.echo(f"wrote {file}")
+    if attach:
+        attach_report(store, store.sweep(name, sweep_id).run_id, file)
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--trial", type=click.IntRange(0), help="Number of a configuration; default: the best established."
+)
+@click.option("--name", "model", help="Name of the registered model; default: the sweep's.")
+@click.option("--alias", default="champion", show_default=True)
+@click.option("--force", is_flag=True, help="Although it is not established; the record says so.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("promoted"),
+    show_default=True,
+    help="Where NAME.yaml is written.",
+)
+@HOME
+@URI
+def promote(
+    name: str,
+    trial: int | None,
+    model: str | None,
+    alias: str,
+    force: bool,
+    folder: Path,
+    home: Path,
+    uri: str | None,
+) -> None:
+    """Register the established best of sweep NAME as a model version and move the alias to it."""
+    from trimtab.decide import promote as promotion
+
+    store, sweep_id = store_of(home, name, uri)
+    done = promotion.promote(
+        store, name, trial=trial, name=model, alias=alias, force=force, folder=folder,
+        home=home.expanduser().resolve(), sweep_id=sweep_id,
+    )  # fmt: skip
+    moved = done.moved
+    before = f", before: version {moved.before}" if moved.before not in (None, moved.version) else ""
+    already = " already" if moved.before == moved.version else ""
+    forced = " (forced: not established)" if done.forced else ""
+    click.echo(f"models:/{moved.model}@{moved.alias} is{already} version {moved.version}{before}{forced}")
+    then = command(f"train {done.file}", home)
+    click.echo(f"configuration {done.row.number} {done.row.label}; review {done.file}, then: {then}")
+
+
+@click.command()
+@click.argument("model")
+@click.option("--alias", default="champion", show_default=True)
+@HOME
+@URI
+def rollback(model: str, alias: str, home: Path, uri: str | None) -> None:
+    """Move MODEL's alias back to the version that the present one replaced."""
+    from trimtab.decide.registry import Registry
+    from trimtab.sweepdir.home import tracking_uri
+
+    moved = Registry(tracking_uri(home.expanduser().resolve(), uri)).rollback(model, alias)
+    click.echo(
+        f"models:/{moved.model}@{moved.alias} is version {moved.version} again, before: {moved.before}"
+    )
+
+
+@click.command()
+@click.argument("source", metavar="FILE|models:/NAME@ALIAS")
+@SET
+@HOME
+@URI
+@cluster_options
+@click.pass_context
+def train(
+    ctx: click.Context,
+    source: str,
+    overrides: tuple[str, ...],
+    home: Path,
+    uri: str | None,
+    address: str | None,
+    capacity: Machine | None,
+) -> None:
+    """Train a promoted configuration at full size and register the result; run again, it goes on."""
+    import tempfile
+
+    from trimtab import api
+    from trimtab.decide.train import find_promoted
+    from trimtab.decide.train import train as run
+    from trimtab.sweepdir.home import tracking_uri
+
+    home = home.expanduser().resolve()
+    with tempfile.TemporaryDirectory() as folder:
+        promoted = find_promoted(source, tracking_uri(home, uri), Path(folder), overrides)
+    with api.resources(promoted.as_spec(home), home, address, capacity) as plan:
+        done = run(promoted, home, plan)
+    if done.moved is None:
+        click.echo("stopped; the same command goes on", err=True)
+        ctx.exit(130)
+    at = f", models:/{done.moved.model}@{done.moved.alias}" if done.moved.alias else ""
+    click.echo(f"trained: {done.checkpoint}; registered as models:/{done.name}/{done.moved.version}{at}")
+
+
+def store_of(home: Path, name: str, uri: str | None = None) -> tuple[Store, str | None]:
+    """The tracking store of a sweep, and the sweep's id if its folder is here."""
+    from trimtab.decide.compare.read import Store
+    from trimtab.sweepdir.home import sweep_dir, tracking_uri
+    from trimtab.sweepspec.load import load_spec
+    from trimtab.sweepspec.names import check_name
+
+    home = home.expanduser().resolve()
+    folder = sweep_dir(home, check_name(name))
+    spec = load_spec(folder / "spec.yaml", outside=False) if (folder / "spec.yaml").is_file() else None
+    where = uri or tracking_uri(home, spec.tracking.uri if spec else None)
+    file = folder / "tracking.json"
+    sweep_id = json.loads(file.read_text(encoding="utf-8"))["sweep_id"] if file.is_file() else None
+    return Store(where, spec.tracking.experiment if spec else "trimtab"), sweep_id
+
+
+def stored_spec(home: Path, name: str) -> Any:
+    """The spec of a sweep that was started."""
+    from trimtab.errors import NotFoundError
+    from trimtab.sweepdir.home import existing_sweep_dir
+    from trimtab.sweepspec.load import load_spec
+
+    home = home.expanduser().resolve()
+    file = existing_sweep_dir(home, name) / "spec.yaml"
+    if not file.is_file():
+        raise NotFoundError(
+            f"sweep {name!r} has no spec.yaml in {file.parent}; it never began: start it anew"
+        )
+    return load_spec(file, outside=False).model_copy(update={"home": home})
+
+
+def print_comparison(found: Comparison) -> None:
+    """The table, at a width of its own where the output is a pipe."""
+    from rich.console import Console
+
+    from trimtab.decide.compare.render import render
+
+    console = Console()
+    wide = console if console.is_terminal else Console(width=140)
+    wide.print(render(found))

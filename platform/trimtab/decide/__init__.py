@@ -1,0 +1,1 @@
+"""What follows a search: compare, report, confirm, promote, train."""

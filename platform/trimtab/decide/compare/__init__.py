@@ -1,0 +1,1 @@
+"""MLflow -> the comparison with the reference: curves, intervals, verdicts."""

@@ -1,0 +1,193 @@
+"""A sweep's runs as MLflow holds them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from trimtab.decide.compare.statistics import Curve
+from trimtab.errors import NotFoundError, TrackingError
+from trimtab.sweepspec.names import check_name
+from trimtab.tracking import names
+from trimtab.tracking.store import connect, sqlite_path, transient_errors, unreachable
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Run
+
+Axis = Literal["rollouts", "tokens", "seconds"]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One configuration and seed."""
+
+    run_id: str
+    trial: str
+    number: int
+    label: str
+    role: str
+    seed: int
+    status: str
+    """`finished`, `failed`, `stopped`, `killed` or `running`."""
+    error: str | None
+    checkpoint: str | None
+    parameters: dict[str, str]
+    strategy: str
+    """Fingerprint of its strategy."""
+    shared: dict[str, Any]
+    """What it must have in common with whatever it is compared with."""
+    budget: int
+    """Training rollouts it may spend."""
+    rollouts: float
+    """Training rollouts it spent."""
+    tokens: float
+    seconds: float
+    curve: Curve
+    """Held-out accuracy against training compute."""
+
+
+@dataclass(frozen=True)
+class SweepRecord:
+    """A sweep: its parent run's tags, and its runs in order of configuration and seed."""
+
+    sweep: str
+    run_id: str
+    """Of the parent run."""
+    reference: str
+    purpose: str
+    """`search` or `confirm`."""
+    confirms: str | None
+    split: str
+    by: Axis
+    """What the curves' compute is counted in."""
+    runs: tuple[RunRecord, ...]
+
+
+class Store:
+    """One experiment of one tracking store."""
+
+    def __init__(self, uri: str, experiment: str = "trimtab") -> None:
+        self.uri = uri
+        self.experiment = experiment
+
+    def sweep(self, name: str, sweep_id: str | None = None, by: Axis = "rollouts") -> SweepRecord:
+        """All runs of a sweep. NotFoundError: no such sweep. TrackingError: the store does not answer."""
+        check_name(name)
+        wanted = {names.SWEEP: name} | ({names.SWEEP_ID: sweep_id} if sweep_id else {})
+        runs = self.search(wanted)
+        parents = [run for run in runs if run.data.tags.get(names.ROLE) == "sweep"]
+        if not parents:
+            raise NotFoundError(f"no sweep named {name!r} in {self.uri}, experiment {self.experiment!r}")
+        if len(parents) > 1:
+            raise TrackingError(
+                f"{self.uri} holds {len(parents)} sweeps named {name!r} from different homes; run compare in "
+                "the home of the one you mean"
+            )
+        tags = parents[0].data.tags
+        split = tags.get(names.SPLIT, "validation")
+        children = [run for run in runs if run.data.tags.get(names.ROLE) in names.ROLES]
+        with self._answering() as client:
+            records = [_record(client, run, split, by) for run in children]
+        return SweepRecord(
+            sweep=name,
+            run_id=str(parents[0].info.run_id),
+            reference=tags[names.REFERENCE],
+            purpose=tags.get(names.PURPOSE, "search"),
+            confirms=tags.get(names.CONFIRMS),
+            split=split,
+            by=by,
+            runs=tuple(sorted(records, key=lambda run: (run.number, run.seed))),
+        )
+
+    def confirmations_of(self, name: str) -> list[str]:
+        """Names of the sweeps that confirm this one, oldest first."""
+        found = self.search({names.CONFIRMS: name, names.ROLE: "sweep"})
+        return [run.data.tags[names.SWEEP] for run in sorted(found, key=lambda run: run.info.start_time)]
+
+    def search(self, tags: dict[str, str]) -> list[Run]:
+        """Runs of the experiment that carry these tags."""
+        path = sqlite_path(self.uri)
+        if path is not None and not path.is_file():
+            raise NotFoundError(f"no tracking store at {self.uri}; run a sweep first, or check tracking.uri")
+        with self._answering() as client:
+            found = client.get_experiment_by_name(self.experiment)
+            return _search(client, found.experiment_id, tags) if found else []
+
+    def _answering(self) -> _Answering:
+        return _Answering(self.uri)
+
+
+class _Answering:
+    """A client for the block; whatever says that the store is down becomes a TrackingError."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+
+    def __enter__(self) -> MlflowClient:
+        return connect(self._uri)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, transient_errors()):
+            raise TrackingError(unreachable(self._uri, error)) from error
+
+
+def read_sweep(
+    uri: str, sweep: str, experiment: str, sweep_id: str | None = None, by: Axis = "rollouts"
+) -> SweepRecord:
+    """All runs of a sweep; see `Store.sweep`."""
+    return Store(uri, experiment).sweep(sweep, sweep_id, by)
+
+
+def _search(client: MlflowClient, experiment_id: str, tags: dict[str, str]) -> list[Run]:
+    wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+    runs: list[Run] = []
+    token: str | None = None
+    while True:
+        page = client.search_runs([experiment_id], wanted, max_results=1000, page_token=token)
+        runs.extend(page)
+        token = page.token
+        if not token:
+            return runs
+
+
+def _record(client: MlflowClient, run: Run, split: str, by: Axis) -> RunRecord:
+    tags, metrics, run_id = run.data.tags, run.data.metrics, str(run.info.run_id)
+    accuracy = last_by_step(client.get_metric_history(run_id, f"{split}/{names.ACCURACY}"))
+    compute = last_by_step(client.get_metric_history(run_id, by))
+    return RunRecord(
+        run_id=run_id,
+        trial=tags[names.TRIAL],
+        number=int(tags[names.NUMBER]),
+        label=tags[names.LABEL],
+        role=tags[names.ROLE],
+        seed=int(tags[names.SEED]),
+        status=tags[names.STATUS],
+        error=tags.get(names.ERROR),
+        checkpoint=tags.get(names.CHECKPOINT),
+        parameters=dict(run.data.params),
+        strategy=tags.get(names.STRATEGY, ""),
+        shared=json.loads(tags.get(names.SHARED, "{}")),
+        budget=int(tags[names.BUDGET]),
+        rollouts=metrics.get(names.ROLLOUTS, 0.0),
+        tokens=metrics.get(names.TOKENS, 0.0),
+        seconds=metrics.get(names.SECONDS, 0.0),
+        curve=_curve({step: (compute[step], value) for step, value in accuracy.items() if step in compute}),
+    )
+
+
+def last_by_step(history: Iterable[Metric]) -> dict[int, float]:
+    """Step -> value. A step that was repeated after a restart counts once, as it was last."""
+    last: dict[int, float] = {}
+    for point in sorted(history, key=lambda point: point.timestamp):
+        last[point.step] = point.value
+    return last
+
+
+def _curve(points: dict[int, tuple[float, float]]) -> Curve:
+    ordered = np.asarray([points[step] for step in sorted(points)], dtype=np.float64).reshape(-1, 2)
+    return Curve(ordered[:, 0], ordered[:, 1])

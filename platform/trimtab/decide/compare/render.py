@@ -1,0 +1,126 @@
+"""The comparison as a table for the terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from trimtab.decide.compare.statistics import CONFIDENCE, WINDOW, Crossing, Interval, Ratio
+from trimtab.decide.compare.table import Comparison, Row
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+def heading(comparison: Comparison) -> str:
+    """One line: what the table is, and how far it may be trusted."""
+    return f"{comparison.sweep} against {comparison.reference} at {comparison.budget:,} rollouts a run · " + (
+        f"confirmation of {comparison.confirms}: fresh seeds, {comparison.split} split"
+        if comparison.purpose == "confirm"
+        else "search only: not confirmed"
+    )
+
+
+def render(comparison: Comparison) -> RenderableType:
+    """Heading, table and how to read it."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    reference = comparison.reference
+    table = Table(title=heading(comparison), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("configuration", ratio=1, overflow="fold")
+    table.add_column("seeds", justify="right")
+    table.add_column("final accuracy\n± sd", justify="right")
+    table.add_column("rollouts\na run", justify="right")
+    table.add_column("tokens\na run", justify="right")
+    if comparison.by == "seconds":
+        table.add_column("seconds\na run", justify="right")
+    table.add_column(f"{comparison.by} to\n{reference}'s level", justify="right")
+    table.add_column("ratio", justify="right")
+    table.add_column(f"curve - {reference}\n[{CONFIDENCE:.0%} interval]", justify="right")
+    if comparison.purpose == "confirm":
+        table.add_column("p\n(Holm)", justify="right")
+    table.add_column("verdict")
+    for row in comparison.rows:
+        table.add_row(*_cells(row, comparison), style="bold" if row.verdict == "reference" else "")
+    return Group(table, Text(_legend(comparison), style="dim"))
+
+
+def _cells(row: Row, comparison: Comparison) -> tuple[str, ...]:
+    where = f"{row.sweep}/" if ", " in comparison.sweep else ""
+    return (
+        f"{where}{row.number} {row.label}",
+        _seeds(row),
+        _accuracy(row),
+        _count(row.rollouts),
+        _count(row.tokens),
+        *([_count(row.seconds)] if comparison.by == "seconds" else []),
+        _crossing(row.crossing),
+        _ratio(row.ratio),
+        _interval(row.difference),
+        *(
+            ["-" if row.p_adjusted is None else f"{row.p_adjusted:.3f}"]
+            if comparison.purpose == "confirm"
+            else []
+        ),
+        row.verdict,
+    )
+
+
+def _seeds(row: Row) -> str:
+    if not row.unfinished:
+        return str(len(row.seeds))
+    others = ", ".join(f"{count} {status}" for status, count in Counter(row.unfinished).items())
+    return f"{len(row.seeds)}\n({others})"
+
+
+def _accuracy(row: Row) -> str:
+    if row.final_mean is None:
+        return "-"
+    return f"{row.final_mean:.3f}" + (f" ± {row.final_sd:.3f}" if row.final_sd is not None else "")
+
+
+def _count(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"
+
+
+def _crossing(crossing: Crossing | None) -> str:
+    if crossing is None:
+        return "-"
+    if crossing.censored == 0:
+        return f"{crossing.compute:,.0f}"
+    return f"> {crossing.compute:,.0f}\n({crossing.censored} of {crossing.runs} never)"
+
+
+def _ratio(ratio: Ratio | None) -> str:
+    if ratio is None:
+        return "-"
+    return f"{'' if ratio.bound == '=' else ratio.bound + ' '}{ratio.value:.2f}"
+
+
+def _interval(interval: Interval | None) -> str:
+    if interval is None:
+        return "-"
+    return f"{interval.mean:+.3f}\n[{interval.low:+.3f}, {interval.high:+.3f}]"
+
+
+def _legend(comparison: Comparison) -> str:
+    reference = comparison.reference
+    if comparison.level is None:
+        level = f"{reference} has no finished run: there is no level to reach."
+    else:
+        level = f"{reference}'s level is {comparison.level:.3f}: the mean of its final accuracies."
+    return (
+        f"{level} final accuracy: mean of a run's last {WINDOW} evaluations.\n"
+        f"{comparison.by} to the level: where the running mean of {WINDOW} evaluations first reaches it, by "
+        f"the same rule for {reference} itself;\nruns that never do count as the budget, marked > < ?. "
+        f"ratio: to {reference}'s own crossing, below 1 is cheaper.\n"
+        f"curve: mean accuracy over the curve by {comparison.by}, paired by seed, t interval. "
+        + (
+            f"p: t test, Holm's correction over {comparison.family}; verdicts hold at 5 %."
+            if comparison.purpose == "confirm"
+            else "The best of many searched configurations looks better than it is."
+        )
+    )

@@ -1,0 +1,127 @@
+"""From a search to its confirmation: a sweep of fixed configurations under fresh seeds, on the test split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trimtab.errors import NotFoundError, SpecError
+from trimtab.sweepdir.home import command, existing_sweep_dir
+from trimtab.sweepdir.journal import Event, Tail
+from trimtab.sweepspec.load import load_spec, parse_spec
+from trimtab.sweepspec.spec import SweepSpec
+
+BUILT_IN = ("addition",)
+"""Tasks that make their own test prompts."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A configuration that the search ran to its end."""
+
+    number: int
+    role: str
+    label: str
+    score: float
+    strategy: dict[str, Any]
+
+
+def confirmation_spec(home: Path, name: str, top: int, seeds: int) -> SweepSpec:
+    """The spec that confirms a sweep: its best `top` configurations and its best reference, nothing searched.
+
+    `seeds` fresh seeds, which neither the sweep nor an earlier confirmation of it has seen.
+
+    NotFoundError: no such sweep, or nothing in it has finished. SpecError: it is a confirmation itself, or
+    there is no test split.
+    """
+    folder = existing_sweep_dir(home, name)
+    spec = _spec_of(folder, name)
+    if spec.confirms:
+        raise SpecError(
+            f"sweep {name!r} is itself the confirmation of {spec.confirms!r}; confirm that one again, with "
+            f"more --seeds: {command(f'confirm {spec.confirms}', home)}"
+        )
+    task = spec.reference_config().task
+    if task.test is None and task.name not in BUILT_IN and ":" not in task.name:
+        raise SpecError(
+            f"trial.task.test: not set in sweep {name!r}; the verdict needs prompts that the search never "
+            f"saw: add 'test:' under trial.task in {folder / 'spec.yaml'}"
+        )
+    finished = finished_configurations(folder)
+    references = [found for found in finished if found.role != "candidate"]
+    candidates = [found for found in finished if found.role == "candidate"]
+    if not references:
+        raise NotFoundError(
+            f"sweep {name!r} has no finished reference to confirm against; finish it: "
+            f"{command(f'resume {name}', home)}"
+        )
+    if not candidates:
+        raise NotFoundError(
+            f"sweep {name!r} has no finished configuration to confirm; see why: "
+            f"{command(f'status {name}', home)}"
+        )
+    first = _fresh_seed(home, name, spec)
+    reference, chosen = _best(references, 1)[0], _best(candidates, top)
+    raw = spec.model_dump(mode="json")
+    raw |= {
+        "name": f"{name}-confirm",
+        "confirms": name,
+        "reference": {"strategy": reference.strategy, "label": spec.reference_label},
+        "candidates": [{"strategy": found.strategy, "label": f"trial-{found.number}"} for found in chosen],
+        "seeds": list(range(first, first + seeds)),
+        "search": {"trials": len(chosen), "sampler": "random"},
+    }
+    evaluation = {**raw["trial"].get("evaluation", {}), "split": "test"}
+    raw["trial"] = {**raw["trial"], "evaluation": evaluation}
+    return parse_spec(raw)
+
+
+def finished_configurations(folder: Path) -> list[Finished]:
+    """What the sweep ran over all its seeds, by its journal; those stopped early or failed are left out."""
+    started: dict[str, Event] = {}
+    ended: dict[str, Event] = {}
+    for event in Tail(folder).read():
+        if event["event"] == "trial_started":
+            started[event["trial"]] = event
+        elif event["event"] == "trial_finished":
+            ended[event["trial"]] = event
+    found = []
+    for trial, event in started.items():
+        end = ended.get(trial)
+        if end is not None and end["status"] == "finished" and end["score"] is not None:
+            found.append(
+                Finished(
+                    event["number"], event["role"], event["label"], end["score"], event["config"]["strategy"]
+                )
+            )
+    return sorted(found, key=lambda one: one.number)
+
+
+def _best(found: list[Finished], count: int) -> list[Finished]:
+    """The best by score, each strategy once."""
+    unique: dict[str, Finished] = {}
+    for one in sorted(found, key=lambda one: -one.score):
+        unique.setdefault(repr(one.strategy), one)
+    return list(unique.values())[:count]
+
+
+def _spec_of(folder: Path, name: str) -> SweepSpec:
+    file = folder / "spec.yaml"
+    if not file.is_file():
+        raise NotFoundError(f"sweep {name!r} has no spec.yaml in {folder}; it never began: start it anew")
+    return load_spec(file, outside=False)
+
+
+def _fresh_seed(home: Path, name: str, spec: SweepSpec) -> int:
+    """The first seed that no run of the sweep or of its confirmations has seen."""
+    used = set(spec.seeds)
+    for folder in (home / "sweeps").iterdir():
+        if not (folder / "spec.yaml").is_file():
+            continue
+        if folder.name != name and load_spec(folder / "spec.yaml", outside=False).confirms != name:
+            continue
+        for event in Tail(folder).read():
+            if event["event"] == "trial_started":
+                used.update(event["seeds"])
+    return max(used) + 1

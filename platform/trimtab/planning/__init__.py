@@ -1,0 +1,1 @@
+"""What a trial takes, what a machine or cluster has, and how many slots fit."""

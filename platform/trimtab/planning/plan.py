@@ -1,0 +1,269 @@
+"""What a sweep takes and how much of it fits at once; checked before anything starts."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from trainables.models.shape import model_shape
+from trainables.strategies.suits import warnings
+from trimtab.errors import PlanError
+from trimtab.planning.gpu_memory import GpuMemory, describe, estimate
+from trimtab.sweepspec.spec import SweepSpec
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+GB = 1_000_000_000
+HEAD_BYTES = 2 * GB
+"""Host memory kept for the driver, Ray's own processes and the tracking store."""
+TRIAL_CPUS = 0.1
+"""CPU cores of the Tune trial that each slot serves: a light client, which mostly waits."""
+TOLERANCE = 1e-9
+"""Sums of fractions such as 0.1 must not lose a slot to rounding."""
+
+
+@dataclass(frozen=True)
+class SlotPlan:
+    """Resources of one slot: a learner group and its engines."""
+
+    learner_workers: int
+    learner_cpus: float
+    """CPU cores of each worker."""
+    learner_gpus: float
+    """GPUs of each worker."""
+    engines: int
+    engine_cpus: float
+    """CPU cores of each engine."""
+    engine_gpus: float
+    """GPUs of each engine."""
+    memory_bytes: int
+    """Host memory of the whole slot."""
+
+    @property
+    def cpus(self) -> float:
+        """CPU cores of the whole slot and of the Tune trial that it serves."""
+        return self.learner_workers * self.learner_cpus + self.engines * self.engine_cpus + TRIAL_CPUS
+
+    @property
+    def gpus(self) -> float:
+        return self.learner_workers * self.learner_gpus + self.engines * self.engine_gpus
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would run, and on what."""
+
+    name: str
+    slot: SlotPlan
+    fits: int
+    """Slots that this machine can hold."""
+    slots: int
+    """Slots that the sweep will start."""
+    trials: int
+    """Configurations, the reference's included."""
+    reference_trials: int
+    """Configurations of the reference."""
+    seeds: int
+    """Runs of each configuration."""
+    rollouts_per_run: int
+    max_tokens: int
+    """Longest response of a rollout."""
+    cpus: float
+    gpus: float
+    memory_bytes: int
+    gpu_memory: GpuMemory | None = None
+    """Estimate for one GPU; None without GPUs, or where the model's shape is not known."""
+    places: tuple[str, ...] = ()
+    """Slot -> which of its processes go to which node; empty where the nodes are not told apart."""
+    warnings: tuple[str, ...] = ()
+    """What can run and will work badly."""
+
+    @property
+    def runs(self) -> int:
+        return self.trials * self.seeds
+
+    @property
+    def rollouts(self) -> int:
+        """Training rollouts of the whole sweep, if nothing is stopped early."""
+        return self.runs * self.rollouts_per_run
+
+
+def make_plan(
+    spec: SweepSpec, cpus: float, gpus: float, memory_bytes: int, gpu_memory_bytes: int | None = None
+) -> Plan:
+    """Fit the spec's slots into these resources, taken together. `placement` fits them onto nodes.
+
+    PlanError, with the numbers, if that is impossible.
+    """
+    config = spec.reference_config()
+    slots = spec.slots
+    slot = SlotPlan(
+        learner_workers=config.learner.workers,
+        learner_cpus=slots.learner_cpus,
+        learner_gpus=slots.learner_gpus,
+        engines=config.engine.count,
+        engine_cpus=slots.engine_cpus,
+        engine_gpus=slots.engine_gpus,
+        memory_bytes=int(slots.memory_gb * GB),
+    )
+    _check_tensor_parallel(slots.engine_gpus, config.engine.tensor_parallel)
+    fits = _fits(slot, cpus, gpus, memory_bytes)
+    trials = spec.trials
+    wanted = min(max(fits, 1), trials) if slots.count == "auto" else slots.count
+    if wanted > fits:
+        raise PlanError(_shortage(slot, wanted, cpus, gpus, memory_bytes))
+    return Plan(
+        name=spec.name,
+        slot=slot,
+        fits=fits,
+        slots=wanted,
+        trials=trials,
+        reference_trials=spec.reference_trials,
+        seeds=len(spec.seeds),
+        rollouts_per_run=config.budget,
+        max_tokens=config.sampling.max_tokens,
+        cpus=cpus,
+        gpus=gpus,
+        memory_bytes=memory_bytes,
+        gpu_memory=estimate(config, slots, gpu_memory_bytes),
+        warnings=tuple(_warnings(spec)),
+    )
+
+
+def summary(plan: Plan) -> dict[str, Any]:
+    """Everything of the plan as plain values, for JSON."""
+    return {
+        **asdict(plan),
+        "runs": plan.runs,
+        "rollouts": plan.rollouts,
+        "tokens_at_most": plan.rollouts * plan.max_tokens,
+        "slot_cpus": plan.slot.cpus,
+        "slot_gpus": plan.slot.gpus,
+    }
+
+
+def _warnings(spec: SweepSpec) -> list[str]:
+    """What the strategies will find hard on this model, each said once."""
+    reference = spec.reference_config()
+    shape = model_shape(reference.model)
+    if shape is None:
+        return []
+    configs = [reference, *(spec.config_of(candidate, {}) for candidate in spec.candidates)]
+    found = [line for config in configs for line in warnings(config.strategy, shape.hidden)]
+    return list(dict.fromkeys(found))
+
+
+def _check_tensor_parallel(engine_gpus: float, tensor_parallel: int) -> None:
+    if tensor_parallel > 1 and engine_gpus != tensor_parallel:
+        raise PlanError(
+            f"slots.engine_gpus: {engine_gpus:g} GPUs cannot hold an engine with "
+            f"trial.engine.tensor_parallel={tensor_parallel}; set slots.engine_gpus to {tensor_parallel}"
+        )
+
+
+def _fits(slot: SlotPlan, cpus: float, gpus: float, memory_bytes: int) -> int:
+    limits = [
+        _times(slot.cpus, cpus),
+        _times(slot.gpus, gpus),
+        _times(slot.memory_bytes, memory_bytes - HEAD_BYTES),
+    ]
+    return max(0, min(limit for limit in limits if limit is not None))
+
+
+def _times(need: float, have: float) -> int | None:
+    """How often `need` fits into `have`; None = no limit."""
+    return math.floor(have / need + TOLERANCE) if need > 0 else None
+
+
+def _shortage(slot: SlotPlan, wanted: int, cpus: float, gpus: float, memory_bytes: int) -> str:
+    """Name every resource that is short, what is needed and what is there, and the fix."""
+    short: list[str] = []
+    room = max(memory_bytes - HEAD_BYTES, 0)
+    if wanted * slot.cpus > cpus + TOLERANCE:
+        parts = f"{_parts(slot, slot.learner_cpus, slot.engine_cpus)}, 1 trial x {TRIAL_CPUS:g}"
+        fix = "lower slots.learner_cpus or slots.engine_cpus"
+        short.append(f"{wanted * slot.cpus:g} CPUs ({parts}) of {cpus:g}; {fix}")
+    if wanted * slot.gpus > gpus + TOLERANCE:
+        parts = _parts(slot, slot.learner_gpus, slot.engine_gpus)
+        fix = "lower slots.learner_gpus or slots.engine_gpus (fractions share a GPU)"
+        short.append(f"{wanted * slot.gpus:g} GPUs ({parts}) of {gpus:g}; {fix}")
+    if wanted * slot.memory_bytes > room:
+        short.append(
+            f"{wanted * slot.memory_bytes / GB:.1f} GB memory of {room / GB:.1f} ({memory_bytes / GB:.1f} "
+            f"less {HEAD_BYTES / GB:.1f} for the driver and Ray); lower slots.memory_gb"
+        )
+    what = "slots: one slot needs" if wanted == 1 else f"slots.count: {wanted} slots need"
+    fix = "" if wanted == 1 else ", or slots.count"
+    return f"{what} {'; and '.join(short)}{fix}, or use a larger machine"
+
+
+def _parts(slot: SlotPlan, learner: float, engine: float) -> str:
+    workers = _each(slot.learner_workers, learner, "learner worker")
+    return f"{workers}, {_each(slot.engines, engine, 'engine')}"
+
+
+def _each(count: int, share: float, what: str) -> str:
+    return f"{count} {what}{'s' if count > 1 else ''} x {share:g}"
+
+
+def render(plan: Plan) -> RenderableType:
+    """The plan as a table."""
+    from rich.table import Table
+
+    slot = plan.slot
+    table = Table(title=f"plan of {plan.name}: nothing is started", title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_row(
+        "configurations",
+        f"{plan.trials} ({plan.reference_trials} reference + {plan.trials - plan.reference_trials} searched)",
+    )
+    table.add_row("runs", f"{plan.runs} ({plan.trials} configurations x {plan.seeds} seeds)")
+    table.add_row("rollouts", f"{plan.rollouts:,} ({plan.rollouts_per_run:,} a run)")
+    table.add_row("tokens", f"at most {plan.rollouts * plan.max_tokens:,}")
+    table.add_row(
+        "one slot",
+        f"{_each(slot.learner_workers, slot.learner_cpus, 'learner worker')} CPU"
+        f"{_gpus(slot.learner_gpus)}\n{_each(slot.engines, slot.engine_cpus, 'engine')} CPU"
+        f"{_gpus(slot.engine_gpus)}\n1 trial x {TRIAL_CPUS:g} CPU\nin all {slot.cpus:g} CPU, "
+        f"{slot.gpus:g} GPU, {slot.memory_bytes / GB:.1f} GB",
+    )
+    table.add_row("reference model", "none: no loss or strategy here reads one")
+    if slot.gpus:
+        table.add_row("GPU memory", "\n".join(_gpu_lines(plan.gpu_memory)))
+    table.add_row("slots at once", f"{plan.slots} ({plan.fits} fit)")
+    if plan.places:
+        table.add_row(
+            "where", "\n".join(f"{count} x {place}" for place, count in Counter(plan.places).items())
+        )
+    table.add_row(
+        "machine",
+        f"{plan.cpus:g} CPU, {plan.gpus:g} GPU, {plan.memory_bytes / GB:.1f} GB "
+        f"({HEAD_BYTES / GB:.1f} kept for the driver and Ray)",
+    )
+    for line in plan.warnings:
+        table.add_row("warning", line)
+    return table
+
+
+def _gpus(share: float) -> str:
+    return f", {share:g} GPU each" if share else ""
+
+
+def _gpu_lines(found: GpuMemory | None) -> list[str]:
+    if found is None:
+        return ["not estimated: the model's config.json is not here, or not of a dense decoder"]
+    lines = [f"estimated for {found.parameters / 1e9:.2f} billion parameters; no activation is recomputed"]
+    if found.learner:
+        lines.append(f"learner worker {found.learner_bytes / GB:.1f} GB: {describe(found.learner)}")
+    if found.engine:
+        cache = f"; cache for {found.sequences} full sequences" if found.sequences else ""
+        lines.append(f"engine at least {found.engine_bytes / GB:.1f} GB: {describe(found.engine)}{cache}")
+    if found.gpu is None:
+        lines.append("not checked: the size of a GPU is not known here; give --gpu-memory-gb")
+    else:
+        lines.append(f"of {found.gpu / GB:.1f} GB on each GPU")
+    return lines

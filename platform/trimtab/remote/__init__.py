@@ -1,0 +1,1 @@
+"""Ray clusters: join one, or send it a sweep as a job."""

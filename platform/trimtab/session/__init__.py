@@ -1,0 +1,1 @@
+"""One run of a sweep or of a training: Ray, slots, tracking and display, begun and ended."""

@@ -1,0 +1,1 @@
+"""What one sweep keeps on disk: its folder, name, lock, spec and journal."""

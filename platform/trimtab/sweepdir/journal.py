@@ -1,0 +1,166 @@
+"""The event journal of a sweep: what happened, one JSON object a line, one file a trial.
+
+The journal on disk is the queue between the control loop and everything that only watches (MLflow, the
+progress display): a watcher that is slow or down reads on from its own position later and loses nothing.
+Only the sweep's broker writes; a line that is not finished yet is never returned.
+
+Layout under a sweep's folder::
+
+    records/<trial>.jsonl      events of one trial, in order
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+from trainables.worker.outcome import Cause
+
+EventName = Literal[
+    "trial_started",
+    "data",
+    "stage",
+    "lease",
+    "step",
+    "evaluation",
+    "retry",
+    "run_finished",
+    "trial_finished",
+    "system",
+]
+Status = Literal["finished", "failed", "stopped", "killed"]
+"""`stopped`: ended early by the scheduler. `killed`: ended by the user or with the sweep."""
+
+
+class Event(TypedDict, total=False):
+    """One line. Every event has `event`, `trial` and `time`; the rest by kind.
+
+    trial_started   role ("reference" | "tuned_reference" | "candidate"), number (order in the sweep),
+                    config (resolved TrialConfig as JSON), searched (parameter -> value), seeds (list of run
+                    seeds), label
+    data            seed, data (split -> {source, problems, sha256} of what the run reads)
+    stage           seed (or null), stage ("waiting" | "resetting" | "training" | "evaluating" | "saving")
+    lease           seed, slot, lease (number of it on the slot, from 1), checksum (of learner and engine
+                    weights after the reset)
+    retry           cause, error: the trial goes on from its checkpoint on another lease ("lost"), or once at
+                    half the micro-batch (micro_batch_tokens; "out_of_memory")
+    step            seed, step, rollouts, tokens, seconds (all cumulative for this run), metrics
+    evaluation      seed, step, rollouts, tokens, seconds (as above), split, metrics (accuracy, answers, ...)
+    run_finished    seed, status, error, traceback, cause (of a failure), checkpoint (path or null)
+    trial_finished  status, score (float or null), error, cause
+    system          metrics of one machine; `trial` is `node-<name>`
+    """
+
+    event: EventName
+    trial: str
+    time: float
+    role: Literal["reference", "tuned_reference", "candidate"]
+    number: int
+    label: str
+    config: dict[str, Any]
+    searched: dict[str, Any]
+    seeds: list[int]
+    seed: int | None
+    data: dict[str, dict[str, Any]]
+    stage: str
+    step: int
+    rollouts: int
+    tokens: int
+    seconds: float
+    split: str
+    metrics: dict[str, float]
+    status: Status
+    error: str | None
+    cause: Cause | None
+    traceback: str | None
+    checkpoint: str | None
+    score: float | None
+
+
+def append(sweep_dir: Path, event: Mapping[str, Any]) -> None:
+    """Append one event to its trial's file; flushed before it returns."""
+    folder = sweep_dir / "records"
+    folder.mkdir(parents=True, exist_ok=True)
+    line = json.dumps(event, separators=(",", ":")) + "\n"
+    with (folder / f"{event['trial']}.jsonl").open("a", encoding="utf-8") as file:
+        file.write(line)
+
+
+def read(sweep_dir: Path, trial: str) -> list[Event]:
+    """All events of one trial so far."""
+    file = sweep_dir / "records" / f"{trial}.jsonl"
+    if not file.is_file():
+        return []
+    lines = file.read_bytes().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith(b"\n")]
+
+
+def repair(sweep_dir: Path) -> None:
+    """Cut off what a killed writer left half-written, before anyone appends to it."""
+    for file in (sweep_dir / "records").glob("*.jsonl"):
+        cut_torn_tail(file)
+
+
+def cut_torn_tail(file: Path) -> None:
+    """Shorten a file of JSON lines to its last whole line. Damage further up is for its reader to name."""
+    with file.open("r+b") as lines:
+        good = whole = 0
+        for line in lines:
+            whole += len(line)
+            if _is_whole(line):
+                good = whole
+        if good < whole:
+            lines.truncate(good)
+
+
+def _is_whole(line: bytes) -> bool:
+    if not line.endswith(b"\n"):
+        return False
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+class Tail:
+    """Reads events of all trials of a sweep as they come, each exactly once."""
+
+    def __init__(self, sweep_dir: Path) -> None:
+        self._folder = sweep_dir / "records"
+        self._offset: dict[str, int] = {}
+
+    @property
+    def position(self) -> dict[str, int]:
+        """Trial -> bytes read."""
+        return {name.removesuffix(".jsonl"): offset for name, offset in self._offset.items()}
+
+    def read(self) -> Iterator[Event]:
+        """Events written since the last call, in order within each trial."""
+        for event, _ in self.read_at():
+            yield event
+
+    def read_at(self) -> Iterator[tuple[Event, int]]:
+        """The same, each with the byte behind it in its trial's file."""
+        if not self._folder.is_dir():
+            return
+        for name in self._grown():
+            with (self._folder / name).open("rb") as file:
+                file.seek(self._offset.get(name, 0))
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break
+                    self._offset[name] = self._offset.get(name, 0) + len(line)
+                    yield json.loads(line), self._offset[name]
+
+    def _grown(self) -> list[str]:
+        """Files with more than has been read. Most trials have ended: theirs are not opened at every look."""
+        with os.scandir(self._folder) as files:
+            return sorted(
+                file.name
+                for file in files
+                if file.name.endswith(".jsonl") and file.stat().st_size > self._offset.get(file.name, 0)
+            )

@@ -1,0 +1,1 @@
+"""What a user writes to start a sweep: parsed, checked, turned into search spaces."""

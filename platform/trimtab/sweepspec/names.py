@@ -1,0 +1,19 @@
+"""What a sweep, a training or a model may be called."""
+
+from __future__ import annotations
+
+import re
+
+from trimtab.errors import SpecError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+def check_name(name: str) -> str:
+    """A sweep's name is a folder and a tag: letters, digits, `.`, `_`, `-`; at most 64 characters."""
+    if not NAME.fullmatch(name):
+        raise SpecError(
+            f"name: {name!r} cannot name a sweep; use up to 64 letters, digits, '.', '_' or '-', "
+            "starting with a letter or digit"
+        )
+    return name

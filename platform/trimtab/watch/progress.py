@@ -1,0 +1,262 @@
+"""Live progress of a sweep, read from its journal: a table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trimtab.sweepdir.curves import ReferenceCurve
+from trimtab.sweepdir.journal import Event, Tail
+from trimtab.sweepspec.spec import SweepSpec
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+POLL_S = 0.5
+AROUND = 5
+"""Lines of the live table that are no trial."""
+
+
+@dataclass
+class TrialProgress:
+    """How far one configuration is."""
+
+    number: int
+    label: str
+    role: str
+    seeds: list[int]
+    stage: str = "waiting"
+    seed: int | None = None
+    """Seed that was heard of last; two may run at once."""
+    evaluated: dict[int, tuple[int, float]] = field(default_factory=dict)
+    """Seed -> rollouts and accuracy of its last evaluation on validation problems."""
+    spent: dict[int, int] = field(default_factory=dict)
+    """Seed -> training rollouts."""
+    ended: bool = False
+
+    @property
+    def rollouts(self) -> int:
+        return sum(self.spent.values())
+
+    @property
+    def accuracy(self) -> float | None:
+        """Last accuracy of that seed."""
+        return self.evaluated[self.seed][1] if self.seed in self.evaluated else None
+
+    @property
+    def position(self) -> int:
+        """Which of its seeds runs, from 1; 0 before the first."""
+        return self.seeds.index(self.seed) + 1 if self.seed in self.seeds else 0
+
+
+class SweepProgress:
+    """What the journal says so far. Pure: events in, state and text out."""
+
+    def __init__(self, spec: SweepSpec, total_trials: int) -> None:
+        self.reference = spec.reference_label
+        self.run_budget = spec.budget
+        self.trial_budget = spec.budget * len(spec.seeds)
+        self.total = self.trial_budget * total_trials
+        self.total_trials = total_trials
+        self.trials: dict[str, TrialProgress] = {}
+        self._reference = ReferenceCurve()
+        self._first_s: float | None = None
+        self._before = 0
+        """Rollouts spent before that."""
+        self._last_s = 0.0
+
+    @property
+    def rollouts(self) -> int:
+        return sum(trial.rollouts for trial in self.trials.values())
+
+    @property
+    def ended(self) -> int:
+        return sum(trial.ended for trial in self.trials.values())
+
+    def feed(self, events: Iterable[Event]) -> list[str]:
+        """Take in events; returns one line for each that is worth a line of plain output."""
+        return [line for event in events if (line := self._event(event)) is not None]
+
+    def eta_s(self) -> float | None:
+        """Seconds to the end at the rate so far; None before there is a rate."""
+        spent = self.rollouts - self._before
+        if self._first_s is None or spent <= 0 or self._last_s <= self._first_s:
+            return None
+        # A trial that was stopped early leaves its rest unspent.
+        saved = sum(self.trial_budget - trial.rollouts for trial in self.trials.values() if trial.ended)
+        rate = spent / (self._last_s - self._first_s)
+        return max(0, self.total - saved - self.rollouts) / rate
+
+    def minus_reference(self, trial: TrialProgress) -> float | None:
+        """Accuracy less the reference's after as many rollouts; None where the reference is not there yet."""
+        if trial.seed not in trial.evaluated or trial.role == "reference":
+            return None
+        rollouts, accuracy = trial.evaluated[trial.seed]
+        level = self._reference.at(rollouts)
+        return None if level is None else accuracy - level
+
+    def _event(self, event: Event) -> str | None:
+        kind = event["event"]
+        if kind == "trial_started":
+            return self._started(event)
+        trial = self.trials.get(event["trial"])
+        if trial is None:
+            return None
+        self._last_s = max(self._last_s, event["time"])
+        seed = event.get("seed")
+        if seed is not None:
+            trial.seed = seed
+        if kind == "stage":
+            trial.stage = event["stage"]
+        elif kind == "step" and seed is not None:
+            trial.spent[seed] = event["rollouts"]
+        elif kind == "evaluation" and seed is not None:
+            return self._evaluated(trial, seed, event)
+        elif kind == "run_finished" and event["status"] != "finished":
+            return f"{trial.label} seed {seed}: {event['status']}{_because(event)}"
+        elif kind == "trial_finished":
+            trial.ended, trial.stage = True, event["status"]
+            return f"{trial.label}: {event['status']}{_because(event)} ({self.ended} of {self.total_trials})"
+        return None
+
+    def _started(self, event: Event) -> str | None:
+        if self._first_s is None:
+            self._first_s = event["time"]
+        known = event["trial"] in self.trials
+        if known:
+            self.trials[event["trial"]].ended = False
+            # Nothing ran while the sweep was down: the rate is taken from here on.
+            self._first_s, self._before = event["time"], self.rollouts
+        label = f"{event.get('number', 0)} {event.get('label', event['trial'])}"
+        if not known:
+            self.trials[event["trial"]] = TrialProgress(
+                event.get("number", 0), label, event.get("role", "candidate"), list(event.get("seeds", []))
+            )
+        return f"{label}: {'resumed' if known else 'started'}"
+
+    def _evaluated(self, trial: TrialProgress, seed: int, event: Event) -> str | None:
+        trial.spent[seed] = event["rollouts"]
+        accuracy = event["metrics"].get("accuracy")
+        if accuracy is None:
+            return None
+        trial.evaluated[seed] = event["rollouts"], accuracy
+        if trial.role == "reference":
+            self._reference.add(seed, event["rollouts"], accuracy)
+        minus = self.minus_reference(trial)
+        against = f" ({minus:+.3f} to {self.reference})" if minus is not None else ""
+        where = f"{trial.label} seed {seed} ({trial.position}/{len(trial.seeds)})"
+        spent = f"{event['rollouts']:,} of {self.run_budget:,} rollouts"
+        return f"{where}: accuracy {accuracy:.3f}{against} after {spent}"
+
+
+class Progress:
+    """Shows a sweep's progress from `start` to `close`, in a thread beside the control loop."""
+
+    def __init__(
+        self, sweep_dir: Path, spec: SweepSpec, total_trials: int, console: Console | None = None
+    ) -> None:
+        """`total_trials`: configurations, the reference included. `console`: default is standard output."""
+        self._name = sweep_dir.name
+        self._tail = Tail(sweep_dir)
+        self._state = SweepProgress(spec, total_trials)
+        self._console = console
+        self._begun_s = time.monotonic()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="trimtab-progress", daemon=True)
+
+    def start(self) -> None:
+        """Begin to show. Returns at once."""
+        self._begun_s = time.monotonic()
+        self._thread.start()
+
+    def close(self) -> None:
+        """Show the last events and stop."""
+        self._closing.set()
+        self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        from rich.console import Console
+
+        console = self._console or Console()
+        if console.is_terminal:
+            self._show_live(console)
+        else:
+            self._print_lines(console)
+
+    def _show_live(self, console: Console) -> None:
+        from rich.live import Live
+
+        with Live(console=console, auto_refresh=False) as live:
+            while True:
+                closing = self._closing.wait(POLL_S)
+                self._state.feed(self._tail.read())
+                # The last picture stays and holds everything; until then a screen has room for so many.
+                rows = None if closing else max(1, console.height - AROUND)
+                shown = render(self._name, self._state, time.monotonic() - self._begun_s, rows)
+                live.update(shown, refresh=True)
+                if closing:
+                    return
+
+    def _print_lines(self, console: Console) -> None:
+        console.print(f"{self._name}: starting", highlight=False)
+        while True:
+            closing = self._closing.wait(POLL_S)
+            for line in self._state.feed(self._tail.read()):
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
+            if closing:
+                return
+
+
+def render(name: str, state: SweepProgress, elapsed_s: float, rows: int | None = None) -> RenderableType:
+    """One row a trial, one line for the whole.
+
+    `rows`: as many trials at most, those under way before those that ended, the latest of both; default: all.
+    """
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("trial", overflow="fold")
+    for title in ("stage", "seed", "accuracy", f"- {state.reference}", "rollouts"):
+        table.add_column(title, justify="left" if title == "stage" else "right")
+    latest = sorted(state.trials.values(), key=lambda trial: (trial.ended, -trial.number))[:rows]
+    for trial in sorted(latest, key=lambda trial: trial.number):
+        minus = state.minus_reference(trial)
+        table.add_row(
+            trial.label,
+            trial.stage,
+            f"{trial.position}/{len(trial.seeds)}",
+            "" if trial.accuracy is None else f"{trial.accuracy:.3f}",
+            "" if minus is None else f"{minus:+.3f}",
+            f"{trial.rollouts:,}/{state.trial_budget:,}",
+        )
+    if not state.trials:
+        return Text(f"{name}: starting Ray, learners and engines · {clock(elapsed_s)}")
+    eta = state.eta_s()
+    left = f" · about {clock(eta)} left" if eta is not None else ""
+    hidden = len(state.trials) - len(latest)
+    if hidden:
+        left += f" · {hidden} not shown"
+    summary = (
+        f"{name}: {state.ended} of {state.total_trials} configurations · "
+        f"{state.rollouts:,} of {state.total:,} rollouts · {clock(elapsed_s)}{left}"
+    )
+    return Group(table, Text(summary))
+
+
+def clock(seconds: float) -> str:
+    """`1:02:03`, or `2:03` under an hour."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _because(event: Event) -> str:
+    error = event.get("error")
+    return f": {error.splitlines()[0]}" if error else ""

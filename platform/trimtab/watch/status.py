@@ -1,0 +1,159 @@
+"""How far a sweep is and what became of its trials, from its journal alone: nothing is started or asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from trimtab.errors import NotFoundError
+from trimtab.sweepdir import driver
+from trimtab.sweepdir.home import command, existing_sweep_dir
+from trimtab.sweepdir.journal import Event, Tail
+from trimtab.sweepspec.load import load_spec
+from trimtab.sweepspec.spec import SweepSpec
+from trimtab.watch.progress import SweepProgress
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+ENDED = ("finished", "failed", "stopped")
+"""What a trial ends as for good; one that was killed goes on with `trimtab resume`."""
+
+
+@dataclass(frozen=True)
+class TrialStatus:
+    """One configuration."""
+
+    trial: str
+    number: int
+    label: str
+    role: str
+    status: str
+    """`finished`, `failed`, `stopped` (by the scheduler), `running`, `interrupted` (resume continues it)."""
+    stage: str
+    seeds_finished: int
+    seeds: int
+    rollouts: int
+    """Training rollouts over all seeds."""
+    accuracy: float | None
+    """Last validation accuracy."""
+    score: float | None
+    """The objective, once the trial has ended."""
+    cause: str | None
+    """Kind of the failure: `out_of_memory`, `lost`, `diverged`, `verifier`, `user` or `bug`."""
+    error: str | None
+
+
+@dataclass(frozen=True)
+class SweepStatus:
+    """A sweep as a whole."""
+
+    name: str
+    home: str
+    """Folder that holds it."""
+    status: Literal["running", "finished", "interrupted"]
+    driver: int | None
+    """Process that drives it on this machine."""
+    trials_planned: int
+    rollouts_planned: int
+    trials: tuple[TrialStatus, ...]
+
+
+def read_status(home: Path, name: str) -> SweepStatus:
+    """The state of a sweep. NotFoundError: no such sweep, or one that never began."""
+    folder = existing_sweep_dir(home, name)
+    file = folder / "spec.yaml"
+    if not file.is_file():
+        raise NotFoundError(f"sweep {name!r} has no spec.yaml in {folder}; it never began: start it anew")
+    return _status(folder, load_spec(file, outside=False), driver.running(folder))
+
+
+def _status(folder: Path, spec: SweepSpec, pid: int | None) -> SweepStatus:
+    events = list(Tail(folder).read())
+    progress = SweepProgress(spec, spec.trials)
+    progress.feed(events)
+    trials = tuple(
+        sorted(
+            (_trial(key, events, progress, running=pid is not None) for key in progress.trials),
+            key=lambda trial: trial.number,
+        )
+    )
+    ended = len(trials) == spec.trials and all(trial.status in ENDED for trial in trials)
+    status: Literal["running", "finished", "interrupted"] = "finished" if ended else "interrupted"
+    if pid is not None:
+        status = "running"
+    return SweepStatus(
+        folder.name, str(folder.parent.parent), status, pid, spec.trials, progress.total, trials
+    )
+
+
+def _trial(key: str, events: list[Event], progress: SweepProgress, *, running: bool) -> TrialStatus:
+    shown = progress.trials[key]
+    own = [event for event in events if event["trial"] == key]
+    last_start = max(i for i, event in enumerate(own) if event["event"] == "trial_started")
+    end = next((event for event in own[last_start:] if event["event"] == "trial_finished"), None)
+    status = str(end["status"]) if end else "running"
+    if status == "killed" or (status == "running" and not running):
+        status = "interrupted"
+    finished = {e["seed"] for e in own if e["event"] == "run_finished" and e["status"] == "finished"}
+    failed = [e for e in own if e["event"] in ("run_finished", "trial_finished") and e["status"] == "failed"]
+    return TrialStatus(
+        trial=key,
+        number=shown.number,
+        label=shown.label.partition(" ")[2],
+        role=shown.role,
+        status=status,
+        stage=shown.stage if status == "running" else "",
+        seeds_finished=len(finished),
+        seeds=len(shown.seeds),
+        rollouts=shown.rollouts,
+        accuracy=shown.accuracy,
+        score=end.get("score") if end else None,
+        cause=next((str(e["cause"]) for e in reversed(failed) if e.get("cause")), None),
+        error=next((str(e["error"]) for e in reversed(failed) if e.get("error")), None),
+    )
+
+
+def render(found: SweepStatus) -> RenderableType:
+    """One row a trial, one line for the whole, and what to do next."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("trial", "configuration", "status", "seeds", "rollouts", "accuracy", "score", "cause"):
+        right = title in ("seeds", "rollouts", "accuracy", "score")
+        table.add_column(title, justify="right" if right else "left", overflow="fold")
+    for trial in found.trials:
+        table.add_row(
+            trial.trial,
+            trial.label,
+            f"{trial.status} ({trial.stage})" if trial.stage else trial.status,
+            f"{trial.seeds_finished}/{trial.seeds}",
+            f"{trial.rollouts:,}",
+            "" if trial.accuracy is None else f"{trial.accuracy:.3f}",
+            "" if trial.score is None else f"{trial.score:.4f}",
+            ": ".join(part for part in (trial.cause, _first_line(trial.error)) if part),
+        )
+    return Group(table, Text(_summary(found)))
+
+
+def _summary(found: SweepStatus) -> str:
+    ended = sum(trial.status in ENDED for trial in found.trials)
+    spent = sum(trial.rollouts for trial in found.trials)
+    home = Path(found.home)
+    state = {
+        "running": f"running (process {found.driver}; end it: {command(f'stop {found.name}', home)})",
+        "finished": f"finished; compare: {command(f'compare {found.name}', home)}",
+        "interrupted": f"interrupted; go on: {command(f'resume {found.name}', home)}",
+    }[found.status]
+    return (
+        f"{found.name}: {ended} of {found.trials_planned} configurations ended · "
+        f"{spent:,} of {found.rollouts_planned:,} rollouts · {state}"
+    )
+
+
+def _first_line(text: str | None) -> str | None:
+    return text.splitlines()[0] if text else None

@@ -1,0 +1,100 @@
+"""From scores to optimizer updates: a step's rollouts in mini-batches, and how noisy their gradient is."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trainables.learner.rank import UpdateStats
+from trainables.learner.tokens import Float32, TokenBatch, TrainBatch, ragged_index
+from trainables.learner.value_batch import ValueBatch, positions
+from trainables.loop.metrics import noise_metrics
+from trainables.loop.state import Run
+from trainables.strategies.batch import Batch, Scores
+
+
+def update_policy(
+    run: Run, batch: Batch, tokens: TokenBatch, scores: Scores, old_logprob_M: Float32
+) -> list[UpdateStats]:
+    """`learner.mini_batches` clipped updates. Prompts stay whole; a mini-batch without a trained rollout is
+    left out."""
+    parts = min(run.config.learner.mini_batches, batch.prompts)
+    batches = mini_batches(run, batch, tokens, scores, old_logprob_M, parts)
+    return [run.lease.learner.update(mini_batch, run.config.loss) for mini_batch in batches]
+
+
+def measure_noise(
+    run: Run, batch: Batch, tokens: TokenBatch, scores: Scores, old_logprob_M: Float32
+) -> dict[str, float]:
+    """tr Cov(g) and |E g|^2 of the step's gradient, every `learner.gradient_noise_every` steps."""
+    every = run.config.learner.gradient_noise_every
+    if not every or run.step % every:
+        return {}
+    halves = mini_batches(run, batch, tokens, scores, old_logprob_M, 2)
+    if len(halves) < 2:
+        return {}
+    return noise_metrics(run.lease.learner.gradient_products(halves[0], halves[1], run.config.loss))
+
+
+def mini_batches(
+    run: Run, batch: Batch, tokens: TokenBatch, scores: Scores, old_logprob_M: Float32, parts: int
+) -> list[TrainBatch]:
+    """The step's trained rollouts in so many parts, prompts whole; parts without any are left out."""
+    advantage_M = np.repeat(scores.advantage_N, tokens.response_length_N)
+    if scores.advantage_tokens is not None:
+        advantage_M = np.concatenate(scores.advantage_tokens)
+    rng = np.random.default_rng([run.seed, run.step, 0xBA7C])
+    shuffled_P = rng.permutation(batch.prompts)
+    found = []
+    for prompts in np.array_split(shuffled_P, parts):
+        rows = np.flatnonzero(np.isin(batch.prompt_N, prompts) & (scores.weight_N != 0))
+        if not len(rows):
+            continue
+        index = ragged_index(tokens.response_length_N, rows)
+        found.append(
+            TrainBatch(
+                tokens=tokens.take(rows),
+                old_logprob_M=old_logprob_M[index],
+                advantage_M=advantage_M[index].astype(np.float32),
+                weight_N=scores.weight_N[rows].astype(np.float32),
+                denominator=run.denominator(tokens.response_length_N[rows]),
+            )
+        )
+    return found
+
+
+def update_metrics(updates: list[UpdateStats]) -> dict[str, float]:
+    tokens = sum(u.tokens for u in updates)
+    metrics = {"updates": float(len(updates)), "trained_tokens": float(tokens)}
+    if updates:
+        metrics["gradient_norm"] = float(np.mean([u.gradient_norm for u in updates]))
+        metrics["loss"] = float(np.mean([u.loss for u in updates]))
+        metrics["clip_fraction"] = sum(u.clipped_tokens for u in updates) / tokens
+        metrics["importance_capped"] = sum(u.capped_tokens for u in updates) / tokens
+    return metrics
+
+
+def update_critic(run: Run, batch: Batch, tokens: TokenBatch, scores: Scores) -> dict[str, float]:
+    """Updates of the critic towards the strategy's value targets; prompts stay whole."""
+    needs = run.needs.values
+    if needs is None or scores.value_targets is None:
+        return {}
+    target_M = np.concatenate(scores.value_targets).astype(np.float32)
+    old_M = None if batch.values is None else np.concatenate(batch.values).astype(np.float32)
+    rng = np.random.default_rng([run.seed, run.step, 0xC217])
+    done = []
+    for prompts in np.array_split(rng.permutation(batch.prompts), min(needs.mini_batches, batch.prompts)):
+        rows = np.flatnonzero(np.isin(batch.prompt_N, prompts))
+        part, length_N = tokens.take(rows), tokens.response_length_N[rows]
+        index = ragged_index(tokens.response_length_N, rows)
+        part_M = target_M[index]
+        if np.isfinite(part_M).any():
+            count = positions(part_M, length_N, needs.level)
+            before_M = None if old_M is None or needs.clip is None else old_M[index]
+            done.append(run.lease.learner.update_values(ValueBatch(part, part_M, count, before_M)))
+    if not done:
+        return {}
+    return {
+        "critic_loss": float(np.mean([stats.loss for stats in done])),
+        "critic_gradient_norm": float(np.mean([stats.gradient_norm for stats in done])),
+        "critic_clipped": float(np.mean([stats.clipped for stats in done])),
+    }

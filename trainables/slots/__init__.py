@@ -1,1 +1,0 @@
-"""Slots: learner groups and engines that outlive a trial, and the leases that lend them out."""

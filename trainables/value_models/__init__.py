@@ -1,0 +1,1 @@
+"""V0: value models that predict pass rates from a prompt."""

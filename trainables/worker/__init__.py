@@ -1,0 +1,1 @@
+"""What serves leases on a slot's learner workers."""

@@ -1,0 +1,21 @@
+"""How a lease ended, in words that broker, journal and worker share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Cause = Literal["out_of_memory", "lost", "diverged", "verifier", "user", "bug"]
+"""Kinds of failure. `user`: what the user wrote cannot work; it ends the sweep. `bug`: none of the rest."""
+
+Outcome = Literal["finished", "stopped", "failed", "lost"]
+
+
+@dataclass(frozen=True)
+class End:
+    """How a lease ended."""
+
+    outcome: Outcome
+    error: str | None = None
+    cause: Cause | None = None
+    """Of a failure."""
