@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from trimtab.decide.promoted import INSIDE, load_promoted
+from trimtab.decide.promoted import INSIDE, Training, load_promoted
 from trimtab.decide.train import find_promoted
 from trimtab.errors import NotFoundError, SpecError, TrackingError
 from trimtab.sweepspec.load import load_spec
@@ -43,9 +43,10 @@ def test_production_scales_what_was_found(file) -> None:
     assert (config.sampling.max_tokens, config.engine.max_model_len) == (512, 1024)
     assert config.strategy == before.strategy
     assert config.learner.lr == before.learner.lr
-    spec = found.as_spec(file.parent)
-    assert (spec.slots.count, spec.seeds) == (1, (0,))
-    assert spec.reference_config().learner.workers == 4
+    training = Training(found)
+    assert (training.slots.count, training.seeds, training.trials) == (1, (0,), 1)
+    assert training.reference_config() == config
+    assert training.budget == 400 * 256
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from trimtab.errors import NotFoundError, StorageError
 from trimtab.sweepdir import journal
+from trimtab.sweepdir.folder import SweepDir
 from trimtab.sweepdir.home import command
 from trimtab.sweepspec.space import enqueued
 from trimtab.sweepspec.spec import Asha, Median, SweepSpec
@@ -90,7 +91,7 @@ def load_studies(spec: SweepSpec, name: str, sweep_dir: Path) -> Studies:
     _quiet()
     if not spec.storage:
         if not (sweep_dir / JOURNAL).is_file():
-            raise NotFoundError(f"sweep {name!r} has no study in {sweep_dir}; it never began: start it anew")
+            raise SweepDir(sweep_dir).never_began("study")
         (sweep_dir / f"{JOURNAL}.lock").unlink(missing_ok=True)
         journal.cut_torn_tail(sweep_dir / JOURNAL)
     storage = open_storage(spec.storage, sweep_dir)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from trainables.strategies.wording import did_you_mean
@@ -24,9 +24,15 @@ def check_own_strategies(spec: SweepSpec, searched: Searched, where: str) -> Non
     """Refuse strategies and axes of the user's own that cannot be imported, are of another kind, or cannot be
     built from their `params`. SpecError.
     """
+    strategies = (spec.config_of(searched, point).strategy for point in _points(searched))
+    check_own_members(strategies, where)
+
+
+def check_own_members(strategies: Iterable[StrategyConfig], where: str) -> None:
+    """Check each import path of these strategies once, as `check_own_strategies` does."""
     checked: list[tuple[str, str, Mapping[str, Any]]] = []
-    for point in _points(searched):
-        for own in _import_paths(spec.config_of(searched, point).strategy):
+    for strategy in strategies:
+        for own in _import_paths(strategy):
             if own not in checked:
                 checked.append(own)
                 axis, path, params = own

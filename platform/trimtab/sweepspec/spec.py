@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
+import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from trainables.config import Strict
@@ -16,6 +17,7 @@ from trimtab.sweepspec.messages import spec_error
 from trimtab.sweepspec.names import check_name
 from trimtab.sweepspec.ranges import Range, Value
 from trimtab.sweepspec.strategy import default_label, merge
+from trimtab.sweepspec.work import Purpose
 
 RawStrategy = str | dict[str, Any]
 """As in `TrialConfig.strategy`: a preset's name, a preset with parameters, axes, or an import path."""
@@ -191,7 +193,7 @@ class SweepSpec(Strict):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: {list(self.seeds)} names a seed twice; give distinct seeds")
         _check_labels([candidate_label(candidate) for candidate in self.candidates])
-        _check_urls(self.storage, self.tracking.uri)
+        check_urls(self.storage, self.tracking.uri)
         if "strategy" in self.trial:
             raise ValueError(
                 "trial.strategy: strategies differ between configurations; move it to reference.strategy or "
@@ -245,6 +247,18 @@ class SweepSpec(Strict):
         config = self.reference_config()
         return config.evaluation.every * config.rollouts_per_step
 
+    @property
+    def purpose(self) -> Purpose:
+        return "confirm" if self.confirms else "search"
+
+    def configs(self) -> list[TrialConfig]:
+        """Return the configurations as they are written, before anything is searched; the reference first."""
+        return [self.reference_config(), *(self.config_of(candidate, {}) for candidate in self.candidates)]
+
+    def text(self) -> str:
+        """Return the spec as YAML that `load_spec` reads back to an equal one."""
+        return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False, width=100)
+
     def label_of(self, searched: Searched) -> str:
         """The reference's or a candidate's name in the study and in tables."""
         return self.reference_label if searched is self.reference else candidate_label(searched)
@@ -283,7 +297,8 @@ def _check_labels(labels: list[str]) -> None:
             )
 
 
-def _check_urls(storage: str | None, tracking: str | None) -> None:
+def check_urls(storage: str | None, tracking: str | None) -> None:
+    """Refuse what is no URL; ValueError, as pydantic's validators raise."""
     if storage is not None and not STORAGE.match(storage):
         raise ValueError(
             f"storage: {_without_password(storage)!r} is no database that holds a study; write "
