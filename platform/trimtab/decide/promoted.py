@@ -18,8 +18,7 @@ from trimtab.sweepspec.load import apply_override, read_yaml
 from trimtab.sweepspec.messages import spec_error
 from trimtab.sweepspec.names import check_name
 from trimtab.sweepspec.outside import check_model, check_task
-from trimtab.sweepspec.spec import SlotsConfig, TrackingConfig, check_urls
-from trimtab.sweepspec.work import Purpose
+from trimtab.sweepspec.spec import Purpose, SlotsConfig, TrackingConfig, check_urls
 
 INSIDE = "trimtab.yaml"
 """The promoted file's name beside the weights of a model version."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from trimtab.errors import PlanError
 from trimtab.planning.machine import Machine
 from trimtab.planning.plan import GB, HEAD_BYTES, TOLERANCE, TRIAL_CPUS, Plan, make_plan
-from trimtab.sweepspec.work import Work
+from trimtab.sweepspec.spec import Work
 
 MARK = 0.001
 """How much of a node's custom resource (`slots.learner_resource`) a process takes: it marks a place."""

@@ -11,7 +11,7 @@ from trainables.models.shape import model_shape
 from trainables.strategies.suits import warnings
 from trimtab.errors import PlanError
 from trimtab.planning.gpu_memory import GpuMemory, describe, estimate
-from trimtab.sweepspec.work import Work
+from trimtab.sweepspec.spec import Work
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -14,7 +14,7 @@ from trimtab.planning.plan import Plan
 from trimtab.remote.clusters import joined_ray
 from trimtab.session.environment import prepare_environment
 from trimtab.session.own_ray import local_ray
-from trimtab.sweepspec.work import Work
+from trimtab.sweepspec.spec import Work
 from trimtab.tracking.system import metered, metered_nodes
 
 

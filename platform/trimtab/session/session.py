@@ -19,7 +19,7 @@ from trimtab.session.own_ray import INTERRUPTED_S
 from trimtab.sweepdir import journal
 from trimtab.sweepdir.folder import SweepDir
 from trimtab.sweepdir.home import tracking_uri
-from trimtab.sweepspec.work import Work
+from trimtab.sweepspec.spec import Work
 from trimtab.tracking.tracker import Tracker
 from trimtab.watch.progress import Progress
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -17,12 +17,13 @@ from trimtab.sweepspec.messages import spec_error
 from trimtab.sweepspec.names import check_name
 from trimtab.sweepspec.ranges import Range, Value
 from trimtab.sweepspec.strategy import default_label, merge
-from trimtab.sweepspec.work import Purpose
 
 RawStrategy = str | dict[str, Any]
 """As in `TrialConfig.strategy`: a preset's name, a preset with parameters, axes, or an import path."""
 
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+
+Purpose: TypeAlias = Literal["search", "confirm", "train"]
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://.")
 STORAGE = re.compile(r"(postgresql|sqlite)(\+\w+)?://.")
@@ -163,6 +164,52 @@ class TrackingConfig(Strict):
     """MLflow tracking URI; default: SQLite under `home`."""
     experiment: Annotated[str, Field(min_length=1)] = "trimtab"
     """MLflow experiment that holds the runs."""
+
+
+class Work(Protocol):
+    """What a session runs: the part of a sweep's spec that a single training run has as well.
+
+    The plan, the slots, the tracker and the display read it. `SweepSpec` is one.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def slots(self) -> SlotsConfig: ...
+    @property
+    def tracking(self) -> TrackingConfig: ...
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Run seeds of every configuration."""
+
+    @property
+    def trials(self) -> int:
+        """All configurations."""
+
+    @property
+    def reference_trials(self) -> int:
+        """Configurations of the reference, its own values included."""
+
+    @property
+    def reference_label(self) -> str: ...
+    @property
+    def budget(self) -> int:
+        """Rollouts of one run (one configuration, one seed)."""
+
+    @property
+    def purpose(self) -> Purpose: ...
+    @property
+    def confirms(self) -> str | None:
+        """Name of the sweep that is confirmed."""
+
+    def reference_config(self) -> TrialConfig:
+        """Return the reference's resolved configuration; all others share its model, slot and budget."""
+
+    def configs(self) -> list[TrialConfig]:
+        """Return the configurations as they are written, before anything is searched; the reference first."""
+
+    def text(self) -> str:
+        """Return the document that the tracking store keeps, as YAML."""
 
 
 class SweepSpec(Strict):

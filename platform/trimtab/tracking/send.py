@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from trimtab.sweepspec.work import Work
+from trimtab.sweepspec.spec import Work
 from trimtab.tracking import names
 from trimtab.tracking.operations import (
     SWEEP_RUN,

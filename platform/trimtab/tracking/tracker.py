@@ -12,7 +12,7 @@ from pathlib import Path
 
 from trimtab.sweepdir.folder import SweepDir
 from trimtab.sweepdir.journal import Status, Tail
-from trimtab.sweepspec.work import Work
+from trimtab.sweepspec.spec import Work
 from trimtab.tracking.operations import LogPoints, Operation
 from trimtab.tracking.position import Position
 from trimtab.tracking.send import Sender

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from trimtab.sweepdir.curves import ReferenceCurve
 from trimtab.sweepdir.journal import Event, Tail
-from trimtab.sweepspec.work import Work
+from trimtab.sweepspec.spec import Work
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
