@@ -76,6 +76,17 @@ def test_a_sweep_has_one_driver_at_a_time(tmp_path: Path) -> None:
     assert driver.running(tmp_path) is None
 
 
+def test_a_training_is_stopped_by_its_process(tmp_path: Path) -> None:
+    """`trimtab stop` knows sweeps alone."""
+    folder = SweepDir.training(tmp_path, "quick")
+    with folder.driven(), pytest.raises(SpecError) as caught, folder.driven():
+        pytest.fail("two drivers")
+    pid = os.getpid()
+    assert str(caught.value) == (
+        f"training 'quick' is driven by process {pid}; stop it first: kill -INT {pid}"
+    )
+
+
 def test_nothing_to_stop(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="not running"):
         driver.stop(tmp_path)

@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING
 import click
 
 from trimtab.cli.options import HOME
+from trimtab.cli.outcome import INTERRUPTED, NOTHING_FINISHED, print_comparison, store_of
 from trimtab.cli.submit import cluster_options
 from trimtab.sweepdir.home import command
 
 if TYPE_CHECKING:
-    from trimtab.decide.compare.read import Axis, Store
-    from trimtab.decide.compare.table import Comparison
+    from trimtab.decide.compare.read import Axis
     from trimtab.planning.machine import Machine
-    from trimtab.sweepdir.folder import SweepDir
-    from trimtab.sweepspec.spec import SweepSpec
 
 SET = click.option(
     "--set",
@@ -33,7 +31,7 @@ BY = click.option(
     type=click.Choice(["rollouts", "tokens", "seconds"]),
     default="rollouts",
     show_default=True,
-    help="What compute is counted in.",
+    help="Unit that compute is counted in.",
 )
 
 
@@ -125,7 +123,7 @@ def confirm(
         click.echo(f"not tracked: {line}; later: {command(f'track {result.name}', home)}", err=True)
     if result.status != "finished":
         click.echo(f"{result.status}; resume it: {command(f'resume {result.name}', home)}", err=True)
-        ctx.exit(130 if result.status == "killed" else 1)
+        ctx.exit(INTERRUPTED if result.status == "killed" else NOTHING_FINISHED)
     ctx.invoke(compare, name=name, home=home, by="rollouts")
 
 
@@ -159,11 +157,13 @@ def report(name: str, output: Path | None, attach: bool, by: Axis, home: Path, u
 @click.command()
 @click.argument("name")
 @click.option(
-    "--trial", type=click.IntRange(0), help="Number of a configuration; default: the best established."
+    "--trial",
+    type=click.IntRange(0),
+    help="Number of a configuration; default: the best that is established.",
 )
 @click.option("--name", "model", help="Name of the registered model; default: the sweep's.")
 @click.option("--alias", default="champion", show_default=True)
-@click.option("--force", is_flag=True, help="Although it is not established; the record says so.")
+@click.option("--force", is_flag=True, help="Promote although it is not established; the record says so.")
 @click.option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
@@ -244,34 +244,6 @@ def train(
     done = api.train(promoted, home, address=address, capacity=capacity)
     if done.moved is None:
         click.echo("stopped; the same command resumes it", err=True)
-        ctx.exit(130)
+        ctx.exit(INTERRUPTED)
     at = f", models:/{done.moved.model}@{done.moved.alias}" if done.moved.alias else ""
     click.echo(f"trained: {done.checkpoint}; registered as models:/{done.name}/{done.moved.version}{at}")
-
-
-def store_of(home: Path, name: str, uri: str | None = None) -> tuple[Store, str | None]:
-    """Return the tracking store of a sweep, and the sweep's id if its folder is here."""
-    from trimtab.sweepdir.folder import SweepDir
-
-    folder = SweepDir.of(home, name)
-    return store_in(folder, folder.spec() if folder.spec_file.is_file() else None, uri)
-
-
-def store_in(folder: SweepDir, spec: SweepSpec | None, uri: str | None = None) -> tuple[Store, str | None]:
-    """Return the store that a sweep's spec names, or the one under its home, and the sweep's id."""
-    from trimtab.decide.compare.read import Store
-    from trimtab.sweepdir.home import tracking_uri
-
-    where = uri or tracking_uri(folder.home, spec.tracking.uri if spec else None)
-    return Store(where, spec.tracking.experiment if spec else "trimtab"), folder.sweep_id
-
-
-def print_comparison(found: Comparison) -> None:
-    """Print the table, at a width of its own where the output is a pipe."""
-    from rich.console import Console
-
-    from trimtab.decide.compare.render import render
-
-    console = Console()
-    wide = console if console.is_terminal else Console(width=140)
-    wide.print(render(found))

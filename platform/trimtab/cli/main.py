@@ -13,17 +13,14 @@ import click
 from trimtab._version import __version__
 from trimtab.cli.decide import compare, confirm, promote, report, rollback, track, train
 from trimtab.cli.options import HOME, Size
+from trimtab.cli.outcome import INTERRUPTED, USER_ERROR, report_end
 from trimtab.cli.submit import CLUSTER, cluster_options, job_status, logs, stop_job, submit
 from trimtab.cli.v0 import v0
 from trimtab.errors import TrimtabError
-from trimtab.sweepdir.home import command
 
 if TYPE_CHECKING:
     from trimtab.planning.machine import Machine
-    from trimtab.session.sweep import SweepResult
 
-USER_ERROR = 2
-INTERRUPTED = 130
 SET = click.option(
     "--set",
     "overrides",
@@ -80,7 +77,7 @@ def sweep(
     """Run the sweep in SPEC, a YAML file or a shipped space such as `quickstart`."""
     from trimtab import api
 
-    _report(ctx, api.sweep(spec, name=name, overrides=overrides, address=address, capacity=capacity))
+    report_end(ctx, api.sweep(spec, name=name, overrides=overrides, address=address, capacity=capacity))
 
 
 @main.command()
@@ -92,7 +89,7 @@ def resume(ctx: click.Context, name: str, home: Path, address: str | None, capac
     """Resume sweep NAME where it was stopped or killed; trials that ended stay as they are."""
     from trimtab import api
 
-    _report(ctx, api.resume(name, home, address=address, capacity=capacity))
+    report_end(ctx, api.resume(name, home, address=address, capacity=capacity))
 
 
 @main.command()
@@ -107,7 +104,7 @@ def extend(
     """Search further configurations in sweep NAME, with what it has found so far."""
     from trimtab import api
 
-    _report(ctx, api.extend(name, trials, home, address=address, capacity=capacity))
+    report_end(ctx, api.extend(name, trials, home, address=address, capacity=capacity))
 
 
 @main.command()
@@ -235,46 +232,6 @@ def init(path: Path) -> None:
 
     write_template(path)
     click.echo(f"wrote {path}; next: trimtab plan {path}")
-
-
-def _report(ctx: click.Context, result: SweepResult) -> None:
-    """Print how a sweep ended, and exit with the code that says so."""
-    home = result.folder.home
-    for line in result.unsent:
-        click.echo(f"not tracked: {line}", err=True)
-    _print_comparison(result)
-    if result.status == "killed":
-        click.echo(
-            f"stopped; what finished is in MLflow. Resume it: {command(f'resume {result.name}', home)}",
-            err=True,
-        )
-        ctx.exit(INTERRUPTED)
-    if result.status == "failed":
-        shown = command("ui", home)
-        click.echo(f"no configuration finished; {shown} shows their tracebacks", err=True)
-        ctx.exit(1)
-
-
-def _print_comparison(result: SweepResult) -> None:
-    """Print the table at the end of a sweep. A store that is down must not look like a failed sweep."""
-    from trimtab.cli.decide import print_comparison, store_in
-    from trimtab.decide.compare.table import compare
-    from trimtab.errors import NotFoundError, TrackingError
-
-    name, home = result.name, result.folder.home
-    try:
-        store, sweep_id = store_in(result.folder, result.spec)
-        found = compare(store.sweep(name, sweep_id))
-    except (NotFoundError, TrackingError) as error:
-        click.echo(f"no comparison: {error}; later: {command(f'compare {name}', home)}", err=True)
-        return
-    print_comparison(found)
-    shown, again = command("ui", home), command(f"compare {name}", home)
-    options = shown.removeprefix("trimtab ui").strip()
-    make = f'make ui ARGS="{options}"' if options else "make ui"
-    click.echo(f"curves of every run: {make}, or {shown}; this table again: {again}")
-    if found.purpose == "search":
-        click.echo(f"is it true? {command(f'confirm {name}', home)}")
 
 
 for extra in (v0, submit, logs, compare, confirm, report, promote, rollback, train, track):

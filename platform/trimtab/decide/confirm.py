@@ -29,18 +29,20 @@ class Finished:
 
 
 def confirmation_spec(home: Path, name: str, top: int, seeds: int) -> SweepSpec:
-    """The spec that confirms a sweep: its best `top` configurations and its best reference, nothing searched.
+    """Return the spec that confirms a sweep: its best `top` configurations and its best reference.
 
-    `seeds` fresh seeds, which neither the sweep nor an earlier confirmation of it has seen.
+    Nothing is searched in it. `seeds` counts fresh seeds, which neither the sweep nor an earlier confirmation
+    of it has seen. The model, data and classes that it names are not looked at.
 
-    NotFoundError: no such sweep, or nothing in it has finished. SpecError: it is a confirmation itself, or
-    there is no test split.
+    Raises:
+        NotFoundError: there is no such sweep, or nothing in it has finished.
+        SpecError: it is a confirmation itself, or there is no test split.
     """
     folder = SweepDir.existing(home, name)
     spec = folder.spec()
     if spec.confirms:
         raise SpecError(
-            f"sweep {name!r} is itself the confirmation of {spec.confirms!r}; confirm that one again, with "
+            f"sweep {name!r} is itself the confirmation of {spec.confirms!r}; confirm that sweep again, with "
             f"more --seeds: {command(f'confirm {spec.confirms}', home)}"
         )
     task = spec.reference_config().task
@@ -79,7 +81,7 @@ def confirmation_spec(home: Path, name: str, top: int, seeds: int) -> SweepSpec:
 
 
 def finished_configurations(folder: SweepDir) -> list[Finished]:
-    """What the sweep ran over all its seeds, by its journal; those stopped early or failed are left out."""
+    """Return the configurations that ran over all their seeds, by the journal; not the stopped or failed."""
     started: dict[str, Event] = {}
     ended: dict[str, Event] = {}
     for event in folder.events():
@@ -100,7 +102,7 @@ def finished_configurations(folder: SweepDir) -> list[Finished]:
 
 
 def _best(found: list[Finished], count: int) -> list[Finished]:
-    """The best by score, each strategy once."""
+    """Return the best by score, each strategy once."""
     unique: dict[str, Finished] = {}
     for one in sorted(found, key=lambda one: -one.score):
         unique.setdefault(repr(one.strategy), one)
@@ -108,7 +110,7 @@ def _best(found: list[Finished], count: int) -> list[Finished]:
 
 
 def _fresh_seed(home: Path, name: str, spec: SweepSpec) -> int:
-    """The first seed that no run of the sweep or of its confirmations has seen."""
+    """Return the first seed that no run of the sweep or of its confirmations has seen."""
     used = set(spec.seeds)
     for folder in SweepDir.all(home):
         if not folder.spec_file.is_file():

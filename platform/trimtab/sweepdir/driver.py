@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from trimtab.errors import NotFoundError, SpecError
 from trimtab.sweepdir.atomic import write_whole
-from trimtab.sweepdir.home import command
+from trimtab.sweepdir.home import TRAINING, command
 
 FILE = "driver.json"
 LOCK = "driver.lock"
@@ -48,9 +48,9 @@ def registered(sweep_dir: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         record = _record(sweep_dir)
+        pid = record["pid"] if record else "(just started)"
         raise SpecError(
-            f"sweep {sweep_dir.name!r} is driven by process {record['pid'] if record else '(starting)'}; "
-            f"stop it first: {_stop_command(sweep_dir)}"
+            f"{_what(sweep_dir)} is driven by process {pid}; stop it first: {_stop_command(sweep_dir, pid)}"
         ) from None
     try:
         _check_elsewhere(sweep_dir)
@@ -73,7 +73,7 @@ def _check_elsewhere(sweep_dir: Path) -> None:
     record = _record(sweep_dir)
     if record is not None and record["host"] != socket.gethostname():
         raise SpecError(
-            f"sweep {sweep_dir.name!r} was driven by process {record['pid']} on {record['host']} and has not "
+            f"{_what(sweep_dir)} was driven by process {record['pid']} on {record['host']} and has not "
             f"said that it ended; if it has, remove {sweep_dir / FILE}"
         )
 
@@ -103,17 +103,23 @@ def stop(sweep_dir: Path) -> int:
     """
     record = _record(sweep_dir)
     if record is not None and record["host"] != socket.gethostname():
-        raise NotFoundError(
-            f"sweep {sweep_dir.name!r} runs on {record['host']}; run '{_stop_command(sweep_dir)}' there"
-        )
+        there = _stop_command(sweep_dir, record["pid"])
+        raise NotFoundError(f"{_what(sweep_dir)} runs on {record['host']}; run '{there}' there")
     pid = running(sweep_dir)
     if pid is None:
-        raise NotFoundError(f"sweep {sweep_dir.name!r} is not running; there is nothing to stop")
+        raise NotFoundError(f"{_what(sweep_dir)} is not running; there is nothing to stop")
     os.kill(pid, signal.SIGINT)
     return pid
 
 
-def _stop_command(sweep_dir: Path) -> str:
+def _what(sweep_dir: Path) -> str:
+    return f"{'training' if sweep_dir.parent.name == TRAINING else 'sweep'} {sweep_dir.name!r}"
+
+
+def _stop_command(sweep_dir: Path, pid: int | str) -> str:
+    """Return what to type; `trimtab stop` knows sweeps alone."""
+    if sweep_dir.parent.name == TRAINING:
+        return f"kill -INT {pid}"
     return command(f"stop {sweep_dir.name}", sweep_dir.parent.parent)
 
 

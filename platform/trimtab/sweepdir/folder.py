@@ -23,6 +23,7 @@ from pathlib import Path
 from trimtab.errors import NotFoundError, SpecError
 from trimtab.sweepdir import driver
 from trimtab.sweepdir.atomic import write_whole
+from trimtab.sweepdir.home import SWEEPS, TRAINING
 from trimtab.sweepdir.journal import Event, Tail
 from trimtab.sweepspec.load import load_spec
 from trimtab.sweepspec.names import check_name
@@ -42,7 +43,7 @@ class SweepDir:
         Raises:
             SpecError: `name` cannot be the name of a sweep.
         """
-        return cls(home / "sweeps" / check_name(name))
+        return cls(home / SWEEPS / check_name(name))
 
     @classmethod
     def existing(cls, home: Path, name: str) -> SweepDir:
@@ -60,7 +61,7 @@ class SweepDir:
     @classmethod
     def all(cls, home: Path) -> list[SweepDir]:
         """Return the folders of all sweeps of a home, by name."""
-        parent = home / "sweeps"
+        parent = home / SWEEPS
         if not parent.is_dir():
             return []
         return [cls(path) for path in sorted(parent.iterdir()) if path.is_dir()]
@@ -85,7 +86,7 @@ class SweepDir:
             return found
         number = 1
         while True:
-            found = cls(home / "sweeps" / (family if number == 1 else f"{family}-{number}"))
+            found = cls(home / SWEEPS / (family if number == 1 else f"{family}-{number}"))
             if found._claim():
                 return found
             number += 1
@@ -93,7 +94,7 @@ class SweepDir:
     @classmethod
     def training(cls, home: Path, name: str) -> SweepDir:
         """Make the folder of a training run unless it is there."""
-        found = cls(home / "training" / check_name(name))
+        found = cls(home / TRAINING / check_name(name))
         found.path.mkdir(parents=True, exist_ok=True)
         return found
 

@@ -14,6 +14,8 @@ import shlex
 from pathlib import Path
 
 DEFAULT = Path(".trimtab")
+SWEEPS, TRAINING = "sweeps", "training"
+"""Its folders."""
 
 
 def resolved(home: str | Path) -> Path:
