@@ -220,6 +220,16 @@ def test_a_training_that_fails_says_so_in_its_journal(
     assert said[-1] == ("tracked", "failed", 60.0)
 
 
+@pytest.mark.parametrize(("kind", "meters"), [(clusters.OwnRay, "this machine"), (JoinedRay, "all nodes")])
+def test_meters_read_this_machine_or_every_node(
+    kind: Any, meters: str, spec: SweepSpec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(clusters, "metered", lambda folder: nullcontext(("this machine", folder)))
+    monkeypatch.setattr(clusters, "metered_nodes", lambda broker: nullcontext(("all nodes", broker)))
+    with kind(plan_here(spec, MACHINE)).metered(tmp_path, tmp_path) as metered:
+        assert metered == (meters, tmp_path)
+
+
 def test_without_an_address_the_ray_is_the_sessions_own(spec: SweepSpec, tmp_path: Path) -> None:
     with ray_for(spec, tmp_path, None, None) as cluster:
         assert isinstance(cluster, clusters.OwnRay)

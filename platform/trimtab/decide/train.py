@@ -25,7 +25,7 @@ from trimtab.tracking.store import connect, is_permanent, transient_errors, unre
 from trimtab.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
-    from trimtab.session.cluster import JoinedRay, OwnRay
+    from trimtab.session.cluster import RayCluster
     from trimtab.session.session import Ended
     from trimtab.slots.host import Slots
 
@@ -79,7 +79,7 @@ def find_promoted(source: str, uri: str, folder: Path, overrides: tuple[str, ...
     return load_promoted(Path(file), overrides)
 
 
-def train(training: Training, home: Path, cluster: OwnRay | JoinedRay) -> Trained:
+def train(training: Training, home: Path, cluster: RayCluster) -> Trained:
     """Train to the end of the budget and register the result; resume a run that was stopped or killed.
 
     A run that has finished is registered, unless it is already.
@@ -118,7 +118,7 @@ def _settle(folder: SweepDir, promoted: Promoted) -> None:
     write_whole(file, promoted.text())
 
 
-def _run(folder: SweepDir, training: Training, cluster: OwnRay | JoinedRay) -> Ended:
+def _run(folder: SweepDir, training: Training, cluster: RayCluster) -> Ended:
     """Train, unless that is done: then the tracking store only gets what it lacks."""
     from trimtab.session.session import Ended, Session
 

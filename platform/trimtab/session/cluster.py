@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from trimtab.planning.machine import Machine, this_machine
 from trimtab.planning.placement import plan_here, plan_on
@@ -48,10 +48,11 @@ class JoinedRay:
         return metered_nodes(broker)
 
 
+RayCluster: TypeAlias = OwnRay | JoinedRay
+
+
 @contextmanager
-def ray_for(
-    work: Work, home: Path, address: str | None, capacity: Machine | None
-) -> Iterator[OwnRay | JoinedRay]:
+def ray_for(work: Work, home: Path, address: str | None, capacity: Machine | None) -> Iterator[RayCluster]:
     """Plan the work on this machine, or join the Ray cluster at `address` for the block and plan it there.
 
     `capacity`: what an autoscaler may make of that cluster; default: the nodes it has.

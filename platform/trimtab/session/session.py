@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from trimtab.session.cluster import JoinedRay, OwnRay
+from trimtab.session.cluster import RayCluster
 from trimtab.session.environment import prepare_environment
 from trimtab.session.guardian import guarded
 from trimtab.session.own_ray import INTERRUPTED_S
@@ -50,7 +50,7 @@ class Session:
 
     folder: SweepDir
     work: Work
-    ray: OwnRay | JoinedRay
+    cluster: RayCluster
     track_s: float = CLOSE_S
     """Longest wait for the tracking store once the work has finished."""
 
@@ -86,12 +86,12 @@ class Session:
 
     def _with_slots(self, model: str, body: Body) -> bool:
         """Do everything between starting Ray and ending it."""
-        with self.ray.running():
+        with self.cluster.running():
             broker = start_broker(self.folder.path)
             slots = self._slots(model, broker)
             grace_s = CLOSE_S
             try:
-                with self.ray.metered(self.folder.path, broker):
+                with self.cluster.metered(self.folder.path, broker):
                     slots.start()
                     return body(broker, slots)
             except KeyboardInterrupt:
@@ -105,7 +105,7 @@ class Session:
         """Return the plan's slots, not started yet."""
         from trimtab.slots.host import COLD, WARM, Slots, SlotSpec
 
-        config, plan, wanted = self.work.reference_config(), self.ray.plan, self.work.slots
+        config, plan, wanted = self.work.reference_config(), self.cluster.plan, self.work.slots
         return Slots(
             SlotSpec(
                 model=model,

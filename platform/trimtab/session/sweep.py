@@ -15,7 +15,7 @@ from trimtab.planning.placement import MARK
 from trimtab.search.control import run_trials
 from trimtab.search.searcher import StudySearcher
 from trimtab.search.study import create_studies, load_studies
-from trimtab.session.cluster import JoinedRay, OwnRay
+from trimtab.session.cluster import RayCluster
 from trimtab.session.session import Session, SessionStatus
 from trimtab.sweepdir import journal
 from trimtab.sweepdir.folder import SweepDir
@@ -37,9 +37,7 @@ class SweepResult:
     spec: SweepSpec
 
 
-def run_sweep(
-    spec: SweepSpec, folder: SweepDir, cluster: OwnRay | JoinedRay, *, resume: bool = False
-) -> SweepResult:
+def run_sweep(spec: SweepSpec, folder: SweepDir, cluster: RayCluster, *, resume: bool = False) -> SweepResult:
     """Run every configuration of a spec in a folder that exists and that this process drives.
 
     With `resume` the studies there are continued: what has ended stays, what was under way resumes from its

@@ -93,9 +93,13 @@ class SweepDir:
 
     @classmethod
     def training(cls, home: Path, name: str) -> SweepDir:
-        """Make the folder of a training run unless it is there."""
+        """Make the folder of a training run unless it is there.
+
+        Raises:
+            SpecError: `home` cannot be written.
+        """
         found = cls(home / TRAINING / check_name(name))
-        found.path.mkdir(parents=True, exist_ok=True)
+        found._claim()
         return found
 
     @property
