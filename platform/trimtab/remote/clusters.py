@@ -1,4 +1,4 @@
-"""Join a Ray cluster that exists (`session.own_ray` starts one of the session's own)."""
+"""A Ray cluster that exists, joined by a sweep's driver (`ray_session` starts one of its own)."""
 
 from __future__ import annotations
 
@@ -28,14 +28,11 @@ REQUIRED_SECRETS = "TRIMTAB_REQUIRED_SECRETS"
 
 @contextmanager
 def joined_ray(address: str, home: Path, environment: dict[str, str]) -> Iterator[Cluster]:
-    """Make this process a driver of the Ray cluster at `address` (`auto`: the one of this machine or job).
+    """This process as a driver of the Ray cluster at `address` (`auto`: the one of this machine or job).
 
-    `environment` reaches every process of the session. Before the block begins every node has shown that it
-    sees `home` and runs this version of trimtab.
-
-    Raises:
-        ClusterError: there is no cluster, or it has another token, or another version of Ray or Python.
-        SpecError: `home` is not shared.
+    `environment` reaches every process of the sweep. Before the block begins every node has shown that it
+    sees `home` and runs this version of trimtab. ClusterError: no cluster, a wrong token, another version of
+    Ray or Python; SpecError: `home` is not shared.
     """
     _check_job()
     prepare_ray_auth(create=False)

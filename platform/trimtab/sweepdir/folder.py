@@ -131,7 +131,7 @@ class SweepDir:
     def never_began(self, lacks: str) -> NotFoundError:
         """Return the error for a sweep whose driver ended before it had written `lacks`."""
         return NotFoundError(
-            f"sweep {self.name!r} has no {lacks} in {self.path}; it never began: start it anew"
+            f"sweep {self.name!r} never began: {self.path} has no {lacks}; run trimtab sweep again"
         )
 
     @property
