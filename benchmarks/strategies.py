@@ -314,41 +314,43 @@ Made by `python -m benchmarks.strategies` with fixed seeds; do not edit. Rewards
 
 ## 1. Is the gradient right?
 
-A softmax bandit: {types} types of prompts with pass rates from .08 to .92, {actions} answers each, two of
-them right. Its gradient is known in closed form. {samples:,} rollouts per row, {total:,} a step, each preset
-at its defaults. Given priors are off by a normal error of sd .1; the stub probe and critic give half of their
-own rollout's reward away. `scale` is the estimated over the true gradient along the true one; by type it
-shows whether prompts are reweighted; `off direction` is the rest, relative (sampling noise keeps it above 0).
-The gradient of a type is the sum over trained rollouts divided by the sum of their weights.
+A softmax bandit: {types} types of prompts with pass rates from .08 to .92, {actions} answers each,
+two of them right. Its gradient is known in closed form. Each row takes {samples:,} rollouts,
+{total:,} a step, with the preset at its defaults. Given priors are off by a normal error of sd .1. The
+stub probe and the stub critic give half of their own rollout's reward away. `scale` is the
+estimated over the true gradient, along the true one. `scale by prompt type` shows whether prompts
+are reweighted. `off direction` is the relative rest (sampling noise keeps it above 0). The gradient
+of a type is the sum over trained rollouts divided by the sum of their weights.
 
 {bias}
 
-What to read from it. A baseline that contains the scored rollout shrinks the gradient (a group mean at k = 16
-by 1/16). Sequential stopping depends on the rewards, which leave-one-out does not repair: it stretches the
-gradient by some 3 %. The per-round form (`v05_unbiased`) repairs both. Dividing by the group's std reweights
-prompts by design, which is a choice and not an error. `poise` and `ppo` stay on the true direction although
-what their stubs read knows the reward: leave-one-out and token order keep it out of the baseline.
+What to read from it. A baseline that contains the scored rollout shrinks the gradient (a group mean
+at k = 16 by 1/16). Sequential stopping depends on the rewards and stretches the gradient by some 3
+%, which leave-one-out does not repair. The per-round form (`v05_unbiased`) repairs both. Dividing
+by the group's std reweights prompts by design; that is a choice and not an error. `poise` and `ppo`
+stay on the true direction although what their stubs read knows the reward: leave-one-out and token
+order keep it out of the baseline.
 
 ## 2. What does a rollout buy?
 
-About {prompts:,} prompts per cell, pass rates Beta(1.2, 2.2). Columns: error of the given prior (sd, bias) in
-pass-rate units, clipped to [0, 1]. Presets run at their defaults; a preset without a given prior has the same
-numbers throughout.
+About {prompts:,} prompts per cell, pass rates Beta(1.2, 2.2). Columns: error of the given prior (sd,
+bias) in pass-rate units, clipped to [0, 1]. Presets run at their defaults. A preset without a given
+prior has the same numbers throughout.
 
 Mean squared error of the baseline over trained rollouts:
 
 {mse}
 
-Gradient noise per rollout spent, E[(r - b)^2] / scale^2 / E[p (1 - p)] x spent / trained; the oracle has 1
-and lower is better. `scale` = Cov(r - b, r) / Var r puts self-coupled baselines on the same footing: without
-it a group mean at k = 4 would look better than the oracle.
+Gradient noise per rollout spent, E[(r - b)^2] / scale^2 / E[p (1 - p)] x spent / trained. The
+oracle has 1, and lower is better. `scale` = Cov(r - b, r) / Var r makes self-coupled baselines
+comparable: without it a group mean at k = 4 would look better than the oracle.
 
 {noise}
 
-What this does not show: DAPO trains on mixed groups only and V0 moves rollouts between prompts, so their
-populations differ (noise is relative to the trained prompts' own variance); a dropped group also saves its
-learner time. SPO samples undecided prompts more often. ReMax pays every second rollout for a greedy answer.
-The speed of these parts: `python -m benchmarks.fusion_speed`.
+What this does not show: DAPO trains on mixed groups only and V0 moves rollouts between prompts, so
+their populations differ (noise is relative to the trained prompts' own variance). A dropped group
+also saves the learner's time. SPO samples undecided prompts more often. ReMax pays every second
+rollout for a greedy answer. For the speed of these parts, run `python -m benchmarks.fusion_speed`.
 """
 
 
