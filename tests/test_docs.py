@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-LINKED = [*PAGES, ROOT / "benchmarks" / "README.md", ROOT / "cluster" / "README.md"]
+PAGES = [
+    path for folder in (".", "docs", "benchmarks", "cluster") for path in sorted((ROOT / folder).glob("*.md"))
+]
 HISTORY = {ROOT / "CHANGELOG.md", ROOT / "docs" / "lab-log.md"}
 """Pages that name code as it was."""
 WIDTH = 100
@@ -115,12 +116,12 @@ def test_lines_fit_a_screen(page: Path) -> None:
     assert too_long(page) == []
 
 
-@pytest.mark.parametrize("page", LINKED, ids=named)
+@pytest.mark.parametrize("page", PAGES, ids=named)
 def test_links_lead_somewhere(page: Path) -> None:
     assert dead_links(page) == []
 
 
-@pytest.mark.parametrize("page", [page for page in LINKED if page not in HISTORY], ids=named)
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in HISTORY], ids=named)
 def test_code_that_is_named_exists(page: Path) -> None:
     assert lost_names(page) == []
 
