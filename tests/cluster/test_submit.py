@@ -1,4 +1,4 @@
-"""`trimtab submit`, refused before it asks anybody: one message, exit code 2."""
+"""`trimtab submit` refuses bad input before it contacts a cluster: one message, exit code 2."""
 
 from __future__ import annotations
 
