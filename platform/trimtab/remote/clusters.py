@@ -62,7 +62,10 @@ def joined_ray(address: str, home: Path, environment: dict[str, str]) -> Iterato
             logging_level="ERROR",
         )
     except ConnectionError as error:
-        raise ClusterError(f"--address: no Ray cluster at {address!r} ({_first_line(error)})") from None
+        raise ClusterError(
+            f"--address: no Ray cluster at {address!r} ({_first_line(error)}); start one with `ray start "
+            "--head`, or check the address"
+        ) from None
     except ray.exceptions.AuthenticationError as error:
         raise ClusterError(
             f"--address: {address!r} refuses this token ({_first_line(error)}); copy the cluster's token to "

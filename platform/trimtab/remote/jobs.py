@@ -225,7 +225,10 @@ class Jobs:
             ) from None
         except (ConnectionError, requests.RequestException, aiohttp.ClientError) as error:
             why = _first_line(error)
-            raise ClusterError(f"--address: no Ray cluster answers at {self.address} ({why})") from None
+            raise ClusterError(
+                f"--address: no Ray cluster answers at {self.address} ({why}); check the address, and that "
+                "the head runs"
+            ) from None
         except json.JSONDecodeError:
             raise ClusterError(
                 f"--address: what answers at {self.address} is not a Ray cluster; give the address of the "
