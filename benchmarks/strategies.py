@@ -1,8 +1,8 @@
-"""Regenerates docs/strategy-tables.md: `python -m benchmarks.strategies` (some minutes on one core).
+"""Regenerate docs/strategy-tables.md: `python -m benchmarks.strategies` (a few minutes on one core).
 
-Table 1 measures bias: each preset's mean gradient on a softmax bandit against the true one.
+Table 1 measures bias: each preset's mean gradient on a softmax bandit, compared with the true gradient.
 Table 2 measures efficiency: the baseline's error and the gradient noise per rollout spent, under priors of
-known error. Both play the presets as they run in training, through `benchmarks.strategies_sim`.
+known error. Both run the presets as in training, through `benchmarks.strategies_sim`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TYPES, ACTIONS, TOTAL = 8, 4, 4096
 
 @dataclass(frozen=True)
 class Bandit:
-    """TYPES kinds of prompts, each with its own softmax over ACTIONS answers; the first two are right."""
+    """TYPES types of prompts, each with its own softmax over ACTIONS answers. The first two are correct."""
 
     policy_TA: FloatArray
     reward_A: FloatArray
@@ -56,11 +56,11 @@ class Bandit:
 
     @property
     def gradient_TA(self) -> FloatArray:
-        """d E[r] / d logits: pi_a (R_a - mu)."""
+        """Return d E[r] / d logits = pi_a (R_a - mu)."""
         return self.policy_TA * (self.reward_A - self.rate_T[:, None])
 
     def draw(self, type_C: IntArray) -> Draw:
-        """Answers of prompts of the given types. Length depends on the answer."""
+        """Draw answers to prompts of the given types. Their length depends on the answer."""
         edge_TA = self.policy_TA.cumsum(axis=1)
 
         def draw(prompt_N: IntArray, kind_N: IntArray, rng: np.random.Generator) -> Completions:
@@ -73,7 +73,7 @@ class Bandit:
 
 
 class OwnStates(Prior):
-    """Stub probe or critic: what it reads from a rollout's own trajectory gives its reward half away."""
+    """A stub probe or critic, whose reading of a rollout's own trajectory reveals half its reward."""
 
     def __init__(self, mean_C: FloatArray, tokens: bool) -> None:
         self.mean_C, self.tokens = mean_C, tokens
@@ -87,7 +87,7 @@ class OwnStates(Prior):
 
 
 def _prior(name: str, prior_C: FloatArray) -> Prior | None:
-    """Priors that are given from outside; None: the preset's own (pool, greedy, none)."""
+    """Return the given prior of a preset, or None if it has its own (pool, greedy, none)."""
     kind = parse_strategy(name).prior.type
     if kind in ("probe", "critic"):
         return OwnStates(prior_C, tokens=kind == "critic")
@@ -95,7 +95,7 @@ def _prior(name: str, prior_C: FloatArray) -> Prior | None:
 
 
 class Bias(NamedTuple):
-    """Estimated gradient over true gradient."""
+    """Estimated gradient along the true one, divided by the true gradient."""
 
     scale: float
     error: float
@@ -104,14 +104,14 @@ class Bias(NamedTuple):
     high: float
     """Smallest and largest scale of one prompt type."""
     off: float
-    """Length of what does not point along the true gradient, relative to what does."""
+    """Length of the component orthogonal to the true gradient, relative to the one along it."""
 
 
 def measure_bias(name: str, samples: int, seed: int = 0, total: int = TOTAL, settings: str = "") -> Bias:
-    """Play `samples` rollouts and compare the mean of weight * advantage * score function with the gradient.
+    """Draw `samples` rollouts and compare the mean of weight * advantage * score function with the gradient.
 
-    The gradient estimate of a prompt type is the sum over its trained rollouts, divided by the sum of their
-    weights, so that spending more on a type does not count as bias.
+    The gradient estimate of a prompt type is the sum over its trained rollouts divided by the sum of their
+    weights, so that more rollouts for a type do not count as bias.
     """
     bandit, rng = Bandit.make(), np.random.default_rng(seed)
     blocks = 20
@@ -245,14 +245,14 @@ EFFICIENCY_ROWS: tuple[tuple[str, object], ...] = (
     ("ppo", "ppo"),
     ("spo", "spo"),
 )
-"""Name and strategy. The poise and ppo rows read the given prior through prior_only, as spo does."""
+"""(name, strategy) of each row. Rows poise and ppo read the given prior through prior_only, as spo does."""
 
 
 class Efficiency(NamedTuple):
     mse: float
     """Mean of (baseline - pass rate)^2 over trained rollouts."""
     noise: float
-    """E[(r - b)^2] / scale^2 / E[p (1 - p)] * spent / trained: the oracle has 1."""
+    """E[(r - b)^2] / scale^2 / E[p (1 - p)] * spent / trained; 1 for the oracle."""
     spent: float
     """Rollouts paid per prompt."""
 
@@ -260,7 +260,7 @@ class Efficiency(NamedTuple):
 def measure_efficiency(
     name: str, strategy: object, sd: float, bias: float, prompts: int, seed: int = 0
 ) -> Efficiency:
-    """One cell of table 2: about `prompts` prompts under a prior of known error."""
+    """Measure one cell of table 2: about `prompts` prompts under a prior of known error."""
     rng = np.random.default_rng(seed)
     config = parse_strategy(strategy)
     # Room for 4 rollouts of each prompt; `weighted` chooses out of a pool four times as large.
@@ -276,7 +276,7 @@ def measure_efficiency(
     given = None if config.prior.type in ("none", "pool", "greedy") else KnownPrior(prior_C)
     built = build_strategy(plain, prior=given)
     if not isinstance(built, Composed):
-        raise TypeError(f"{name}: is no Composed strategy")
+        raise TypeError(f"{name}: is not a Composed strategy; table 2 replaces the prior of one")
     batch, _ = play(built, coin(rate_C), pool, total, rng)
     groups = Groups.of(batch, built.scale)
     baseline = built.fusion.fuse(groups, built.prior.predict(batch))

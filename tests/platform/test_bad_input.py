@@ -277,7 +277,7 @@ def test_a_past_sweep_is_read_although_its_model_and_classes_have_gone(tmp_path:
     home = ["--home", str(tmp_path / "home")]
     done = trimtab("status", "past", *home)
     assert done.exit_code == 0, done.output
-    assert f"go on: trimtab resume past {' '.join(home)}" in " ".join(done.output.split())
+    assert f"resume it: trimtab resume past {' '.join(home)}" in " ".join(done.output.split())
     refused(trimtab("resume", "past", *home), "trial.model", str(model))
     refused(trimtab("compare", "past", *home), "past")
     assert "trial.model" not in trimtab("compare", "past", *home).output

@@ -77,8 +77,7 @@ def test_monte_carlo_table(
 
 @pytest.mark.parametrize("k", [4, 8, 16])
 def test_error_of_the_group_mean(k: int) -> None:
-    """E[p (1 - p)] / k in closed form: .1765, .0882, .0441 in +-1 units. methods.md says .175, .0875, .0438,
-    which is .8 % low: at k = 4 the whole of its tolerance."""
+    """The closed form E[p (1 - p)] / k is .1765, .0882, .0441 in +-1 units for k = 4, 8, 16."""
     want = SIGNED * A * B / ((A + B) * (A + B + 1.0)) / k
     rng = np.random.default_rng(2)
     rate_C = rng.beta(A, B, PROMPTS)
