@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.strategies.priors.probe_model import ModelKind, Projection, Regression
+from trainables.strategies.priors.probing.regression import ModelKind, Projection, Regression
 
 REFIT_LIMIT, HOOK_LIMIT = 0.050, 0.05
 ROWS = 4096

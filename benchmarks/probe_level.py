@@ -11,8 +11,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import chi2
 
-from trainables.strategies.axes import PAPER_ALPHA
-from trainables.strategies.fusion.tested import excess, threshold
+from trainables.strategies.fusion.tested import PAPER_ALPHA, excess, threshold
 
 
 def rejection_rate(known: float, own: bool, k: int = 10_007, prompts: int = 60_000, seed: int = 0) -> float:

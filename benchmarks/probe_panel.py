@@ -24,13 +24,13 @@ from trainables.strategies.batch import (
     Scores,
     Stats,
 )
-from trainables.strategies.build import build_strategy
 from trainables.strategies.config import parse_strategy
 from trainables.strategies.groups import Groups
-from trainables.strategies.priors.base import Prior
+from trainables.strategies.priors.base import Prior, PriorMember
 from trainables.strategies.priors.critic import CriticPrior
+from trainables.strategies.priors.global_mean import GlobalPrior
 from trainables.strategies.priors.probe import ProbePrior
-from trainables.strategies.priors.strata import GlobalPrior, StrataPrior
+from trainables.strategies.priors.strata import StrataPrior
 from trainables.strategies.priors.tracker import TrackerPrior
 from trainables.strategies.scale import UNIT
 from trainables.strategies.value_estimate import ValueEstimate
@@ -45,8 +45,8 @@ class Panel:
     def __init__(
         self, group_size: int = 4, level: Literal["token", "prompt"] = "token", critic_lr: float = 5e-5
     ) -> None:
-        self.own = build_strategy(parse_strategy({"preset": "rloo", "group_size": group_size}))
-        self.priors: dict[str, Prior] = {
+        self.own = parse_strategy({"preset": "rloo", "group_size": group_size}).build()
+        members: dict[str, PriorMember] = {
             "probe": ProbePrior(survey=True),
             "probe_all_columns": ProbePrior(survey=True, pca_prompt=0, pca_response=0, penalty=1000.0),
             "probe_prompt": ProbePrior(survey=True, states="prompt"),
@@ -56,6 +56,7 @@ class Panel:
             "strata": StrataPrior(),
             "global": GlobalPrior(),
         }
+        self.priors: dict[str, Prior] = {name: member.begin(UNIT) for name, member in members.items()}
 
     def needs(self) -> Needs:
         needs = self.own.needs()

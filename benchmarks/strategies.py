@@ -18,7 +18,6 @@ import numpy as np
 
 from benchmarks.strategies_sim import A, B, Completions, Draw, KnownPrior, coin, play, wrong_prior
 from trainables.strategies.batch import Batch, FloatArray, IntArray, Kind
-from trainables.strategies.build import build_strategy
 from trainables.strategies.composed import Composed
 from trainables.strategies.config import parse_strategy
 from trainables.strategies.groups import Groups
@@ -142,7 +141,7 @@ def _bare(name: str, settings: str, prior_C: FloatArray) -> Strategy:
     config: dict[str, object] = {"preset": name, "warmup": None}
     if settings:
         config["weighting"] = settings
-    return build_strategy(parse_strategy(config), prior=_prior(name, prior_C))
+    return parse_strategy(config).build(prior=_prior(name, prior_C))
 
 
 def _bias(sum_KTA: FloatArray, weight_KT: FloatArray, gradient_TA: FloatArray) -> Bias:
@@ -274,7 +273,7 @@ def measure_efficiency(
         prior_C = np.full(pool, A / (A + B))
     plain = config.model_copy(update={"warmup": None})
     given = None if config.prior.type in ("none", "pool", "greedy") else KnownPrior(prior_C)
-    built = build_strategy(plain, prior=given)
+    built = plain.build(prior=given)
     if not isinstance(built, Composed):
         raise TypeError(f"{name}: is not a Composed strategy; table 2 replaces the prior of one")
     batch, _ = play(built, coin(rate_C), pool, total, rng)

@@ -36,16 +36,16 @@ from trainables.strategies.batch import (
     Scores,
     Stats,
 )
-from trainables.strategies.build import build_strategy
 from trainables.strategies.config import parse_strategy
 from trainables.strategies.diagnostics import ACCEPTED
 from trainables.strategies.fusion.tested import Tested
 from trainables.strategies.groups import Groups
-from trainables.strategies.priors.base import Prior
+from trainables.strategies.priors.base import Prior, PriorMember
 from trainables.strategies.priors.context import ContextPrior
+from trainables.strategies.priors.global_mean import GlobalPrior
 from trainables.strategies.priors.pool import PoolPrior
 from trainables.strategies.priors.probe import ProbePrior
-from trainables.strategies.priors.strata import GlobalPrior, StrataPrior
+from trainables.strategies.priors.strata import StrataPrior
 from trainables.strategies.priors.tracker import TrackerPrior
 from trainables.strategies.scale import UNIT
 from trainables.strategies.value_estimate import ValueEstimate
@@ -59,8 +59,8 @@ class Panel:
     """RLOO with `DRAWS` rollouts. Its diagnostics have the `<prior>_mse` of each prior before it learns."""
 
     def __init__(self) -> None:
-        self.own = build_strategy(parse_strategy({"preset": "rloo", "group_size": DRAWS}))
-        self.priors: dict[str, Prior] = {
+        self.own = parse_strategy({"preset": "rloo", "group_size": DRAWS}).build()
+        members: dict[str, PriorMember] = {
             "context": ContextPrior(),
             "tracker": TrackerPrior(),
             "probe": ProbePrior(),
@@ -68,10 +68,9 @@ class Panel:
             "pool": PoolPrior(),
             "strata": StrataPrior(),
             "global": GlobalPrior(),
-            "constant": Constant(),
-            "inverted": Inverted(),
-            "stale": Stale(),
         }
+        self.priors: dict[str, Prior] = {name: member.begin(UNIT) for name, member in members.items()}
+        self.priors |= {"constant": Constant(), "inverted": Inverted(), "stale": Stale()}
 
     def needs(self) -> Needs:
         needs = self.own.needs()

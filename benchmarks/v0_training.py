@@ -20,6 +20,7 @@ import numpy as np
 from trainables.strategies.batch import Batch, IntArray, Stats
 from trainables.strategies.priors.base import Prior
 from trainables.strategies.priors.context import ContextPrior
+from trainables.strategies.priors.record import Record
 from trainables.strategies.scale import UNIT
 from trainables.strategies.value_estimate import ValueEstimate
 
@@ -31,19 +32,22 @@ class Constant(Prior):
         return ValueEstimate(mean_P=np.full(batch.prompts, 0.9))
 
 
-class Inverted(ContextPrior):
+class Inverted(Record):
     """Predicts 1 minus the record's pass rate."""
+
+    def __init__(self) -> None:
+        super().__init__(ContextPrior())
 
     def predict(self, batch: Batch) -> ValueEstimate:
         found = super().predict(batch)
         return ValueEstimate(mean_P=UNIT.high - np.asarray(found.mean_P))
 
 
-class Stale(ContextPrior):
+class Stale(Record):
     """Reads the record of `delay` steps ago, or the first record until then."""
 
     def __init__(self, delay: int = 50, **settings: Any) -> None:
-        super().__init__(**settings)
+        super().__init__(ContextPrior(**settings))
         self.delay = delay
         self.old: list[dict[str, Any]] = []
 

@@ -111,7 +111,7 @@ def test_refused_at_load(override: str, parts: list[str]) -> None:
         ("needs:Thing", ["no_such_dependency", "not installed"]),
         ("syntax:Thing", ["SyntaxError"]),
         ("mine:Thign", ["no class 'Thign'", "did you mean 'Thing'"]),
-        ("mine:number", ["is no class but the int 3"]),
+        ("mine:number", ["is not a class but the int 3"]),
         ("leaves:Thing", ["SystemExit"]),
         ("mine:Thing", ["no Strategy"]),
     ],
