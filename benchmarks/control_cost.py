@@ -21,8 +21,8 @@ from trimtab.planning.plan import make_plan
 from trimtab.search.control import run_trials
 from trimtab.search.searcher import StudySearcher
 from trimtab.search.study import create_studies
+from trimtab.session.environment import prepare_environment
 from trimtab.session.own_ray import local_ray
-from trimtab.session.sweep import prepare_environment
 from trimtab.slots.broker import Broker
 from trimtab.sweepdir.journal import Tail
 from trimtab.sweepspec.load import load_spec

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from trimtab.sweepdir import journal
-from trimtab.sweepdir.home import existing_sweep_dir
+from trimtab.sweepdir.folder import SweepDir
 
 
 def seconds(folder: Path) -> dict[str, float]:
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--home", type=Path, default=Path(".trimtab"))
     parser.add_argument("--slots", type=int, default=2)
     arguments = parser.parse_args()
-    found = seconds(existing_sweep_dir(arguments.home, arguments.name))
+    found = seconds(SweepDir.existing(arguments.home, arguments.name).path)
     for since, wall in (
         ("first lease", found["leased"]),
         ("start of the slots", found["leased"] + found["starting"]),

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from trimtab.sweepdir.journal import append
-from trimtab.sweepspec.load import dump_spec, load_spec
+from trimtab.sweepspec.load import load_spec
 from trimtab.sweepspec.spec import SweepSpec
 from trimtab.tracking.store import connect
 
@@ -79,7 +79,7 @@ def spec(tmp_path: Path) -> SweepSpec:
 @pytest.fixture
 def raw(spec: SweepSpec) -> dict[str, Any]:
     """The same spec as the mapping that a user's file holds, to be spoilt."""
-    mapping: dict[str, Any] = yaml.safe_load(dump_spec(spec))
+    mapping: dict[str, Any] = yaml.safe_load(spec.text())
     return mapping
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from speed import patience
 
 from trimtab.sweepdir import journal
-from trimtab.sweepspec.load import dump_spec, load_spec
+from trimtab.sweepspec.load import load_spec
 from trimtab.sweepspec.spec import SweepSpec
 from trimtab.tracking.tracker import Tracker
 
@@ -33,7 +33,7 @@ class Decided:
     def store(self, name: str, spec: SweepSpec) -> None:
         """Begin a sweep of that name."""
         self.folder(name).mkdir(parents=True)
-        (self.folder(name) / "spec.yaml").write_text(dump_spec(spec))
+        (self.folder(name) / "spec.yaml").write_text(spec.text())
 
     def trial(
         self,

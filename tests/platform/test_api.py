@@ -9,6 +9,7 @@ import pytest
 from trimtab import api
 from trimtab.errors import NotFoundError, SpecError, StorageError
 from trimtab.sweepdir import driver
+from trimtab.sweepdir.folder import SweepDir
 from trimtab.sweepspec.load import load_spec
 from trimtab.watch.status import read_status
 
@@ -18,7 +19,7 @@ def folder(tmp_path: Path) -> Path:
     """A sweep that was started once."""
     folder = tmp_path / "home" / "sweeps" / "s"
     folder.mkdir(parents=True)
-    api.write_spec(folder, load_spec("quickstart", [f"home={tmp_path / 'home'}"]))
+    SweepDir(folder).write_spec(load_spec("quickstart", [f"home={tmp_path / 'home'}"]))
     return folder
 
 
@@ -70,7 +71,7 @@ def test_a_storage_that_is_down_leaves_the_name_free(tmp_path: Path) -> None:
 
 def test_the_status_tells_what_ended_from_what_resume_would_continue(journal, spec, tmp_path: Path) -> None:
     folder = Path(journal.folder)
-    api.write_spec(folder, spec)
+    SweepDir(folder).write_spec(spec)
     journal.start("trial-0000")
     for seed in (0, 1, 2):
         journal.run("trial-0000", seed, [0.4, 0.5])

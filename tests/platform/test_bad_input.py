@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from trimtab.api import write_spec
 from trimtab.cli.main import main
 from trimtab.errors import ModelError, SpecError
 from trimtab.sweepdir import driver
+from trimtab.sweepdir.folder import SweepDir
 from trimtab.sweepdir.home import command
 from trimtab.sweepspec.load import load_spec
 
@@ -272,7 +272,7 @@ def test_a_past_sweep_is_read_although_its_model_and_classes_have_gone(tmp_path:
     own = "candidates=[{strategy: {prior: 'gone_package.mine:Prior', fusion: tested}}]"
     folder = tmp_path / "home" / "sweeps" / "past"
     folder.mkdir(parents=True)
-    write_spec(folder, load_spec("quickstart", [f"trial.model={model}"]))
+    SweepDir(folder).write_spec(load_spec("quickstart", [f"trial.model={model}"]))
     shutil.rmtree(model)
     home = ["--home", str(tmp_path / "home")]
     done = trimtab("status", "past", *home)
@@ -281,7 +281,7 @@ def test_a_past_sweep_is_read_although_its_model_and_classes_have_gone(tmp_path:
     refused(trimtab("resume", "past", *home), "trial.model", str(model))
     refused(trimtab("compare", "past", *home), "past")
     assert "trial.model" not in trimtab("compare", "past", *home).output
-    write_spec(folder, load_spec(folder / "spec.yaml", [own], outside=False))
+    SweepDir(folder).write_spec(load_spec(folder / "spec.yaml", [own], outside=False))
     assert trimtab("status", "past", *home).exit_code == 0
 
 

@@ -51,9 +51,24 @@ def test_the_command_line_loads_nothing_heavy() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["spec", "space", "plan", "tracking", "compare", "progress", "doctor", "driver", "api", "home", "ui",
-     "template"],
-)  # fmt: skip
+    [
+        "sweepspec.spec",
+        "sweepspec.space",
+        "sweepspec.template",
+        "sweepdir.driver",
+        "sweepdir.folder",
+        "tracking.tracker",
+        "planning.plan",
+        "planning.doctor",
+        "watch.progress",
+        "watch.ui",
+        "remote.clusters",
+        "session.session",
+        "decide.compare.table",
+        "decide.train",
+        "api",
+    ],
+)
 def test_no_module_of_the_platform_loads_torch_or_ray_when_imported(module: str) -> None:
     loaded = imported_by(f"import trimtab.{module}")
     assert not loaded.intersection((*HEAVY, "ray", "mlflow", "optuna"))

@@ -1,8 +1,11 @@
 """Names of sweeps, and who drives them."""
 
+import errno
+import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -14,18 +17,20 @@ from speed import patience, wait_until
 
 from trimtab.errors import NotFoundError, SpecError
 from trimtab.sweepdir import driver
-from trimtab.sweepdir.home import create_sweep_dir, existing_sweep_dir, tracking_uri
+from trimtab.sweepdir.atomic import write_whole
+from trimtab.sweepdir.folder import SweepDir
+from trimtab.sweepdir.home import tracking_uri
 
 
 def test_names_of_a_family_are_numbered(tmp_path: Path) -> None:
-    names = [create_sweep_dir(tmp_path, "quickstart").name for _ in range(3)]
+    names = [SweepDir.create(tmp_path, "quickstart").name for _ in range(3)]
     assert names == ["quickstart", "quickstart-2", "quickstart-3"]
 
 
 def test_a_given_name_in_use_is_refused(tmp_path: Path) -> None:
-    create_sweep_dir(tmp_path, "quickstart", "mine")
+    SweepDir.create(tmp_path, "quickstart", "mine")
     with pytest.raises(SpecError, match="--name: 'mine' is in use"):
-        create_sweep_dir(tmp_path, "quickstart", "mine")
+        SweepDir.create(tmp_path, "quickstart", "mine")
 
 
 def test_of_sweeps_that_start_at_once_one_gets_the_name_and_none_shares_a_number(tmp_path: Path) -> None:
@@ -34,7 +39,7 @@ def test_of_sweeps_that_start_at_once_one_gets_the_name_and_none_shares_a_number
     def start(name: str | None) -> str:
         together.wait(timeout=patience(30))
         try:
-            return create_sweep_dir(tmp_path, "quickstart", name).name
+            return SweepDir.create(tmp_path, "quickstart", name).name
         except SpecError as refusal:
             return str(refusal)
 
@@ -49,13 +54,13 @@ def test_of_sweeps_that_start_at_once_one_gets_the_name_and_none_shares_a_number
 @pytest.mark.parametrize("name", ["../up", "", "a/b", ".hidden", "a" * 65])
 def test_names_that_are_no_folder_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(SpecError, match="name"):
-        create_sweep_dir(tmp_path, "quickstart", name)
+        SweepDir.create(tmp_path, "quickstart", name)
 
 
 def test_an_unknown_sweep_names_the_known_ones(tmp_path: Path) -> None:
-    create_sweep_dir(tmp_path, "quickstart")
+    SweepDir.create(tmp_path, "quickstart")
     with pytest.raises(NotFoundError, match="sweeps there: quickstart"):
-        existing_sweep_dir(tmp_path, "other")
+        SweepDir.existing(tmp_path, "other")
 
 
 def test_the_default_store_is_sqlite_in_the_home(tmp_path: Path) -> None:
@@ -71,6 +76,17 @@ def test_a_sweep_has_one_driver_at_a_time(tmp_path: Path) -> None:
     assert driver.running(tmp_path) is None
 
 
+def test_a_training_is_stopped_by_its_process(tmp_path: Path) -> None:
+    """`trimtab stop` knows sweeps alone."""
+    folder = SweepDir.training(tmp_path, "quick")
+    with folder.driven(), pytest.raises(SpecError) as caught, folder.driven():
+        pytest.fail("two drivers")
+    pid = os.getpid()
+    assert str(caught.value) == (
+        f"training 'quick' is driven by process {pid}; stop it first: kill -INT {pid}"
+    )
+
+
 def test_nothing_to_stop(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="not running"):
         driver.stop(tmp_path)
@@ -78,7 +94,7 @@ def test_nothing_to_stop(tmp_path: Path) -> None:
 
 def sleeper(folder: Path) -> subprocess.Popen[bytes]:
     code = (
-        "import signal, sys, time; from pathlib import Path; from trimtab import driver\n"
+        "import signal, sys, time; from pathlib import Path; from trimtab.sweepdir import driver\n"
         # A shell's background jobs, CI's among them, are born ignoring SIGINT; a sweep's driver never does.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "with driver.registered(Path(sys.argv[1])): time.sleep(60)"
@@ -107,6 +123,43 @@ def test_a_process_id_that_was_given_to_another_is_not_signalled(tmp_path: Path)
     finally:
         bystander.terminate()
         bystander.wait()
+
+
+def test_a_record_of_an_older_trimtab_is_read_and_names_no_live_driver(tmp_path: Path) -> None:
+    """Its start time is text, which nothing can be compared with: this process may be a stranger."""
+    old = {"pid": os.getpid(), "started": "5c7a2b1e-boot:4217", "host": socket.gethostname()}
+    (tmp_path / driver.FILE).write_text(json.dumps(old))
+    assert driver.running(tmp_path) is None
+    with pytest.raises(NotFoundError, match="not running"):
+        driver.stop(tmp_path)
+    with driver.registered(tmp_path):
+        assert driver.running(tmp_path) == os.getpid()
+    assert not (tmp_path / driver.FILE).exists()
+
+
+def test_a_driver_of_an_older_trimtab_that_lives_still_holds_the_sweep(tmp_path: Path) -> None:
+    """The lock says so, whatever the record looks like."""
+    (tmp_path / driver.FILE).write_text(
+        json.dumps({"pid": 4711, "started": "5c7a2b1e-boot:4217", "host": socket.gethostname()})
+    )
+    with (tmp_path / driver.LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(SpecError, match="driven by process 4711"), driver.registered(tmp_path):
+            pass
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "spec.yaml"
+    write_whole(file, "old")
+
+    def full(path: Path, text: str, encoding: str) -> None:
+        path.write_bytes(text.encode(encoding)[:1])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(file, "new")
+    assert file.read_text() == "old"
 
 
 def test_a_driver_on_another_machine_is_named(tmp_path: Path) -> None:

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
-from trimtab.decide.promoted import INSIDE, load_promoted
+from trimtab import api
+from trimtab.cli.main import main
+from trimtab.decide.promoted import INSIDE, Training, load_promoted
 from trimtab.decide.train import find_promoted
-from trimtab.errors import NotFoundError, SpecError, TrackingError
+from trimtab.errors import NotFoundError, SecurityError, SpecError, TrackingError
 from trimtab.sweepspec.load import load_spec
 from trimtab.tracking.store import connect
 
@@ -43,9 +46,10 @@ def test_production_scales_what_was_found(file) -> None:
     assert (config.sampling.max_tokens, config.engine.max_model_len) == (512, 1024)
     assert config.strategy == before.strategy
     assert config.learner.lr == before.learner.lr
-    spec = found.as_spec(file.parent)
-    assert (spec.slots.count, spec.seeds) == (1, (0,))
-    assert spec.reference_config().learner.workers == 4
+    training = Training(found)
+    assert (training.slots.count, training.seeds, training.trials) == (1, (0,), 1)
+    assert training.reference_config() == config
+    assert training.budget == 400 * 256
 
 
 @pytest.mark.parametrize(
@@ -61,6 +65,34 @@ def test_production_scales_what_was_found(file) -> None:
 def test_what_is_wrong_with_a_promoted_file_is_named(file, override, message) -> None:
     with pytest.raises(SpecError, match=message):
         load_promoted(file, (override,))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trial.model=/no/such/model", "trial.model: '/no/such/model' does not exist"),
+        ("trial.task.name=nothing", "trial.task.name: 'nothing'"),
+        ("trial.strategy={prior: 'gone_package.mine:Prior', fusion: tested}", "trial.strategy.prior"),
+        ("trial.evaluation.split=test", "trial.evaluation.split: test would show"),
+        ("tracking.uri=localhost:5000", "tracking.uri: 'localhost:5000'"),
+        ("tracking.uri=http://me:secret@host:5000", "tracking.uri: the address holds a password"),
+        ("slots.memory_gb=4000", "4000.0 GB"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_is_made(file, override, message, tmp_path) -> None:
+    home = tmp_path / "home"
+    done = CliRunner().invoke(main, ["train", str(file), "--set", override, "--home", str(home)])
+    assert done.exit_code == 2, done.output
+    assert done.output.startswith("Error: ")
+    assert message in done.output
+    assert not home.exists()
+
+
+def test_a_promoted_file_with_a_secret_is_refused(file, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("MY_TOKEN", "sesame-open")
+    with pytest.raises(SecurityError, match=r"promoted\.provenance\.note: holds the value of \$MY_TOKEN"):
+        api.train(load_promoted(file, ("provenance.note=sesame-open",)), tmp_path / "home")
+    assert not (tmp_path / "home").exists()
 
 
 def test_a_version_brings_its_own_file(file, store_uri, tmp_path) -> None:

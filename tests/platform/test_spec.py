@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from trimtab.errors import ModelError, SpecError, TrimtabError
-from trimtab.sweepspec.load import dump_spec, load_spec, parse_spec, shipped_spaces
+from trimtab.sweepspec.load import load_spec, parse_spec, shipped_spaces
 
 Raw = dict[str, Any]
 
@@ -153,13 +153,13 @@ def test_two_candidates_of_one_preset_need_labels(raw: Raw) -> None:
 def test_what_is_dumped_loads_to_the_same_spec(raw: Raw, tmp_path: Path) -> None:
     spec = parse_spec(raw)
     file = tmp_path / "again.yaml"
-    file.write_text(dump_spec(spec))
+    file.write_text(spec.text())
     assert load_spec(file) == spec
 
 
 def test_overrides_reach_mappings_and_list_items(tmp_path: Path, raw: Raw) -> None:
     file = tmp_path / "spec.yaml"
-    file.write_text(dump_spec(parse_spec(raw)))
+    file.write_text(parse_spec(raw).text())
     spec = load_spec(
         file,
         ["trial.learner.lr=2e-4", "candidates.0.search.alpha.log=false", "seeds=[5, 6, 7]", "name=other"],
@@ -184,7 +184,7 @@ def test_refuses_an_override_that_goes_nowhere(
     tmp_path: Path, raw: Raw, override: str, expected: str
 ) -> None:
     file = tmp_path / "spec.yaml"
-    file.write_text(dump_spec(parse_spec(raw)))
+    file.write_text(parse_spec(raw).text())
     with pytest.raises(SpecError, match=expected):
         load_spec(file, [override])
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from trimtab.cli.options import HOME
+from trimtab.cli.outcome import INTERRUPTED, NOTHING_FINISHED, print_comparison, store_of
 from trimtab.cli.submit import cluster_options
 from trimtab.sweepdir.home import command
 
 if TYPE_CHECKING:
-    from trimtab.decide.compare.read import Axis, Store
-    from trimtab.decide.compare.table import Comparison
+    from trimtab.decide.compare.read import Axis
     from trimtab.planning.machine import Machine
 
 SET = click.option(
@@ -31,7 +31,7 @@ BY = click.option(
     type=click.Choice(["rollouts", "tokens", "seconds"]),
     default="rollouts",
     show_default=True,
-    help="What compute is counted in.",
+    help="Unit that compute is counted in.",
 )
 
 
@@ -82,13 +82,12 @@ def compare(
 def track(name: str, home: Path, uri: str | None) -> None:
     """Send MLflow what it lacks of sweep NAME, such as after a sweep whose tracking server was down."""
     from trimtab.errors import TrackingError
-    from trimtab.sweepdir import driver
-    from trimtab.sweepdir.home import existing_sweep_dir
+    from trimtab.sweepdir.folder import SweepDir
     from trimtab.tracking.catch_up import catch_up
 
-    folder = existing_sweep_dir(home.expanduser().resolve(), name)
-    with driver.registered(folder):
-        left = catch_up(folder, stored_spec(home, name), uri)
+    folder = SweepDir.existing(home, name)
+    with folder.driven():
+        left = catch_up(folder.path, folder.spec(), uri)
     if left:
         raise TrackingError("; ".join(left))
     click.echo(f"MLflow holds everything of {name}")
@@ -118,14 +117,13 @@ def confirm(
     from trimtab import api
     from trimtab.decide.confirm import confirmation_spec
 
-    home = home.expanduser().resolve()
     spec = confirmation_spec(home, name, top, seeds).model_copy(update={"home": home})
     result = api.sweep(spec, name=own_name, address=address, capacity=capacity)
     for line in result.unsent:
         click.echo(f"not tracked: {line}; later: {command(f'track {result.name}', home)}", err=True)
     if result.status != "finished":
-        click.echo(f"{result.status}; go on: {command(f'resume {result.name}', home)}", err=True)
-        ctx.exit(130 if result.status == "killed" else 1)
+        click.echo(f"{result.status}; resume it: {command(f'resume {result.name}', home)}", err=True)
+        ctx.exit(INTERRUPTED if result.status == "killed" else NOTHING_FINISHED)
     ctx.invoke(compare, name=name, home=home, by="rollouts")
 
 
@@ -144,11 +142,11 @@ def report(name: str, output: Path | None, attach: bool, by: Axis, home: Path, u
     """Write one self-contained HTML page about sweep NAME and attach it to the sweep's MLflow run."""
     from trimtab.decide.compare.verdict import decide
     from trimtab.decide.report.page import attach_report, write_report
-    from trimtab.sweepdir.home import sweep_dir
+    from trimtab.sweepdir.folder import SweepDir
 
     store, sweep_id = store_of(home, name, uri)
     found = decide(store, [name], by=by, sweep_id=sweep_id)
-    folder = sweep_dir(home.expanduser().resolve(), name)
+    folder = SweepDir.of(home, name).path
     file = output or (folder if folder.is_dir() else Path()) / "report.html"
     write_report(store, found, name, folder, file, by, sweep_id)
     click.echo(f"wrote {file}")
@@ -159,11 +157,13 @@ def report(name: str, output: Path | None, attach: bool, by: Axis, home: Path, u
 @click.command()
 @click.argument("name")
 @click.option(
-    "--trial", type=click.IntRange(0), help="Number of a configuration; default: the best established."
+    "--trial",
+    type=click.IntRange(0),
+    help="Number of a configuration; default: the best that is established.",
 )
 @click.option("--name", "model", help="Name of the registered model; default: the sweep's.")
 @click.option("--alias", default="champion", show_default=True)
-@click.option("--force", is_flag=True, help="Although it is not established; the record says so.")
+@click.option("--force", is_flag=True, help="Promote although it is not established; the record says so.")
 @click.option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
@@ -189,7 +189,7 @@ def promote(
     store, sweep_id = store_of(home, name, uri)
     done = promotion.promote(
         store, name, trial=trial, name=model, alias=alias, force=force, folder=folder,
-        home=home.expanduser().resolve(), sweep_id=sweep_id,
+        home=home, sweep_id=sweep_id,
     )  # fmt: skip
     moved = done.moved
     before = f", before: version {moved.before}" if moved.before not in (None, moved.version) else ""
@@ -210,7 +210,7 @@ def rollback(model: str, alias: str, home: Path, uri: str | None) -> None:
     from trimtab.decide.registry import Registry
     from trimtab.sweepdir.home import tracking_uri
 
-    moved = Registry(tracking_uri(home.expanduser().resolve(), uri)).rollback(model, alias)
+    moved = Registry(tracking_uri(home, uri)).rollback(model, alias)
     click.echo(
         f"models:/{moved.model}@{moved.alias} is version {moved.version} again, before: {moved.before}"
     )
@@ -232,63 +232,18 @@ def train(
     address: str | None,
     capacity: Machine | None,
 ) -> None:
-    """Train a promoted configuration at full size and register the result; run again, it goes on."""
+    """Train a promoted configuration at full size and register the result; run it again to resume."""
     import tempfile
 
     from trimtab import api
     from trimtab.decide.train import find_promoted
-    from trimtab.decide.train import train as run
     from trimtab.sweepdir.home import tracking_uri
 
-    home = home.expanduser().resolve()
     with tempfile.TemporaryDirectory() as folder:
         promoted = find_promoted(source, tracking_uri(home, uri), Path(folder), overrides)
-    with api.resources(promoted.as_spec(home), home, address, capacity) as plan:
-        done = run(promoted, home, plan)
+    done = api.train(promoted, home, address=address, capacity=capacity)
     if done.moved is None:
-        click.echo("stopped; the same command goes on", err=True)
-        ctx.exit(130)
+        click.echo("stopped; the same command resumes it", err=True)
+        ctx.exit(INTERRUPTED)
     at = f", models:/{done.moved.model}@{done.moved.alias}" if done.moved.alias else ""
     click.echo(f"trained: {done.checkpoint}; registered as models:/{done.name}/{done.moved.version}{at}")
-
-
-def store_of(home: Path, name: str, uri: str | None = None) -> tuple[Store, str | None]:
-    """The tracking store of a sweep, and the sweep's id if its folder is here."""
-    from trimtab.decide.compare.read import Store
-    from trimtab.sweepdir.home import sweep_dir, tracking_uri
-    from trimtab.sweepspec.load import load_spec
-    from trimtab.sweepspec.names import check_name
-
-    home = home.expanduser().resolve()
-    folder = sweep_dir(home, check_name(name))
-    spec = load_spec(folder / "spec.yaml", outside=False) if (folder / "spec.yaml").is_file() else None
-    where = uri or tracking_uri(home, spec.tracking.uri if spec else None)
-    file = folder / "tracking.json"
-    sweep_id = json.loads(file.read_text(encoding="utf-8"))["sweep_id"] if file.is_file() else None
-    return Store(where, spec.tracking.experiment if spec else "trimtab"), sweep_id
-
-
-def stored_spec(home: Path, name: str) -> Any:
-    """The spec of a sweep that was started."""
-    from trimtab.errors import NotFoundError
-    from trimtab.sweepdir.home import existing_sweep_dir
-    from trimtab.sweepspec.load import load_spec
-
-    home = home.expanduser().resolve()
-    file = existing_sweep_dir(home, name) / "spec.yaml"
-    if not file.is_file():
-        raise NotFoundError(
-            f"sweep {name!r} has no spec.yaml in {file.parent}; it never began: start it anew"
-        )
-    return load_spec(file, outside=False).model_copy(update={"home": home})
-
-
-def print_comparison(found: Comparison) -> None:
-    """The table, at a width of its own where the output is a pipe."""
-    from rich.console import Console
-
-    from trimtab.decide.compare.render import render
-
-    console = Console()
-    wide = console if console.is_terminal else Console(width=140)
-    wide.print(render(found))

@@ -11,20 +11,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trimtab._version import __version__
-from trimtab.cli.decide import compare, confirm, promote, report, rollback, stored_spec, track, train
+from trimtab.cli.decide import compare, confirm, promote, report, rollback, track, train
 from trimtab.cli.options import HOME, Size
+from trimtab.cli.outcome import INTERRUPTED, USER_ERROR, report_end
 from trimtab.cli.submit import CLUSTER, cluster_options, job_status, logs, stop_job, submit
 from trimtab.cli.v0 import v0
 from trimtab.errors import TrimtabError
-from trimtab.sweepdir.home import command
 
 if TYPE_CHECKING:
     from trimtab.planning.machine import Machine
-    from trimtab.session.sweep import SweepResult
-    from trimtab.sweepspec.spec import SweepSpec
 
-USER_ERROR = 2
-INTERRUPTED = 130
 SET = click.option(
     "--set",
     "overrides",
@@ -49,7 +45,7 @@ class _Group(click.Group):
             where = f"{error.filename} could not be written: " if error.filename else ""
             click.echo(
                 f"Error: {where}the disk is full; free space, or set home to a larger disk. What was written "
-                "before stays, and trimtab resume goes on with a sweep",
+                "before stays, and trimtab resume continues a sweep",
                 err=True,
             )
             ctx.exit(USER_ERROR)
@@ -80,10 +76,8 @@ def sweep(
 ) -> None:
     """Run the sweep in SPEC, a YAML file or a shipped space such as `quickstart`."""
     from trimtab import api
-    from trimtab.sweepspec.load import load_spec
 
-    loaded = load_spec(spec, overrides)
-    _report(ctx, api.sweep(loaded, name=name, address=address, capacity=capacity), loaded)
+    report_end(ctx, api.sweep(spec, name=name, overrides=overrides, address=address, capacity=capacity))
 
 
 @main.command()
@@ -92,10 +86,10 @@ def sweep(
 @cluster_options
 @click.pass_context
 def resume(ctx: click.Context, name: str, home: Path, address: str | None, capacity: Machine | None) -> None:
-    """Go on with sweep NAME where it was stopped or killed; what ended stays as it is."""
+    """Resume sweep NAME where it was stopped or killed; trials that ended stay as they are."""
     from trimtab import api
 
-    _report(ctx, api.resume(name, home, address=address, capacity=capacity), stored_spec(home, name))
+    report_end(ctx, api.resume(name, home, address=address, capacity=capacity))
 
 
 @main.command()
@@ -110,7 +104,7 @@ def extend(
     """Search further configurations in sweep NAME, with what it has found so far."""
     from trimtab import api
 
-    _report(ctx, api.extend(name, trials, home, address=address, capacity=capacity), stored_spec(home, name))
+    report_end(ctx, api.extend(name, trials, home, address=address, capacity=capacity))
 
 
 @main.command()
@@ -133,7 +127,7 @@ def status(name: str, home: Path, address: str | None, as_json: bool) -> None:
 
     from trimtab.watch.status import read_status, render
 
-    found = read_status(home.expanduser().resolve(), name)
+    found = read_status(home, name)
     if as_json:
         click.echo(json.dumps(asdict(found), indent=2))
     else:
@@ -206,9 +200,9 @@ def stop(name: str, home: Path, address: str | None) -> None:
         stop_job(name, address)
         return
     from trimtab.sweepdir import driver
-    from trimtab.sweepdir.home import existing_sweep_dir
+    from trimtab.sweepdir.folder import SweepDir
 
-    pid = driver.stop(existing_sweep_dir(home, name))
+    pid = driver.stop(SweepDir.existing(home, name).path)
     click.echo(f"asked process {pid} to stop sweep {name}; finished trials stay in MLflow")
 
 
@@ -222,7 +216,7 @@ def doctor(ctx: click.Context, home: Path, uri: str | None) -> None:
     from trimtab.sweepdir.home import tracking_uri
 
     colours = {"ok": "green", "warn": "yellow", "red": "red"}
-    checks = diagnose(home.expanduser().resolve(), tracking_uri(home, uri))
+    checks = diagnose(home, tracking_uri(home, uri))
     for check in checks:
         state = click.style(f"{check.state:4}", fg=colours[check.state])
         fix = f"  -> {check.fix}" if check.fix else ""
@@ -238,44 +232,6 @@ def init(path: Path) -> None:
 
     write_template(path)
     click.echo(f"wrote {path}; next: trimtab plan {path}")
-
-
-def _report(ctx: click.Context, result: SweepResult, spec: SweepSpec) -> None:
-    """What a sweep's end looks like in a terminal."""
-    for line in result.unsent:
-        click.echo(f"not tracked: {line}", err=True)
-    _print_comparison(spec, result.name)
-    if result.status == "killed":
-        click.echo(
-            f"stopped; what finished is in MLflow. Go on: {command(f'resume {result.name}', spec.home)}",
-            err=True,
-        )
-        ctx.exit(INTERRUPTED)
-    if result.status == "failed":
-        shown = command("ui", spec.home)
-        click.echo(f"no configuration finished; {shown} shows their tracebacks", err=True)
-        ctx.exit(1)
-
-
-def _print_comparison(spec: SweepSpec, name: str) -> None:
-    """The table at the end of a sweep. A store that is down must not look like a failed sweep."""
-    from trimtab.cli.decide import print_comparison, store_of
-    from trimtab.decide.compare.table import compare
-    from trimtab.errors import NotFoundError, TrackingError
-
-    try:
-        store, sweep_id = store_of(spec.home, name)
-        found = compare(store.sweep(name, sweep_id))
-    except (NotFoundError, TrackingError) as error:
-        click.echo(f"no comparison: {error}; later: {command(f'compare {name}', spec.home)}", err=True)
-        return
-    print_comparison(found)
-    shown, again = command("ui", spec.home), command(f"compare {name}", spec.home)
-    options = shown.removeprefix("trimtab ui").strip()
-    make = f'make ui ARGS="{options}"' if options else "make ui"
-    click.echo(f"curves of every run: {make}, or {shown}; this table again: {again}")
-    if found.purpose == "search":
-        click.echo(f"is it true? {command(f'confirm {name}', spec.home)}")
 
 
 for extra in (v0, submit, logs, compare, confirm, report, promote, rollback, train, track):

@@ -8,17 +8,32 @@ from typing import Any
 
 import click
 
+from trimtab.sweepdir.home import DEFAULT, resolved
+
+
+class Home(click.Path):
+    """A folder, there or not, as an absolute path."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, file_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        home = resolved(value)
+        super().convert(home, param, ctx)
+        return home
+
+
 HOME = click.option(
     "--home",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path(".trimtab"),
+    type=Home(),
+    default=DEFAULT,
     show_default=True,
     help="Folder that holds the sweeps (the spec's `home`).",
 )
 
 
 class Size(click.ParamType[float]):
-    """A number above zero that is a number: neither `nan` nor `inf`."""
+    """A finite number above zero."""
 
     name = "number"
 
@@ -28,5 +43,5 @@ class Size(click.ParamType[float]):
         except ValueError:
             number = math.nan
         if not (math.isfinite(number) and number > 0):
-            self.fail(f"{value!r} is no size; give a number above 0.", param, ctx)
+            self.fail(f"{value!r} is not a size; give a number above 0.", param, ctx)
         return number

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.errors import NotFoundError, SpecError
-from trimtab.sweepdir.home import command, existing_sweep_dir
-from trimtab.sweepdir.journal import Event, Tail
-from trimtab.sweepspec.load import load_spec, parse_spec
+from trimtab.sweepdir.folder import SweepDir
+from trimtab.sweepdir.home import command
+from trimtab.sweepdir.journal import Event
+from trimtab.sweepspec.load import parse_spec
 from trimtab.sweepspec.spec import SweepSpec
 
 BUILT_IN = ("addition",)
@@ -28,25 +29,27 @@ class Finished:
 
 
 def confirmation_spec(home: Path, name: str, top: int, seeds: int) -> SweepSpec:
-    """The spec that confirms a sweep: its best `top` configurations and its best reference, nothing searched.
+    """Return the spec that confirms a sweep: its best `top` configurations and its best reference.
 
-    `seeds` fresh seeds, which neither the sweep nor an earlier confirmation of it has seen.
+    Nothing is searched in it. `seeds` counts fresh seeds, which neither the sweep nor an earlier confirmation
+    of it has seen. The model, data and classes that it names are not looked at.
 
-    NotFoundError: no such sweep, or nothing in it has finished. SpecError: it is a confirmation itself, or
-    there is no test split.
+    Raises:
+        NotFoundError: there is no such sweep, or nothing in it has finished.
+        SpecError: it is a confirmation itself, or there is no test split.
     """
-    folder = existing_sweep_dir(home, name)
-    spec = _spec_of(folder, name)
+    folder = SweepDir.existing(home, name)
+    spec = folder.spec()
     if spec.confirms:
         raise SpecError(
-            f"sweep {name!r} is itself the confirmation of {spec.confirms!r}; confirm that one again, with "
+            f"sweep {name!r} is itself the confirmation of {spec.confirms!r}; confirm that sweep again, with "
             f"more --seeds: {command(f'confirm {spec.confirms}', home)}"
         )
     task = spec.reference_config().task
     if task.test is None and task.name not in BUILT_IN and ":" not in task.name:
         raise SpecError(
             f"trial.task.test: not set in sweep {name!r}; the verdict needs prompts that the search never "
-            f"saw: add 'test:' under trial.task in {folder / 'spec.yaml'}"
+            f"saw: add 'test:' under trial.task in {folder.spec_file}"
         )
     finished = finished_configurations(folder)
     references = [found for found in finished if found.role != "candidate"]
@@ -74,14 +77,14 @@ def confirmation_spec(home: Path, name: str, top: int, seeds: int) -> SweepSpec:
     }
     evaluation = {**raw["trial"].get("evaluation", {}), "split": "test"}
     raw["trial"] = {**raw["trial"], "evaluation": evaluation}
-    return parse_spec(raw)
+    return parse_spec(raw, outside=False)
 
 
-def finished_configurations(folder: Path) -> list[Finished]:
-    """What the sweep ran over all its seeds, by its journal; those stopped early or failed are left out."""
+def finished_configurations(folder: SweepDir) -> list[Finished]:
+    """Return the configurations that ran over all their seeds, by the journal; not the stopped or failed."""
     started: dict[str, Event] = {}
     ended: dict[str, Event] = {}
-    for event in Tail(folder).read():
+    for event in folder.events():
         if event["event"] == "trial_started":
             started[event["trial"]] = event
         elif event["event"] == "trial_finished":
@@ -99,29 +102,22 @@ def finished_configurations(folder: Path) -> list[Finished]:
 
 
 def _best(found: list[Finished], count: int) -> list[Finished]:
-    """The best by score, each strategy once."""
+    """Return the best by score, each strategy once."""
     unique: dict[str, Finished] = {}
     for one in sorted(found, key=lambda one: -one.score):
         unique.setdefault(repr(one.strategy), one)
     return list(unique.values())[:count]
 
 
-def _spec_of(folder: Path, name: str) -> SweepSpec:
-    file = folder / "spec.yaml"
-    if not file.is_file():
-        raise NotFoundError(f"sweep {name!r} has no spec.yaml in {folder}; it never began: start it anew")
-    return load_spec(file, outside=False)
-
-
 def _fresh_seed(home: Path, name: str, spec: SweepSpec) -> int:
-    """The first seed that no run of the sweep or of its confirmations has seen."""
+    """Return the first seed that no run of the sweep or of its confirmations has seen."""
     used = set(spec.seeds)
-    for folder in (home / "sweeps").iterdir():
-        if not (folder / "spec.yaml").is_file():
+    for folder in SweepDir.all(home):
+        if not folder.spec_file.is_file():
             continue
-        if folder.name != name and load_spec(folder / "spec.yaml", outside=False).confirms != name:
+        if folder.name != name and folder.spec().confirms != name:
             continue
-        for event in Tail(folder).read():
+        for event in folder.events():
             if event["event"] == "trial_started":
                 used.update(event["seeds"])
     return max(used) + 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import fcntl
 import getpass
 import json
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock
 
 from trimtab._version import __version__
 from trimtab.decide.compare.read import RunRecord, Store
@@ -22,6 +22,7 @@ from trimtab.decide.compare.verdict import Decision, decide
 from trimtab.decide.promoted import INSIDE
 from trimtab.decide.registry import Moved, Registry
 from trimtab.errors import NotFoundError, PromotionError, TrackingError
+from trimtab.sweepdir.atomic import write_whole
 from trimtab.sweepdir.home import DEFAULT, command
 from trimtab.sweepspec.names import check_name
 from trimtab.tracking.provenance import git_state
@@ -70,7 +71,8 @@ def promote(
             model, version, alias, store, found, row, judged, run, forced=not established
         )
         connect(store.uri).log_text(run.run_id, text["yaml"], f"model/{INSIDE}")
-        _write(folder / f"{model}.yaml", text["yaml"])
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / f"{model}.yaml", text["yaml"])
 
     def upload() -> str:
         client = connect(store.uri)
@@ -227,17 +229,9 @@ def _artifact(uri: str, run_id: str, name: str) -> Any:
         raise TrackingError(f"{name} of run {run_id}: {unreachable(uri, error)}") from error
 
 
-def _write(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)
-
-
 @contextmanager
 def _alone(home: Path) -> Iterator[None]:
     """One promotion at a time in a home; the registry itself tells apart those of different homes."""
     home.mkdir(parents=True, exist_ok=True)
-    with (home / "promote.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(home / "promote.lock"):
         yield

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from trainables.config import Strict
 from trainables.trial import TrialConfig
 from trimtab.errors import SpecError
-from trimtab.sweepspec.load import apply_override, parse_spec, read_yaml
+from trimtab.security import check_plain, check_url
+from trimtab.sweepspec.imports import check_own_members
+from trimtab.sweepspec.load import apply_override, read_yaml
 from trimtab.sweepspec.messages import spec_error
 from trimtab.sweepspec.names import check_name
-from trimtab.sweepspec.spec import SlotsConfig, SweepSpec, TrackingConfig
+from trimtab.sweepspec.outside import check_model, check_task
+from trimtab.sweepspec.spec import Purpose, SlotsConfig, TrackingConfig, check_urls
 
 INSIDE = "trimtab.yaml"
 """The promoted file's name beside the weights of a model version."""
@@ -21,7 +26,10 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class Production(Strict):
-    """What the full-size run has more of than the runs it was found with. Null: as in `trial`."""
+    """What the full-size run has more of than the runs that its configuration was found with.
+
+    Null: as in `trial`.
+    """
 
     model: str | None = None
     steps: Positive | None = None
@@ -40,10 +48,10 @@ class Production(Strict):
     validation: str | None = None
     evaluate_every: Positive | None = None
     checkpoint_every: Positive = 10
-    """Steps that a kill can cost at most."""
+    """Most steps that a kill can cost."""
     seed: Annotated[int, Field(ge=0)] = 0
     alias: str | None = None
-    """Alias that the trained version gets; null: none."""
+    """Alias that the trained version gets; null: no alias."""
 
 
 class Promoted(Strict):
@@ -62,11 +70,12 @@ class Promoted(Strict):
     @model_validator(mode="after")
     def _runs(self) -> Promoted:
         check_name(self.name)
+        check_urls(None, self.tracking.uri)
         self.config()
         return self
 
     def config(self) -> TrialConfig:
-        """The configuration at full size."""
+        """Return the configuration at full size."""
         more, raw = self.production, {**self.trial}
 
         def put(part: str | None, **values: Any) -> None:
@@ -98,27 +107,81 @@ class Promoted(Strict):
         except ValidationError as error:
             raise spec_error(error, TrialConfig, raw, prefix="trial") from None
 
-    def as_spec(self, home: Path) -> SweepSpec:
-        """The one run as a spec, for the plan, the tracker and the display."""
-        raw = self.config().model_dump(mode="json")
-        strategy = raw.pop("strategy")
-        return parse_spec(
-            {
-                "name": self.name,
-                "trial": raw,
-                "reference": {"strategy": strategy, "label": "production"},
-                "candidates": [{"strategy": strategy, "label": "unused"}],
-                "seeds": [self.production.seed],
-                "search": {"trials": 1, "sampler": "random"},
-                "slots": {**self.slots.model_dump(mode="json"), "count": 1},
-                "tracking": self.tracking.model_dump(mode="json"),
-                "home": str(home),
-            }
-        )
+    def text(self) -> str:
+        """Return the file's content, as YAML."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=100)
+
+
+@dataclass(frozen=True)
+class Training:
+    """The one full-size run of a promoted configuration, as a session's `Work`."""
+
+    promoted: Promoted
+
+    trials = 1
+    reference_trials = 1
+    reference_label = "production"
+    confirms = None
+
+    @property
+    def name(self) -> str:
+        return self.promoted.name
+
+    @property
+    def slots(self) -> SlotsConfig:
+        return self.promoted.slots.model_copy(update={"count": 1})
+
+    @property
+    def tracking(self) -> TrackingConfig:
+        return self.promoted.tracking
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return (self.promoted.production.seed,)
+
+    @property
+    def budget(self) -> int:
+        return self.reference_config().budget
+
+    @property
+    def purpose(self) -> Purpose:
+        return "train"
+
+    def reference_config(self) -> TrialConfig:
+        return self.promoted.config()
+
+    def configs(self) -> list[TrialConfig]:
+        return [self.reference_config()]
+
+    def text(self) -> str:
+        return self.promoted.text()
+
+    def check(self) -> None:
+        """Check what the configuration refers to outside itself, as `check_outside` does for a spec.
+
+        Raises:
+            SpecError: data, a task or a class of the user's own is not there, or it would train on a test.
+            ModelError: the model is not there.
+            SecurityError: the file holds a secret.
+        """
+        config = self.reference_config()
+        if config.evaluation.split == "test":
+            raise SpecError(
+                "trial.evaluation.split: test would show the training the prompts of the verdict; remove it"
+            )
+        check_model(config.model)
+        check_task(config.task)
+        check_own_members([config.strategy], "trial")
+        check_url("tracking.uri", self.tracking.uri)
+        check_plain("promoted", self.promoted.model_dump(mode="json"))
 
 
 def load_promoted(file: Path, overrides: tuple[str, ...] = ()) -> Promoted:
-    """Read and check a promoted file. SpecError: what is wrong with it."""
+    """Read a promoted file, and set what `overrides` (`key.path=value`) say.
+
+    Raises:
+        SpecError: there is no such file, or it holds something else than a promoted configuration.
+    """
     if not file.is_file():
         raise SpecError(f"{file}: no such file; trimtab promote writes promoted/NAME.yaml")
     raw = read_yaml(file)

@@ -1,31 +1,35 @@
-"""One full-size Ray Train run of a promoted configuration, without Tune: the slots and the loop of a sweep.
+"""One full-size run of a promoted configuration, without Tune: a single lease in a session.
 
-Layout: `<home>/training/<name>/` holds promoted.yaml, records/, trials/ and tracking.json, as a sweep's does.
+Layout: `<home>/training/<name>/` is laid out as a sweep's folder, with promoted.yaml in place of spec.yaml.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-
-from trimtab.decide.promoted import INSIDE, Promoted, load_promoted
+from trimtab.decide.promoted import INSIDE, Promoted, Training, load_promoted
 from trimtab.decide.registry import Moved, Registry
 from trimtab.errors import NotFoundError, RegistryError, SpecError, TrackingError, TrimtabError
-from trimtab.planning.plan import Plan
-from trimtab.sweepdir import driver, journal
+from trimtab.sweepdir import journal
+from trimtab.sweepdir.atomic import write_whole
+from trimtab.sweepdir.folder import SweepDir
 from trimtab.sweepdir.home import command, tracking_uri
-from trimtab.sweepspec.spec import SweepSpec
 from trimtab.tracking import names
 from trimtab.tracking.catch_up import CATCH_UP_S
 from trimtab.tracking.store import connect, is_permanent, transient_errors, unreachable
 from trimtab.tracking.tracker import Tracker
 
+if TYPE_CHECKING:
+    from trimtab.session.cluster import JoinedRay, OwnRay
+    from trimtab.session.session import Ended
+    from trimtab.slots.host import Slots
+
+PROMOTED = "promoted.yaml"
 KEY = "production"
 """The run's name in the journal."""
 MODEL_URI = "models:/"
@@ -44,10 +48,13 @@ class Trained:
 
 
 def find_promoted(source: str, uri: str, folder: Path, overrides: tuple[str, ...] = ()) -> Promoted:
-    """The promoted configuration of a file, or of `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+    """Read the promoted configuration of a file, of `models:/NAME@ALIAS` or of `models:/NAME/VERSION`.
 
-    `folder`: where the registry's copy is put. NotFoundError: no such model, version or alias.
-    TrackingError: the registry does not answer.
+    `folder`: where the registry's copy is put.
+
+    Raises:
+        NotFoundError: there is no such model, version or alias.
+        TrackingError: the registry does not answer.
     """
     if not source.startswith(MODEL_URI):
         return load_promoted(Path(source), overrides)
@@ -72,159 +79,114 @@ def find_promoted(source: str, uri: str, folder: Path, overrides: tuple[str, ...
     return load_promoted(Path(file), overrides)
 
 
-def train(promoted: Promoted, home: Path, plan: Plan | None = None) -> Trained:
-    """Train to the end of the budget and register the result; goes on where a killed run stopped.
+def train(training: Training, home: Path, cluster: OwnRay | JoinedRay) -> Trained:
+    """Train to the end of the budget and register the result; resume a run that was stopped or killed.
 
-    A run that has finished is only registered, if it is not yet. SpecError: a run of that name has begun with
-    other settings, or is being driven by another process.
+    A run that has finished is registered, unless it is already.
+
+    Raises:
+        SpecError: a run of that name has begun with other settings, or another process drives it.
+        RegistryError: it is trained, but the tracking store or the registry refused the result.
     """
-    home = home.expanduser().resolve()
-    folder = home / "training" / promoted.name
-    folder.mkdir(parents=True, exist_ok=True)
-    with driver.registered(folder):
-        _settle(folder, promoted, home)
-        spec = promoted.as_spec(home)
-        status, unsent = _run(promoted, spec, home, folder, plan)
-        if status != "finished":
-            return Trained(promoted.name, "killed", None, None, unsent)
-        checkpoint = _checkpoint(folder, promoted)
-        if unsent:
+    promoted = training.promoted
+    folder = SweepDir.training(home, promoted.name)
+    with folder.driven():
+        _settle(folder, promoted)
+        ended = _run(folder, training, cluster)
+        if ended.status != "finished":
+            return Trained(promoted.name, "killed", None, None, ended.unsent)
+        checkpoint = _checkpoint(folder)
+        if ended.unsent:
             raise RegistryError(
-                f"trained, but {'; '.join(unsent)}. The weights are in {checkpoint}; the same command "
+                f"trained, but {'; '.join(ended.unsent)}. The weights are in {checkpoint}; the same command "
                 "registers them when the store answers"
             )
-        moved = _register(promoted, spec, home, folder, checkpoint)
-    return Trained(promoted.name, "finished", checkpoint, moved, unsent)
+        moved = _register(folder, promoted, checkpoint)
+    return Trained(promoted.name, "finished", checkpoint, moved, ended.unsent)
 
 
-def _settle(folder: Path, promoted: Promoted, home: Path) -> None:
-    """Keep what is trained beside it; a run that has begun goes on with the same or not at all."""
-    text = yaml.safe_dump(promoted.model_dump(mode="json"), sort_keys=False, width=100)
-    file = folder / "promoted.yaml"
+def _settle(folder: SweepDir, promoted: Promoted) -> None:
+    """Keep what is trained beside it; a run that has begun resumes with the same settings or not at all."""
+    file = folder.path / PROMOTED
     if file.is_file():
         before = load_promoted(file)
         if before.config() != promoted.config() or before.production.seed != promoted.production.seed:
             raise SpecError(
-                f"training {promoted.name!r} has begun with other settings ({file}); go on with those: "
-                f"{command(f'train {file}', home)}, or give this one another name: in the file"
+                f"training {promoted.name!r} has begun with other settings ({file}); resume it with those: "
+                f"{command(f'train {file}', folder.home)}, or give this one another name: in the file"
             )
-    partial = file.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)
+    write_whole(file, promoted.text())
 
 
-def _run(
-    promoted: Promoted, spec: SweepSpec, home: Path, folder: Path, plan: Plan | None
-) -> tuple[Literal["finished", "killed"], list[str]]:
-    from trimtab.watch.progress import Progress
+def _run(folder: SweepDir, training: Training, cluster: OwnRay | JoinedRay) -> Ended:
+    """Train, unless that is done: then the tracking store only gets what it lacks."""
+    from trimtab.session.session import Ended, Session
 
-    journal.repair(folder)
-    tracker = Tracker(folder, tracking_uri(home, spec.tracking.uri), promoted.name, spec, purpose="train")
+    journal.repair(folder.path)
+    if _finished(folder) is None:
+        return Session(folder, training, cluster, track_s=CATCH_UP_S).run(partial(_lease, folder, training))
+    uri = tracking_uri(folder.home, training.tracking.uri)
+    tracker = Tracker(folder.path, uri, folder.name, training)
     tracker.start()
-    status: Literal["finished", "killed", "failed"] = "failed"
-    try:
-        if _finished(folder, promoted) is None:
-            from trimtab.session.sweep import interruptible
-
-            with ExitStack() as stack:
-                progress = Progress(folder, spec, 1)
-                progress.start()
-                stack.callback(progress.close)
-                stack.enter_context(interruptible())
-                _train(promoted, spec, home, folder, plan)
-        status = "finished"
-    except KeyboardInterrupt:
-        status = "killed"
-    finally:
-        if status != "finished":
-            from trimtab.session.sweep import close_journal
-
-            close_journal(folder, status)
-        unsent = tracker.close(status, CATCH_UP_S if status == "finished" else 60.0)
-    return status, unsent
+    return Ended("finished", tracker.close("finished", CATCH_UP_S))
 
 
-def _train(promoted: Promoted, spec: SweepSpec, home: Path, folder: Path, plan: Plan | None) -> None:
-    """Ray, one slot, one lease."""
-    import ray
-
-    from trimtab.planning.machine import this_machine
-    from trimtab.planning.placement import plan_here
-    from trimtab.session.guardian import guarded
-    from trimtab.session.own_ray import local_ray
-    from trimtab.session.sweep import make_slots, prepare_environment, resolve_model
-    from trimtab.slots.broker import Broker
+def _lease(folder: SweepDir, training: Training, broker: Any, slots: Slots) -> bool:
+    """Serve the one run, over as many leases as it takes."""
     from trimtab.slots.client import lease_until_done
-    from trimtab.tracking.system import metered, metered_nodes
 
-    own = plan is None
-    if plan is None:
-        plan = plan_here(spec, this_machine())
-    prepare_environment(home)
-    model = resolve_model(spec, home)
-    config = promoted.config().model_dump(mode="json")
-    seed = promoted.production.seed
-    with guarded(), local_ray(plan) if own else nullcontext():
-        broker = ray.remote(Broker).options(num_cpus=0, max_concurrency=1000).remote(str(folder))
-        slots = make_slots(spec, folder, plan, model, broker)
-        grace = 60.0
-        try:
-            slots.start()
-            payload = {"config": config, "seeds": [seed], "output": str(folder / "trials" / KEY)}
-            _enter(folder, "trial_started", role="production", label=promoted.name, number=0, searched={},
-                   config=config, seeds=[seed])  # fmt: skip
-            meters = metered(folder) if own else metered_nodes(broker)
-            try:
-                with meters, closing(lease_until_done(broker, KEY, payload)) as events:
-                    for _ in events:
-                        pass
-            except TrimtabError as error:
-                _enter(folder, "trial_finished", status="failed", score=None, error=str(error))
-                raise
-            _enter(folder, "trial_finished", status="finished", score=None, error=None)
-        except KeyboardInterrupt:
-            grace = 10.0
-            raise
-        finally:
-            slots.close(grace)
+    config = training.reference_config().model_dump(mode="json")
+    seeds = list(training.seeds)
+    _enter(folder, "trial_started", role="production", label=training.name, number=0, searched={},
+           config=config, seeds=seeds)  # fmt: skip
+    payload = {"config": config, "seeds": seeds, "output": str(folder.path / "trials" / KEY)}
+    try:
+        with closing(lease_until_done(broker, KEY, payload)) as events:
+            for _ in events:
+                pass
+    except TrimtabError as error:
+        _enter(folder, "trial_finished", status="failed", score=None, error=str(error))
+        raise
+    _enter(folder, "trial_finished", status="finished", score=None, error=None)
+    return True
 
 
-def _enter(folder: Path, event: str, **fields: Any) -> None:
-    journal.append(folder, {"event": event, "trial": KEY, "time": time.time(), **fields})
+def _enter(folder: SweepDir, event: str, **fields: Any) -> None:
+    journal.append(folder.path, {"event": event, "trial": KEY, "time": time.time(), **fields})
 
 
-def _finished(folder: Path, promoted: Promoted) -> str | None:
-    """Checkpoint of the finished run; None while there is something to train."""
+def _finished(folder: SweepDir) -> str | None:
+    """Return the checkpoint of the finished run; None while there is something to train."""
     found = None
-    for event in journal.read(folder, KEY):
+    for event in journal.read(folder.path, KEY):
         if event["event"] == "run_finished" and event["status"] == "finished":
             found = event["checkpoint"]
     return found
 
 
-def _checkpoint(folder: Path, promoted: Promoted) -> Path:
-    found = Path(_finished(folder, promoted) or "-")
+def _checkpoint(folder: SweepDir) -> Path:
+    found = Path(_finished(folder) or "-")
     if not (found / "model" / "config.json").is_file():
         raise NotFoundError(
-            f"training {promoted.name!r} has finished, but its checkpoint {found} is gone; remove {folder} "
-            "to train anew"
+            f"training {folder.name!r} has finished, but its checkpoint {found} is gone; remove "
+            f"{folder.path} to train anew"
         )
     return found
 
 
-def _register(promoted: Promoted, spec: SweepSpec, home: Path, folder: Path, checkpoint: Path) -> Moved:
-    """The trained weights as a version of the model, with the file they were trained by."""
+def _register(folder: SweepDir, promoted: Promoted, checkpoint: Path) -> Moved:
+    """Make the trained weights, with the file they were trained by, a version of the model."""
     from trimtab.decide.compare.read import Store
 
-    uri = tracking_uri(home, spec.tracking.uri)
-    sweep_id = json.loads((folder / "tracking.json").read_text(encoding="utf-8"))["sweep_id"]
-    (run,) = Store(uri, spec.tracking.experiment).search({names.SWEEP_ID: sweep_id, names.TRIAL: KEY})
+    uri = tracking_uri(folder.home, promoted.tracking.uri)
+    wanted = {names.SWEEP_ID: folder.claim_id(), names.TRIAL: KEY}
+    (run,) = Store(uri, promoted.tracking.experiment).search(wanted)
     run_id = run.info.run_id
 
     def upload() -> str:
         client = connect(uri)
         client.log_artifacts(run_id, str(checkpoint / "model"), "model")
-        client.log_text(run_id, (folder / "promoted.yaml").read_text(encoding="utf-8"), f"model/{INSIDE}")
+        client.log_text(run_id, (folder.path / PROMOTED).read_text(encoding="utf-8"), f"model/{INSIDE}")
         return f"{client.get_run(run_id).info.artifact_uri}/model"
 
     accuracy = run.data.metrics.get("validation/accuracy")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from trimtab.errors import PlanError
 from trimtab.planning.machine import Machine
 from trimtab.planning.plan import GB, HEAD_BYTES, TOLERANCE, TRIAL_CPUS, Plan, make_plan
-from trimtab.sweepspec.spec import SweepSpec
+from trimtab.sweepspec.spec import Work
 
 MARK = 0.001
 """How much of a node's custom resource (`slots.learner_resource`) a process takes: it marks a place."""
@@ -54,7 +54,7 @@ class Cluster:
         return int(sum(node.resources.get("memory", 0) for node in self.nodes if node.works))
 
 
-def plan_here(spec: SweepSpec, machine: Machine, nodes: int = 1) -> Plan:
+def plan_here(spec: Work, machine: Machine, nodes: int = 1) -> Plan:
     """The plan on so many machines of this kind. PlanError as in `plan_on`.
 
     Ray is given whole cores, at least one, and on the first node memory is kept for the driver.
@@ -77,7 +77,7 @@ def plan_here(spec: SweepSpec, machine: Machine, nodes: int = 1) -> Plan:
     return plan_on(spec, cluster)
 
 
-def plan_on(spec: SweepSpec, cluster: Cluster, capacity: Machine | None = None) -> Plan:
+def plan_on(spec: Work, cluster: Cluster, capacity: Machine | None = None) -> Plan:
     """The plan on a cluster. PlanError: not even one slot (or not the number asked for) fits on its nodes.
 
     `capacity`: what an autoscaler may add up to; then the nodes that are there now do not count.
@@ -103,7 +103,7 @@ def plan_on(spec: SweepSpec, cluster: Cluster, capacity: Machine | None = None) 
     )
 
 
-def _processes(spec: SweepSpec, plan: Plan) -> list[tuple[str, dict[str, float]]]:
+def _processes(spec: Work, plan: Plan) -> list[tuple[str, dict[str, float]]]:
     """Name and needs of each process of one slot, the largest first."""
     slot = plan.slot
     memory = slot.memory_bytes / (slot.learner_workers + slot.engines)

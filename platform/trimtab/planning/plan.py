@@ -11,7 +11,7 @@ from trainables.models.shape import model_shape
 from trainables.strategies.suits import warnings
 from trimtab.errors import PlanError
 from trimtab.planning.gpu_memory import GpuMemory, describe, estimate
-from trimtab.sweepspec.spec import SweepSpec
+from trimtab.sweepspec.spec import Work
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -92,7 +92,7 @@ class Plan:
 
 
 def make_plan(
-    spec: SweepSpec, cpus: float, gpus: float, memory_bytes: int, gpu_memory_bytes: int | None = None
+    spec: Work, cpus: float, gpus: float, memory_bytes: int, gpu_memory_bytes: int | None = None
 ) -> Plan:
     """Fit the spec's slots into these resources, taken together. `placement` fits them onto nodes.
 
@@ -145,14 +145,12 @@ def summary(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _warnings(spec: SweepSpec) -> list[str]:
+def _warnings(spec: Work) -> list[str]:
     """What the strategies will find hard on this model, each said once."""
-    reference = spec.reference_config()
-    shape = model_shape(reference.model)
+    shape = model_shape(spec.reference_config().model)
     if shape is None:
         return []
-    configs = [reference, *(spec.config_of(candidate, {}) for candidate in spec.candidates)]
-    found = [line for config in configs for line in warnings(config.strategy, shape.hidden)]
+    found = [line for config in spec.configs() for line in warnings(config.strategy, shape.hidden)]
     return list(dict.fromkeys(found))
 
 

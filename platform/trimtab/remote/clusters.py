@@ -1,4 +1,4 @@
-"""Join an existing Ray cluster as a sweep's driver. Without one, a sweep starts a Ray of its own."""
+"""Join a Ray cluster that exists (`session.own_ray` starts one of the session's own)."""
 
 from __future__ import annotations
 

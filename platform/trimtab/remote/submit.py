@@ -21,7 +21,6 @@ from trimtab.remote.clusters import CLIENT_VERSION, REQUIRED_SECRETS
 from trimtab.remote.jobs import Jobs, submission_id
 from trimtab.remote.working_dir import Files, collect, stage
 from trimtab.security import SECRET_NAME, check_plain
-from trimtab.sweepspec.load import dump_spec
 from trimtab.sweepspec.names import check_name
 from trimtab.sweepspec.secrets import check_spec
 from trimtab.sweepspec.spec import SweepSpec
@@ -79,7 +78,7 @@ class Submission:
     @cached_property
     def text(self) -> str:
         """Return the spec as it is sent."""
-        return dump_spec(self.spec)
+        return self.spec.text()
 
     @property
     def digest(self) -> str:
@@ -182,7 +181,7 @@ def _entrypoint(request: Request, name: str, *, contained: bool) -> str:
         if contained:
             # Ray 2.60 does not accept a working directory with an image, so the command carries the spec.
             file = f"/tmp/{SPEC_FILE}"
-            before = f"printf %s {shlex.quote(dump_spec(request.spec))} > {file} && "
+            before = f"printf %s {shlex.quote(request.spec.text())} > {file} && "
         command += ["sweep", file, "--name", name]
     if request.capacity is not None:
         memory_gb = request.capacity.memory_bytes / GB

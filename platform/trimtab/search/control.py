@@ -25,11 +25,13 @@ def run_trials(
     *,
     shared: bool = False,
 ) -> int:
-    """Run all that the searcher has left, so many trials at once; returns how many of them failed.
+    """Run all trials that the searcher has left, `at_once` at a time; return how many of them failed.
 
-    `resources`: of one trial, a light client, as Tune takes them; they may say where it runs.
-    `shared`: slots that would idle may run seeds of a trial that has another one.
-    SpecError: a trial failed by what the user wrote, so that the rest was not tried.
+    `resources`: what one trial takes, as Tune wants it; a trial is a light client. It may say where.
+    `shared`: slots that would idle may run seeds of a trial that another slot runs.
+
+    Raises:
+        SpecError: a trial failed by what the user wrote, so that the rest was not tried.
     """
     # A failed trial is told by the journal, the display and MLflow; Tune would print its traceback as well.
     logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)

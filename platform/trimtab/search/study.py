@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from trimtab.errors import NotFoundError, StorageError
 from trimtab.sweepdir import journal
+from trimtab.sweepdir.folder import SweepDir
 from trimtab.sweepdir.home import command
 from trimtab.sweepspec.space import enqueued
 from trimtab.sweepspec.spec import Asha, Median, SweepSpec
@@ -96,9 +97,7 @@ def load_studies(spec: SweepSpec, name: str, sweep_dir: Path) -> Studies:
     _quiet()
     if not spec.storage:
         if not (sweep_dir / JOURNAL).is_file():
-            raise NotFoundError(
-                f"sweep {name!r} never began: {sweep_dir} has no study; run trimtab sweep again"
-            )
+            raise SweepDir(sweep_dir).never_began("study")
         (sweep_dir / f"{JOURNAL}.lock").unlink(missing_ok=True)
         journal.cut_torn_tail(sweep_dir / JOURNAL)
     storage = open_storage(spec.storage, sweep_dir)

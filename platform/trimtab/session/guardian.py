@@ -1,4 +1,4 @@
-"""Ends what a sweep started when its driver is killed outright.
+"""End what a session started when its driver is killed outright.
 
 Ray's own processes follow a killed driver, but not all and not at once (Ray 2.60: its dashboard and runtime
 environment agents try for a minute to report to a GCS that is gone). The guardian is a small process beside
@@ -34,7 +34,7 @@ PAUSE_S = 0.2
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Processes started in this block do not outlive a driver that is killed in it."""
+    """Keep processes that are started in this block from outliving a driver that is killed in it."""
     mark = secrets.token_hex(16)
     guardian = _started([sys.executable, __file__, mark])
     before = os.environ.get(MARK)
@@ -51,7 +51,11 @@ def guarded() -> Iterator[None]:
 
 
 def _started(command: list[str]) -> subprocess.Popen[bytes]:
-    """The guardian's process. MachineError: the system starts none."""
+    """Return the guardian's process.
+
+    Raises:
+        MachineError: the system starts no process.
+    """
     for attempt in range(ATTEMPTS):
         try:
             # A session of its own: Ctrl-C in the terminal is for the driver.
@@ -75,7 +79,7 @@ def _started(command: list[str]) -> subprocess.Popen[bytes]:
 
 
 def family(mark: str) -> set[psutil.Process]:
-    """Processes that were started with this mark in their environment, and all that those have started."""
+    """Return the processes started with this mark in their environment, and all that those have started."""
     ours, parents = set(), {}
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
@@ -101,7 +105,7 @@ def living(processes: set[psutil.Process]) -> set[psutil.Process]:
 
 
 def _environment(pid: int) -> str:
-    """Whatever the environment of a process holds, as one text."""
+    """Return whatever the environment of a process holds, as one text."""
     file = Path(f"/proc/{pid}/environ")
     if file.parent.parent.joinpath("self").exists():
         # Read as it is: Ray's workers write their title over part of it, at which psutil stops parsing.

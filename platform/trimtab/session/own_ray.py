@@ -1,4 +1,4 @@
-"""The Ray cluster of a sweep that runs on this machine alone."""
+"""The Ray cluster of a session that runs on this machine alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INTERRUPTED_S = 10.0
 
 @contextmanager
 def local_ray(plan: Plan) -> Iterator[None]:
-    """A Ray cluster of this sweep's own, authenticated and on loopback, ended with it."""
+    """Start a Ray cluster for the block, authenticated and on loopback, and end all its processes."""
     prepare_ray_auth()
     # An actor a slot that asks whether the cloud is about to take its node back: not this machine.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
@@ -43,10 +43,13 @@ def local_ray(plan: Plan) -> Iterator[None]:
 
 
 def start_ray(**options: Any) -> None:
-    """`ray.init` of a new cluster on loopback. ClusterError: it did not start in `TRIES` attempts.
+    """Start a new cluster on loopback and connect to it; `options` are those of `ray.init`.
 
     A raylet ends itself when its agent is not up within 15 s, which happens on a crowded machine, and
-    `ray.init` gives up 15 s later (Ray 2.60): the next attempt mostly starts.
+    `ray.init` gives up 15 s later (Ray 2.60): the next attempt usually starts.
+
+    Raises:
+        ClusterError: it did not start in `TRIES` attempts.
     """
     import ray
 
@@ -89,7 +92,7 @@ def _end(processes: list[psutil.Process]) -> None:
 
 
 def _processes_of(session: str) -> list[psutil.Process]:
-    """The processes of a Ray session that this process started, workers included."""
+    """Return the processes of a Ray session that this process started, workers included."""
     found = []
     for child in psutil.Process().children():
         with suppress(psutil.Error):

@@ -12,11 +12,11 @@ class ReferenceCurve:
         self._points: dict[int, dict[int, float]] = {}
 
     def add(self, seed: int, rollouts: int, accuracy: float) -> None:
-        """One evaluation of the reference; one that is repeated after a restart replaces the first."""
+        """Enter one evaluation of the reference; one that is repeated after a restart replaces the first."""
         self._points.setdefault(seed, {})[rollouts] = accuracy
 
     def at(self, rollouts: int) -> float | None:
-        """Accuracy after so many rollouts, over the seeds whose curve holds that point; None if none does."""
+        """Return the mean accuracy after `rollouts`, over the seeds whose curve holds that point; or None."""
         values = [value for seed in self._points if (value := self._of_seed(seed, rollouts)) is not None]
         return sum(values) / len(values) if values else None
 

@@ -45,7 +45,7 @@ class Event(TypedDict, total=False):
     stage           seed (or null), stage ("waiting" | "resetting" | "training" | "evaluating" | "saving")
     lease           seed, slot, lease (number of it on the slot, from 1), checksum (of learner and engine
                     weights after the reset)
-    retry           cause, error: the trial goes on from its checkpoint on another lease ("lost"), or once at
+    retry           cause, error: the trial resumes from its checkpoint on another lease ("lost"), or once at
                     half the micro-batch (micro_batch_tokens; "out_of_memory")
     step            seed, step, rollouts, tokens, seconds (all cumulative for this run), metrics
     evaluation      seed, step, rollouts, tokens, seconds (as above), split, metrics (accuracy, answers, ...)
@@ -81,7 +81,7 @@ class Event(TypedDict, total=False):
 
 
 def append(sweep_dir: Path, event: Mapping[str, Any]) -> None:
-    """Append one event to its trial's file; flushed before it returns."""
+    """Append one event to its trial's file; it is flushed before this returns."""
     folder = sweep_dir / "records"
     folder.mkdir(parents=True, exist_ok=True)
     line = json.dumps(event, separators=(",", ":")) + "\n"
@@ -90,7 +90,7 @@ def append(sweep_dir: Path, event: Mapping[str, Any]) -> None:
 
 
 def read(sweep_dir: Path, trial: str) -> list[Event]:
-    """All events of one trial so far."""
+    """Return all events of one trial so far."""
     file = sweep_dir / "records" / f"{trial}.jsonl"
     if not file.is_file():
         return []
@@ -105,7 +105,7 @@ def repair(sweep_dir: Path) -> None:
 
 
 def cut_torn_tail(file: Path) -> None:
-    """Shorten a file of JSON lines to its last whole line. Damage further up is for its reader to name."""
+    """Shorten a file of JSON lines to its last whole line; its reader names any damage further up."""
     with file.open("r+b") as lines:
         good = whole = 0
         for line in lines:
@@ -127,7 +127,7 @@ def _is_whole(line: bytes) -> bool:
 
 
 class Tail:
-    """Reads events of all trials of a sweep as they come, each exactly once."""
+    """Reads the events of all trials of a sweep as they come, each exactly once."""
 
     def __init__(self, sweep_dir: Path) -> None:
         self._folder = sweep_dir / "records"
@@ -139,12 +139,12 @@ class Tail:
         return {name.removesuffix(".jsonl"): offset for name, offset in self._offset.items()}
 
     def read(self) -> Iterator[Event]:
-        """Events written since the last call, in order within each trial."""
+        """Yield the events written since the last call, in order within each trial."""
         for event, _ in self.read_at():
             yield event
 
     def read_at(self) -> Iterator[tuple[Event, int]]:
-        """The same, each with the byte behind it in its trial's file."""
+        """Yield the same events, each with the byte behind it in its trial's file."""
         if not self._folder.is_dir():
             return
         for name in self._grown():

@@ -16,9 +16,12 @@ from dataclasses import dataclass, field
 
 
 def area(rollouts: Sequence[float], accuracy: Sequence[float]) -> float:
-    """Mean of a curve over its compute: trapezoids, divided by the compute between first and last point.
+    """Return the mean of a curve over its compute: trapezoids, divided by the compute between its ends.
 
-    A single point is its own mean. Raises ValueError on an empty curve.
+    A single point is its own mean.
+
+    Raises:
+        ValueError: the curve is empty.
     """
     if not rollouts:
         raise ValueError("area: the curve is empty")
@@ -47,14 +50,14 @@ class Curves:
         self._points.setdefault(seed, {})[rollouts] = accuracy
 
     def finish(self, seed: int) -> None:
-        """This seed's run has ended with its budget spent."""
+        """Note that this seed's run has ended with its budget spent."""
         self._finished.add(seed)
 
     def has_finished(self, seed: int) -> bool:
         return seed in self._finished
 
     def score(self) -> float | None:
-        """The objective so far; None before the first evaluation."""
+        """Return the objective so far; None before the first evaluation."""
         if not self._points:
             return None
         areas = {seed: _area(points) for seed, points in self._points.items()}

@@ -6,7 +6,7 @@ import inspect
 import pkgutil
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from trainables.strategies.members.base import Custom
@@ -28,9 +28,15 @@ def check_own_strategies(spec: SweepSpec, searched: Searched, where: str) -> Non
     Raises:
         SpecError: one cannot be imported, is of another kind, or cannot be built from its `params`.
     """
+    strategies = (spec.config_of(searched, point).strategy for point in _points(searched))
+    check_own_members(strategies, where)
+
+
+def check_own_members(strategies: Iterable[StrategyConfig], where: str) -> None:
+    """Check each import path of these strategies once, as `check_own_strategies` does."""
     checked: list[tuple[str, str, Mapping[str, Any]]] = []
-    for point in _points(searched):
-        for own in _import_paths(spec.config_of(searched, point).strategy):
+    for strategy in strategies:
+        for own in _import_paths(strategy):
             if own not in checked:
                 checked.append(own)
                 axis, path, params = own

@@ -41,11 +41,6 @@ def parse_spec(raw: dict[str, Any], *, outside: bool = True) -> SweepSpec:
     return spec
 
 
-def dump_spec(spec: SweepSpec) -> str:
-    """The spec as YAML that `load_spec` reads back to an equal one."""
-    return yaml.safe_dump(spec.model_dump(mode="json", by_alias=True), sort_keys=False, width=100)
-
-
 def shipped_spaces() -> dict[str, Path]:
     """Name -> file of the search spaces that come with trimtab."""
     package = Path(__file__).resolve().parents[1]

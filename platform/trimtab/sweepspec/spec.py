@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
+import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from trainables.config import Strict
@@ -21,6 +22,8 @@ RawStrategy = str | dict[str, Any]
 """As in `TrialConfig.strategy`: a preset's name, a preset with parameters, axes, or an import path."""
 
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+
+Purpose: TypeAlias = Literal["search", "confirm", "train"]
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://.")
 STORAGE = re.compile(r"(postgresql|sqlite)(\+\w+)?://.")
@@ -163,6 +166,52 @@ class TrackingConfig(Strict):
     """MLflow experiment that holds the runs."""
 
 
+class Work(Protocol):
+    """What a session runs: the part of a sweep's spec that a single training run has as well.
+
+    The plan, the slots, the tracker and the display read it. `SweepSpec` is one.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def slots(self) -> SlotsConfig: ...
+    @property
+    def tracking(self) -> TrackingConfig: ...
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Run seeds of every configuration."""
+
+    @property
+    def trials(self) -> int:
+        """All configurations."""
+
+    @property
+    def reference_trials(self) -> int:
+        """Configurations of the reference, its own values included."""
+
+    @property
+    def reference_label(self) -> str: ...
+    @property
+    def budget(self) -> int:
+        """Rollouts of one run (one configuration, one seed)."""
+
+    @property
+    def purpose(self) -> Purpose: ...
+    @property
+    def confirms(self) -> str | None:
+        """Name of the sweep that is confirmed."""
+
+    def reference_config(self) -> TrialConfig:
+        """Return the reference's resolved configuration; all others share its model, slot and budget."""
+
+    def configs(self) -> list[TrialConfig]:
+        """Return the configurations as they are written, before anything is searched; the reference first."""
+
+    def text(self) -> str:
+        """Return the document that the tracking store keeps, as YAML."""
+
+
 class SweepSpec(Strict):
     """A sweep: one task and budget, a reference, candidates, seeds."""
 
@@ -191,7 +240,7 @@ class SweepSpec(Strict):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: {list(self.seeds)} names a seed twice; give distinct seeds")
         _check_labels([candidate_label(candidate) for candidate in self.candidates])
-        _check_urls(self.storage, self.tracking.uri)
+        check_urls(self.storage, self.tracking.uri)
         if "strategy" in self.trial:
             raise ValueError(
                 "trial.strategy: strategies differ between configurations; move it to reference.strategy or "
@@ -245,6 +294,18 @@ class SweepSpec(Strict):
         config = self.reference_config()
         return config.evaluation.every * config.rollouts_per_step
 
+    @property
+    def purpose(self) -> Purpose:
+        return "confirm" if self.confirms else "search"
+
+    def configs(self) -> list[TrialConfig]:
+        """Return the configurations as they are written, before anything is searched; the reference first."""
+        return [self.reference_config(), *(self.config_of(candidate, {}) for candidate in self.candidates)]
+
+    def text(self) -> str:
+        """Return the spec as YAML that `load_spec` reads back to an equal one."""
+        return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False, width=100)
+
     def label_of(self, searched: Searched) -> str:
         """The reference's or a candidate's name in the study and in tables."""
         return self.reference_label if searched is self.reference else candidate_label(searched)
@@ -283,7 +344,8 @@ def _check_labels(labels: list[str]) -> None:
             )
 
 
-def _check_urls(storage: str | None, tracking: str | None) -> None:
+def check_urls(storage: str | None, tracking: str | None) -> None:
+    """Refuse what is no URL; ValueError, as pydantic's validators raise."""
     if storage is not None and not STORAGE.match(storage):
         raise ValueError(
             f"storage: {_without_password(storage)!r} is no database that holds a study; write "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from trimtab.sweepdir.folder import SweepDir
 from trimtab.sweepdir.home import tracking_uri
 from trimtab.sweepdir.journal import Status, Tail
 from trimtab.sweepspec.spec import SweepSpec
@@ -21,7 +22,7 @@ def catch_up(sweep_dir: Path, spec: SweepSpec, uri: str | None = None) -> list[s
     Args:
         uri: Another store than the sweep's own. It then gets the whole journal.
     """
-    store = uri or tracking_uri(spec.home.expanduser().resolve(), spec.tracking.uri)
+    store = uri or tracking_uri(SweepDir(sweep_dir).home, spec.tracking.uri)
     tracker = Tracker(sweep_dir, store, sweep_dir.name, spec)
     tracker.start()
     return tracker.close(sweep_status(sweep_dir, spec), CATCH_UP_S)

@@ -19,6 +19,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from trimtab.sweepdir.atomic import write_whole
 from trimtab.tracking.operations import END, Key, LogPoints, Operation, Point
 
 FILE = "tracked.json"
@@ -84,9 +85,7 @@ class Position:
         """Write the mark if it has moved."""
         if not self._moved:
             return
-        partial = self._file.with_suffix(".partial")
-        partial.write_text(json.dumps(self._all), encoding="utf-8")
-        partial.replace(self._file)
+        write_whole(self._file, json.dumps(self._all))
         self._moved, self._written_s = False, time.monotonic()
 
 

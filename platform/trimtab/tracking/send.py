@@ -11,8 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from trimtab.sweepspec.load import dump_spec
-from trimtab.sweepspec.spec import SweepSpec
+from trimtab.sweepspec.spec import Work
 from trimtab.tracking import names
 from trimtab.tracking.operations import (
     SWEEP_RUN,
@@ -41,12 +40,11 @@ MLFLOW_STATUS = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"
 class Sender:
     """Writes one sweep's runs to one store. Methods raise whatever the store raises."""
 
-    def __init__(self, uri: str, sweep: str, sweep_id: str, spec: SweepSpec, purpose: str) -> None:
+    def __init__(self, uri: str, sweep: str, sweep_id: str, spec: Work) -> None:
         self._uri = uri
         self._sweep_tags = {names.SWEEP: sweep, names.SWEEP_ID: sweep_id}
         self._sweep = sweep
         self._spec = spec
-        self._purpose = purpose
         self._client: MlflowClient | None = None
         self._experiment = ""
         self._runs: dict[Key, str] = {}
@@ -150,7 +148,7 @@ class Sender:
             names.ROLE: "sweep",
             names.REFERENCE: self._spec.reference_label,
             names.BUDGET: str(self._spec.budget),
-            names.PURPOSE: self._purpose,
+            names.PURPOSE: self._spec.purpose,
             names.SPLIT: self._spec.reference_config().evaluation.split,
             names.STATUS: "running",
         }
@@ -160,7 +158,7 @@ class Sender:
             self._experiment, start_time=int(time.time() * 1000), tags=tags, run_name=self._sweep
         )
         run_id = str(run.info.run_id)
-        client.log_text(run_id, dump_spec(self._spec), "spec.yaml")
+        client.log_text(run_id, self._spec.text(), "spec.yaml")
         for file, text in provenance().items():
             client.log_text(run_id, text, file)
         return run_id

@@ -5,15 +5,14 @@ The journal on disk is the queue, so a store that is down, slow or restarted del
 
 from __future__ import annotations
 
-import json
 import threading
 import time
-import uuid
 from collections import Counter, deque
 from pathlib import Path
 
+from trimtab.sweepdir.folder import SweepDir
 from trimtab.sweepdir.journal import Status, Tail
-from trimtab.sweepspec.spec import SweepSpec
+from trimtab.sweepspec.spec import Work
 from trimtab.tracking.operations import LogPoints, Operation
 from trimtab.tracking.position import Position
 from trimtab.tracking.send import Sender
@@ -28,18 +27,12 @@ MAX_BACKOFF_S = 30.0
 class Tracker:
     """Records one sweep in MLflow: a parent run, and a child for each configuration and seed."""
 
-    def __init__(
-        self, sweep_dir: Path, uri: str, sweep: str, spec: SweepSpec, purpose: str | None = None
-    ) -> None:
-        """`uri`: a resolved MLflow tracking URI. Nothing is sent before `start`.
-
-        `purpose`: `search`, `confirm` or `train`; default: what the spec says.
-        """
-        purpose = purpose or ("confirm" if spec.confirms else "search")
+    def __init__(self, sweep_dir: Path, uri: str, sweep: str, spec: Work) -> None:
+        """`uri`: a resolved MLflow tracking URI. Nothing is sent before `start`."""
         self._uri = uri
         self._tail = Tail(sweep_dir)
         self._translator = Translator(spec.reference_label, spec.seeds)
-        self._sender = Sender(uri, sweep, _sweep_id(sweep_dir), spec, purpose)
+        self._sender = Sender(uri, sweep, SweepDir(sweep_dir).claim_id(), spec)
         self._position = Position(sweep_dir, uri)
         self._outbox: deque[Operation] = deque()
         self._refused: list[str] = []
@@ -152,14 +145,3 @@ class Tracker:
 def _describe(operation: Operation) -> str:
     trial, seed = operation.key
     return f"{type(operation).__name__} of trial {trial} seed {seed}"
-
-
-def _sweep_id(sweep_dir: Path) -> str:
-    """Return the sweep's id. It is kept in the sweep's folder, so that a resumed sweep finds its runs."""
-    file = sweep_dir / "tracking.json"
-    if not file.is_file():
-        sweep_dir.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
-        partial.write_text(json.dumps({"sweep_id": uuid.uuid4().hex}), encoding="utf-8")
-        partial.replace(file)
-    return str(json.loads(file.read_text(encoding="utf-8"))["sweep_id"])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from trimtab.sweepdir.curves import ReferenceCurve
 from trimtab.sweepdir.journal import Event, Tail
-from trimtab.sweepspec.spec import SweepSpec
+from trimtab.sweepspec.spec import Work
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -57,7 +57,7 @@ class TrialProgress:
 class SweepProgress:
     """The state of a sweep by its journal so far. Pure: events in, state and text out."""
 
-    def __init__(self, spec: SweepSpec, total_trials: int) -> None:
+    def __init__(self, spec: Work, total_trials: int) -> None:
         self.reference = spec.reference_label
         self.run_budget = spec.budget
         self.trial_budget = spec.budget * len(spec.seeds)
@@ -163,7 +163,7 @@ class Progress:
     """Shows a sweep's progress from `start` to `close`, in a thread beside the control loop."""
 
     def __init__(
-        self, sweep_dir: Path, spec: SweepSpec, total_trials: int, console: Console | None = None
+        self, sweep_dir: Path, spec: Work, total_trials: int, console: Console | None = None
     ) -> None:
         """Prepare the display; nothing is shown before `start`.
 

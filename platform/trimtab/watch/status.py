@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from trimtab.errors import NotFoundError
 from trimtab.sweepdir import driver
-from trimtab.sweepdir.home import command, existing_sweep_dir
+from trimtab.sweepdir.folder import SweepDir
+from trimtab.sweepdir.home import command
 from trimtab.sweepdir.journal import Event, Tail
-from trimtab.sweepspec.load import load_spec
 from trimtab.sweepspec.spec import SweepSpec
 from trimtab.watch.progress import SweepProgress
 
@@ -64,13 +63,10 @@ def read_status(home: Path, name: str) -> SweepStatus:
     """Read the state of a sweep.
 
     Raises:
-        NotFoundError: `home` has no sweep `name`, or that sweep never started.
+        NotFoundError: `home` has no sweep `name`, or that sweep never began.
     """
-    folder = existing_sweep_dir(home, name)
-    file = folder / "spec.yaml"
-    if not file.is_file():
-        raise NotFoundError(f"sweep {name!r} never began: {folder} has no spec.yaml; run trimtab sweep again")
-    return _status(folder, load_spec(file, outside=False), driver.running(folder))
+    folder = SweepDir.existing(home, name)
+    return _status(folder.path, folder.spec(), driver.running(folder.path))
 
 
 def _status(folder: Path, spec: SweepSpec, pid: int | None) -> SweepStatus:

@@ -1,0 +1,86 @@
+"""What commands print of a sweep, where they find its results, and their exit codes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from trimtab.sweepdir.home import command
+
+if TYPE_CHECKING:
+    from trimtab.decide.compare.read import Store
+    from trimtab.decide.compare.table import Comparison
+    from trimtab.session.sweep import SweepResult
+    from trimtab.sweepdir.folder import SweepDir
+    from trimtab.sweepspec.spec import SweepSpec
+
+NOTHING_FINISHED, USER_ERROR, INTERRUPTED = 1, 2, 130
+
+
+def report_end(ctx: click.Context, result: SweepResult) -> None:
+    """Print how a sweep ended, and exit with the code that says so."""
+    home = result.folder.home
+    for line in result.unsent:
+        click.echo(f"not tracked: {line}", err=True)
+    _print_end(result)
+    if result.status == "killed":
+        click.echo(
+            f"stopped; what finished is in MLflow. Resume it: {command(f'resume {result.name}', home)}",
+            err=True,
+        )
+        ctx.exit(INTERRUPTED)
+    if result.status == "failed":
+        shown = command("ui", home)
+        click.echo(f"no configuration finished; {shown} shows their tracebacks", err=True)
+        ctx.exit(NOTHING_FINISHED)
+
+
+def _print_end(result: SweepResult) -> None:
+    """Print the table at the end of a sweep. A store that is down must not look like a failed sweep."""
+    from trimtab.decide.compare.table import compare
+    from trimtab.errors import NotFoundError, TrackingError
+
+    name, home = result.name, result.folder.home
+    try:
+        store, sweep_id = store_in(result.folder, result.spec)
+        found = compare(store.sweep(name, sweep_id))
+    except (NotFoundError, TrackingError) as error:
+        click.echo(f"no comparison: {error}; later: {command(f'compare {name}', home)}", err=True)
+        return
+    print_comparison(found)
+    shown, again = command("ui", home), command(f"compare {name}", home)
+    options = shown.removeprefix("trimtab ui").strip()
+    make = f'make ui ARGS="{options}"' if options else "make ui"
+    click.echo(f"curves of every run: {make}, or {shown}; this table again: {again}")
+    if found.purpose == "search":
+        click.echo(f"is it true? {command(f'confirm {name}', home)}")
+
+
+def store_of(home: Path, name: str, uri: str | None = None) -> tuple[Store, str | None]:
+    """Return the tracking store of a sweep, and the sweep's id if its folder is here."""
+    from trimtab.sweepdir.folder import SweepDir
+
+    folder = SweepDir.of(home, name)
+    return store_in(folder, folder.spec() if folder.spec_file.is_file() else None, uri)
+
+
+def store_in(folder: SweepDir, spec: SweepSpec | None, uri: str | None = None) -> tuple[Store, str | None]:
+    """Return the store that a sweep's spec names, or the one under its home, and the sweep's id."""
+    from trimtab.decide.compare.read import Store
+    from trimtab.sweepdir.home import tracking_uri
+
+    where = uri or tracking_uri(folder.home, spec.tracking.uri if spec else None)
+    return Store(where, spec.tracking.experiment if spec else "trimtab"), folder.sweep_id
+
+
+def print_comparison(found: Comparison) -> None:
+    """Print the table, at a width of its own where the output is a pipe."""
+    from rich.console import Console
+
+    from trimtab.decide.compare.render import render
+
+    console = Console()
+    wide = console if console.is_terminal else Console(width=140)
+    wide.print(render(found))

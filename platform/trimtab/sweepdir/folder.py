@@ -1,0 +1,169 @@
+"""The folder of one sweep, or of one training run.
+
+Layout::
+
+    spec.yaml                the resolved spec (a training run has promoted.yaml instead)
+    driver.json, driver.lock the process that drives it, see `driver`
+    tracking.json            its own id: a resumed sweep finds its MLflow runs by it
+    study.journal            the Optuna studies, unless the spec names a database
+    records/<trial>.jsonl    the event journal, see `journal`
+    trials/<trial>/          checkpoints
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from trimtab.errors import NotFoundError, SpecError
+from trimtab.sweepdir import driver
+from trimtab.sweepdir.atomic import write_whole
+from trimtab.sweepdir.home import SWEEPS, TRAINING
+from trimtab.sweepdir.journal import Event, Tail
+from trimtab.sweepspec.load import load_spec
+from trimtab.sweepspec.names import check_name
+from trimtab.sweepspec.spec import SweepSpec
+
+
+@dataclass(frozen=True)
+class SweepDir:
+    """The folder of one sweep or training run, whether or not it exists."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, home: Path, name: str) -> SweepDir:
+        """Return the folder of the sweep `name`.
+
+        Raises:
+            SpecError: `name` cannot be the name of a sweep.
+        """
+        return cls(home / SWEEPS / check_name(name))
+
+    @classmethod
+    def existing(cls, home: Path, name: str) -> SweepDir:
+        """Return the folder of a sweep that was started.
+
+        Raises:
+            NotFoundError: there is none; the message names those that there are.
+        """
+        found = cls.of(home, name)
+        if not found.path.is_dir():
+            there = ", ".join(other.name for other in cls.all(home)) or "none"
+            raise NotFoundError(f"no sweep named {name!r} under {home / 'sweeps'}; sweeps there: {there}")
+        return found
+
+    @classmethod
+    def all(cls, home: Path) -> list[SweepDir]:
+        """Return the folders of all sweeps of a home, by name."""
+        parent = home / SWEEPS
+        if not parent.is_dir():
+            return []
+        return [cls(path) for path in sorted(parent.iterdir()) if path.is_dir()]
+
+    @classmethod
+    def create(cls, home: Path, family: str, name: str | None = None) -> SweepDir:
+        """Claim a new folder; its last part is the sweep's name.
+
+        Without `name` the first free one of `family`, `family-2`, `family-3`, ... is taken. Making the folder
+        is the claim, so that two sweeps started at once cannot share a name.
+
+        Raises:
+            SpecError: `name` is in use, or `home` cannot be written.
+        """
+        if name is not None:
+            found = cls.of(home, name)
+            if not found._claim():
+                raise SpecError(
+                    f"--name: {name!r} is in use ({found.path} exists); choose another name, or leave --name "
+                    f"out for the next free one of the family {family!r}"
+                )
+            return found
+        number = 1
+        while True:
+            found = cls(home / SWEEPS / (family if number == 1 else f"{family}-{number}"))
+            if found._claim():
+                return found
+            number += 1
+
+    @classmethod
+    def training(cls, home: Path, name: str) -> SweepDir:
+        """Make the folder of a training run unless it is there."""
+        found = cls(home / TRAINING / check_name(name))
+        found.path.mkdir(parents=True, exist_ok=True)
+        return found
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def home(self) -> Path:
+        return self.path.parent.parent
+
+    @property
+    def spec_file(self) -> Path:
+        return self.path / "spec.yaml"
+
+    def spec(self) -> SweepSpec:
+        """Read the sweep's spec; its model, data and classes may have moved since.
+
+        Raises:
+            NotFoundError: the sweep never began.
+        """
+        if not self.spec_file.is_file():
+            raise self.never_began("spec.yaml")
+        return load_spec(self.spec_file, outside=False)
+
+    def write_spec(self, spec: SweepSpec) -> None:
+        """Keep the spec, whole or not at all."""
+        write_whole(self.spec_file, spec.text())
+
+    def never_began(self, lacks: str) -> NotFoundError:
+        """Return the error for a sweep whose driver ended before it had written `lacks`."""
+        return NotFoundError(
+            f"sweep {self.name!r} has no {lacks} in {self.path}; it never began: start it anew"
+        )
+
+    @property
+    def sweep_id(self) -> str | None:
+        """The sweep's own id; None before anything of it was tracked."""
+        file = self.path / "tracking.json"
+        return str(json.loads(file.read_text(encoding="utf-8"))["sweep_id"]) if file.is_file() else None
+
+    def claim_id(self) -> str:
+        """Return the sweep's own id, a new one the first time."""
+        if self.sweep_id is None:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_whole(self.path / "tracking.json", json.dumps({"sweep_id": uuid.uuid4().hex}))
+        return str(self.sweep_id)
+
+    def events(self) -> Iterator[Event]:
+        """Yield the events of all trials so far, in order within each trial."""
+        return Tail(self.path).read()
+
+    def driven(self) -> AbstractContextManager[None]:
+        """Make this process the driver for the time of a block; errors as in `driver.registered`."""
+        return driver.registered(self.path)
+
+    def remove(self) -> None:
+        """Remove the folder: its name is free again."""
+        shutil.rmtree(self.path)
+
+    def _claim(self) -> bool:
+        """Make the folder; False if it is there already."""
+        try:
+            self.path.mkdir(parents=True)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise SpecError(
+                f"home: {str(self.home)!r} cannot be written ({error.strerror}: {error.filename}); give a "
+                "folder of yours: home: /path, or --set home=/path"
+            ) from None
+        return True
