@@ -1,22 +1,22 @@
-"""How often the comparison's verdict is wrong, and how many seeds it needs.
+"""Measure how often the comparison's verdict is wrong, and how many seeds it needs.
 
 `make bench BENCH=calibration` prints the tables of `docs/compare.md`. After a new sweep of `dapo_seeds.yaml`:
 `make bench BENCH=calibration ARGS="--collect .trimtab dapo-seeds"`.
 
-The process. `data/dapo_seeds.json` holds real curves of the tiny model, 12 seeds of DAPO and 12 of V0.5 under
-the same seeds (`dapo_seeds.yaml`). A run is DAPO's mean curve plus Gaussian noise with the covariance over
-evaluations that the DAPO seeds show, unsmoothed: shrinking it would make areas less noisy than they were. Two
-configurations under one seed share prompts and evaluation draws: the noise that each has of its own is half
-the covariance of their difference, the rest is common. Three processes: `paired`; `upper`, the own noise at
-the upper end of the 80 % interval that 12 seeds allow for its size; `unpaired`, where all noise is own noise,
-as if seeds shared nothing.
+The process. `data/dapo_seeds.json` holds real curves of the tiny model: 12 seeds of DAPO, and V0.5 under the
+same 12 seeds (`dapo_seeds.yaml`). A simulated run is DAPO's mean curve plus Gaussian noise. The noise has the
+covariance over evaluations of the DAPO seeds, not shrunk: shrinkage would make areas less noisy than they
+are. Two configurations under one seed share prompts and evaluation draws. Each one's own noise is half the
+covariance of their difference; the rest is common. There are three processes: `paired`; `upper`, with the own
+noise at the upper end of the 80 % interval for its size by 12 seeds; and `unpaired`, where all noise is own
+noise, as if seeds shared nothing.
 
-The method. A candidate that is DAPO itself (null) or saves 20 % of the rollouts (it is where DAPO is at 1.25
-times the compute, DAPO's curve being continued by a fitted a - b exp(-x / c)). In the search 20 null
-configurations run 3 seeds each and the best area is taken; then it and the reference run N fresh seeds, and
-the t test of `trimtab compare` decides at 5 % (two-sided). "Found": one of the 20 does save 20 %, the search
-picks it, and its confirmation says so. Beside it what not to do: to believe the search's winner at once, and
-a percentile bootstrap.
+The method. A candidate is DAPO itself (null), or it saves 20 % of the rollouts: it has the value that DAPO
+has at 1.25 times the compute, where a fitted a - b exp(-x / c) extends DAPO's curve. In the search, 20 null
+configurations run 3 seeds each, and the one with the best area is taken. It and the reference then run N
+fresh seeds, and the two-sided t test of `trimtab compare` decides at 5 %. "Found" means that one of the 20
+does save 20 %, the search picks it, and its confirmation says so. For contrast, the tables also show two
+wrong methods: to trust the search's winner without a confirmation, and a percentile bootstrap.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Process:
     compute_E: Array
     mean_E: Array
     saving_E: Array
-    """Mean curve of a method that needs 20 % fewer rollouts for every level."""
+    """Mean curve of a method that needs 20 % fewer rollouts for each accuracy."""
     common_EE: Array
     """Factor (square root) of the noise that configurations share under one seed."""
     own_EE: Array
@@ -58,17 +58,17 @@ class Process:
     def areas(
         self, mean_E: Array, own_shape: tuple[int, ...], common_S: Array, rng: np.random.Generator
     ) -> Array:
-        """Areas of runs (..., S) whose common noise has the areas `common_S`."""
+        """Draw the areas of runs, (..., S), whose common noise has the areas `common_S`."""
         weight_E = self.weights()
         noise = rng.standard_normal((*own_shape, len(mean_E))) @ (self.own_EE.T @ weight_E)
         return weight_E @ mean_E + noise + common_S
 
     def common(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-        """Areas of the common noise of seeds."""
+        """Draw the areas of the common noise of seeds."""
         return rng.standard_normal((*shape, len(self.mean_E))) @ (self.common_EE.T @ self.weights())
 
     def weights(self) -> Array:
-        """What an area weighs each evaluation with (trapezoids)."""
+        """Return the weight of each evaluation in an area (trapezoidal rule), (E,)."""
         steps = np.diff(self.compute_E)
         weight_E = np.zeros(len(self.compute_E))
         weight_E[:-1] += steps / 2
@@ -77,7 +77,7 @@ class Process:
 
 
 def fit(kind: str) -> Process:
-    """A process of the module's docstring: `paired`, `upper` or `unpaired`."""
+    """Fit one of the module's processes: `paired`, `upper` or `unpaired`."""
     curves = json.loads(DATA.read_text())
     end = min(points[-1][0] for seeds in curves.values() for points in seeds.values())
     compute_E = np.linspace(0, end, EVALUATIONS)
@@ -114,20 +114,20 @@ def _root(covariance: Array) -> Array:
 
 
 def differences(process: Process, mean_E: Array, seeds: int, repeats: int, rng: np.random.Generator) -> Array:
-    """(repeats, seeds) paired differences of a candidate with this mean curve to the reference."""
+    """Draw (repeats, seeds) paired differences between a candidate with this mean curve and the reference."""
     common = process.common((repeats, seeds), rng)
     own = process.areas(mean_E, (repeats, seeds), common, rng)
     return own - process.areas(process.mean_E, (repeats, seeds), common, rng)
 
 
 def verdicts(difference_RS: Array) -> Array:
-    """+1 better, -1 worse, 0 not established, by the comparison's t test."""
+    """Return +1 (better), -1 (worse) or 0 (not established) by the comparison's t test, (repeats,)."""
     p = stats.ttest_1samp(difference_RS, 0, axis=1).pvalue
     return np.where(p <= LEVEL, np.sign(difference_RS.mean(axis=1)), 0)
 
 
 def bootstrap_better(difference_RS: Array, rng: np.random.Generator, draws: int = 500) -> float:
-    """Share of repeats in which a percentile bootstrap's 95 % interval lies above 0."""
+    """Return the share of repeats whose 95 % interval by a percentile bootstrap lies above 0."""
     repeats, seeds = difference_RS.shape
     found = 0
     for row in difference_RS:
@@ -137,7 +137,7 @@ def bootstrap_better(difference_RS: Array, rng: np.random.Generator, draws: int 
 
 
 def search(process: Process, mean_CE: Array, repeats: int, rng: np.random.Generator) -> tuple[Index, Array]:
-    """Which of C configurations has the best area in each search, and its (repeats, 3) differences there."""
+    """Return which of C configurations has the best area in each search, and its (repeats, 3) differences."""
     common = process.common((repeats, 1, SEARCH_SEEDS), rng)
     gain_C = (mean_CE - process.mean_E) @ process.weights()
     shape = (repeats, len(mean_CE), SEARCH_SEEDS)
@@ -150,14 +150,14 @@ def search(process: Process, mean_CE: Array, repeats: int, rng: np.random.Genera
 def confirmation(
     process: Process, mean_CE: Array, best_R: Index, seeds: int, rng: np.random.Generator
 ) -> Array:
-    """(repeats, seeds) differences of each search's winner under fresh seeds."""
+    """Draw (repeats, seeds) differences of each search's winner under fresh seeds."""
     gain_C = (mean_CE - process.mean_E) @ process.weights()
     fresh = differences(process, process.mean_E, seeds, len(best_R), rng)
     return fresh + gain_C[best_R][:, None]
 
 
 def table(process: Process, repeats: int, seed: int) -> list[tuple[int, float, float, float, float, float]]:
-    """(N, false better, false verdict, bootstrap's false better, power, found and confirmed) for each N."""
+    """Return (N, false better, false verdict, bootstrap's false better, power, found) for each N seeds."""
     rng = np.random.default_rng(seed)
     null_CE = np.tile(process.mean_E, (SEARCHED, 1))
     one_CE = np.vstack([process.saving_E, null_CE[1:]])

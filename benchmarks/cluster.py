@@ -1,13 +1,13 @@
-"""What a cluster costs and carries. Needs root (network namespaces) and PostgreSQL, as in Debian.
+"""Measure overhead and throughput on a cluster. Needs root (network namespaces) and Debian's PostgreSQL.
 
 `make bench BENCH=cluster` (`ARGS="--part nodes"`). Four parts, each with real Ray nodes in namespaces of
-their own (`cluster/local.py`) or a real PostgreSQL; all of them share the cores of this machine:
+their own (`cluster/namespaces.py`) or a real PostgreSQL; all of them share the cores of this machine:
 
-- `submit`: seconds from `trimtab submit` to the first step, beside the same sweep on a Ray of its own.
-- `nodes`: steps a second that broker and journal take from no-op learners, one on each of 1, 2, 4 nodes.
+- `submit`: seconds from `trimtab submit` to the first step, compared with the same sweep on a Ray of its own.
+- `nodes`: steps per second that broker and journal take from no-op learners, one on each of 1, 2, 4 nodes.
 - `loss`: seconds from the loss of an engine's node to the run's next step on another node.
-- `study`: trials a second of one Optuna study in PostgreSQL with 64 workers at once, each with connections of
-  its own, beside one worker.
+- `study`: trials per second of one Optuna study in PostgreSQL with 64 concurrent workers, each with its own
+  connections, compared with one worker.
 """
 
 from __future__ import annotations
@@ -28,7 +28,11 @@ from typing import Any
 
 import yaml
 
-from cluster.local import LocalCluster
+# Pytest finds the modules of tests/support through its settings; here, they must be added.
+sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "support"))
+
+from cluster.namespaces import NamespaceCluster
+from cluster.nodes import LocalCluster
 from tests.cluster.site_services import postgres
 from trimtab.security import prepare_ray_auth
 from trimtab.sweepdir.journal import Tail
@@ -54,7 +58,7 @@ SPEC: dict[str, Any] = {
 
 @contextmanager
 def home() -> Iterator[Path]:
-    """A folder with the tiny model in it."""
+    """Make a folder with the tiny model in it for the time of the block."""
     from trainables.models.tiny import ensure_tiny
 
     model = ensure_tiny(Path(".trimtab/models").resolve())
@@ -82,7 +86,7 @@ def write(folder: Path, **changes: Any) -> str:
 
 
 def wait(folder: Path, name: str, what: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
-    """The journal of a sweep, once it says so."""
+    """Return the journal of a sweep once `what` is true of it."""
     deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         where = folder / "home" / "sweeps" / name
@@ -98,7 +102,7 @@ def step_times(events: list[dict[str, Any]]) -> list[float]:
 
 
 def measure_submit() -> None:
-    """A cluster of one worker node that is up already, and a Ray of the sweep's own."""
+    """Measure on a cluster of one worker node that is up already, and on a Ray of the sweep's own."""
     with home() as folder:
         spec = write(folder, slots={"count": 1})
         began = time.time()
@@ -106,7 +110,9 @@ def measure_submit() -> None:
         first = step_times(wait(folder, "own", lambda events: bool(step_times(events))))[0] - began
         own.terminate()
         own.communicate(timeout=120)
-        with LocalCluster(folder / "nodes", [{}], cpus=2, environment={"OMP_NUM_THREADS": "1"}) as cluster:
+        with NamespaceCluster(
+            folder / "nodes", [{}], cpus=2, environment={"OMP_NUM_THREADS": "1"}
+        ) as cluster:
             began = time.time()
             asked = trimtab(
                 folder, "submit", spec, "--name", "far", "--address", cluster.jobs, "--image", "installed",
@@ -153,14 +159,14 @@ class NoOpLearner:
 
 
 def measure_nodes() -> None:
-    """Steps a second over all nodes, from the first step to the last."""
+    """Measure the steps per second over all nodes, from the first step to the last."""
     base = 0.0
     for count in (1, 2, 4):
         with tempfile.TemporaryDirectory(prefix="trimtab-bench-") as text:
             folder = Path(text)
             offers = [{f"place{k}": 1.0} for k in range(count)]
-            with LocalCluster(folder / "nodes", offers) as cluster:
-                # A driver has to be on a node.
+            with NamespaceCluster(folder / "nodes", offers) as cluster:
+                # A Ray driver must run on a node.
                 driver = cluster.inside(
                     "head", sys.executable, "-m", "benchmarks.cluster", "--part", "drive", "--folder", text
                 )
@@ -175,7 +181,7 @@ def measure_nodes() -> None:
 
 
 def drive(folder: Path, count: int) -> None:
-    """One lease for the no-op learner of each node, at once."""
+    """Run one lease for the no-op learner of each node, all at the same time."""
     import ray
 
     from trimtab.slots.broker import Broker
@@ -202,12 +208,12 @@ def drive(folder: Path, count: int) -> None:
 
 
 def measure_loss() -> None:
-    """The engine's node is powered off while a run is in the middle of its steps."""
+    """Power off the engine's node while a run is in the middle of its steps."""
     places = {"count": 1, "learner_resource": "learner", "engine_resource": "engine"}
     with home() as folder:
         spec = write(folder, slots=places, trial={**SPEC["trial"], "steps": 40})
         workers = [{"learner": 1.0}, {"engine": 1.0}, {"engine": 1.0}]
-        with LocalCluster(folder / "nodes", workers, environment={"OMP_NUM_THREADS": "1"}) as cluster:
+        with NamespaceCluster(folder / "nodes", workers, environment={"OMP_NUM_THREADS": "1"}) as cluster:
             asked = trimtab(
                 folder, "submit", spec, "--name", "loss", "--address", cluster.jobs, "--image", "installed",
                 **cluster.client,
@@ -233,7 +239,7 @@ def holds_engine(cluster: LocalCluster, node: str) -> bool:
 
 
 def measure_study() -> None:
-    """Ask, five intermediate values, tell: what a trial of a sweep does."""
+    """Do what a trial of a sweep does: ask, report five intermediate values, tell."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)

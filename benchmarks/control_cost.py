@@ -1,8 +1,8 @@
-"""What a sweep's control loop costs for each reported result, with training that takes no time.
+"""Measure what a sweep's control loop costs per reported result, with training that takes no time.
 
 `make bench BENCH=control_cost` (`ARGS="--trials 10 100"`). Everything but the slots is real: Tune with its
 trial actors, the searcher and its studies, the broker, its journal on disk, and the tracker into SQLite. In
-place of a slot, an actor serves leases whose evaluations are numbers. Exits with 1 over 20 ms a report.
+place of a slot, an actor serves leases with made-up evaluations. Exits with 1 above 20 ms per report.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ GOAL_S = 0.020
 
 
 class NoOpSlot:
-    """Serves leases without a learner: every evaluation is a number."""
+    """Serves leases without a learner; evaluations are made up."""
 
     def __init__(self, name: str, broker: Any) -> None:
         self._name, self._broker = name, broker
@@ -66,7 +66,7 @@ class NoOpSlot:
 
 
 def measure(trials: int, home: Path) -> tuple[float, float, float]:
-    """Seconds to the first report, a report's seconds from then on, and the tracker's seconds behind."""
+    """Return seconds to the first report, seconds per later report, and the tracker's delay in seconds."""
     spec = load_spec("quickstart", [f"home={home}", f"search.trials={trials - 1}", "seeds=[0]"])
     folder = home / "sweeps" / "bench"
     folder.mkdir(parents=True)

@@ -1,6 +1,6 @@
-"""Speed of the strategy arithmetic on one core. `python -m benchmarks.fusion_speed`
+"""Measure the speed of the strategy arithmetic on one core: `python -m benchmarks.fusion_speed`.
 
-Prints one line per target and exits with 1 if one is missed. NumPy's element-wise code uses one core.
+Prints one line per target, and exits with 1 if one is missed. NumPy's element-wise code uses one core.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from trainables.strategies.value_estimate import ValueEstimate
 
 
 def draws(prompts: int, each: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(prompt_N, value_N, prior_P) of Bernoulli groups whose prior is off by a normal error of sd .1."""
+    """Draw (prompt_N, value_N, prior_P) of Bernoulli groups whose prior has a normal error of sd .1."""
     rng = np.random.default_rng(seed)
     rate_P = rng.beta(1.2, 2.2, prompts)
     prior_P = np.clip(rate_P + rng.normal(0, 0.1, prompts), 0, 1)
@@ -30,7 +30,7 @@ def draws(prompts: int, each: int, seed: int = 0) -> tuple[np.ndarray, np.ndarra
 
 def fused(rule: Tested, prompts: int) -> Callable[[], object]:
     prompt_N, value_N, prior_P = draws(prompts, 16)
-    # Groups cache their sums: a new one per run, so that every run pays for them.
+    # Groups caches its sums, so each run gets a new one and pays for them.
     return lambda: rule.fuse(Groups(prompt_N, value_N, prompts), ValueEstimate(mean_P=prior_P))
 
 
@@ -63,7 +63,7 @@ def sequential_round(prompts: int) -> Callable[[], object]:
 
 
 def best(run: Callable[[], object], repeats: int) -> float:
-    """Seconds of the fastest of `repeats` runs: the one that other processes disturbed least."""
+    """Return the seconds of the fastest of `repeats` runs, which other processes disturbed least."""
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()

@@ -1,8 +1,8 @@
-"""Bit-equality of training across two states of the code. `make bench BENCH=golden ARGS="record FILE"`
+"""Check that training is bit-equal in two states of the code. `make bench BENCH=golden ARGS="record FILE"`
 
 A change that moves code must not change a number. `record` runs a small sweep (three strategies, two seeds,
-six steps) through the command line and writes what it gave: all metrics but times, the checksum that each
-lease proved, and a digest of each run's final weights. `compare` says where two recordings differ and exits
+six steps) through the command line, and writes its results: all metrics except times, the checksum that each
+lease proved, and a digest of each run's final weights. `compare` says where two recordings differ, and exits
 with 1 if they do.
 Equality holds on one machine and one tiny model, so record both states there:
 
@@ -48,7 +48,7 @@ COMPARED = ("lease", "step", "evaluation")
 
 
 def sweep(home: Path, models: Path) -> None:
-    """Run the sweep in an empty home; its output is shown."""
+    """Run the sweep in an empty home and show its output."""
     shutil.copytree(models, home / "models")
     spec = home / "golden.yaml"
     spec.write_text(yaml.safe_dump({**SPEC, "home": str(home)}))
@@ -56,15 +56,18 @@ def sweep(home: Path, models: Path) -> None:
 
 
 def timeless(event: dict[str, Any]) -> dict[str, Any]:
-    """An event without what a clock says."""
+    """Return an event without times."""
     metrics = event.get("metrics", {})
     kept = {k: v for k, v in metrics.items() if not k.startswith("seconds/") and not k.endswith("_s")}
     return {**{k: v for k, v in event.items() if k not in ("time", "seconds")}, "metrics": kept}
 
 
 def recording(home: Path) -> dict[str, Any]:
-    """What the sweep gave: `TRIAL` -> its events in order; `TRIAL/SEED` -> digest of the final weights,
-    or the status of a run that did not finish."""
+    """Return the sweep's results.
+
+    `TRIAL` -> its events in order. `TRIAL/SEED` -> digest of the final weights, or the status of a run that
+    did not finish.
+    """
     folder = home / "sweeps" / "golden"
     found: dict[str, Any] = {}
     for file in sorted((folder / "records").glob("trial-*.jsonl")):
@@ -80,7 +83,7 @@ def recording(home: Path) -> dict[str, Any]:
 
 
 def differences(before: Any, after: Any, where: str = "") -> Iterator[str]:
-    """One line for each value that is not the same in both."""
+    """Yield one line for each value that differs."""
     if isinstance(before, dict) and isinstance(after, dict):
         for key in sorted(before.keys() | after.keys()):
             yield from differences(before.get(key), after.get(key), f"{where}/{key}")

@@ -1,7 +1,7 @@
-"""What a probe costs: its refit on one core, and its hooks beside the log-prob pass. `make bench BENCH=probe`
+"""Measure what a probe costs: its refit on one core, its hooks in the log-prob pass. `make bench BENCH=probe`
 
-Exits with 1 if the refit of the default shape takes more than 50 ms or the hooks more than 5 % of the pass.
-Passes with and without hooks alternate, so that a busy machine disturbs both alike.
+Exits with 1 if the refit of the default shape takes more than 50 ms, or the hooks more than 5 % of the pass.
+Passes with and without hooks alternate, so that a busy machine disturbs both equally.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.strategies.priors.probe_model import ModelKind, Projection, Regression
+from trainables.strategies.priors.probing.regression import ModelKind, Projection, Regression
 
 REFIT_LIMIT, HOOK_LIMIT = 0.050, 0.05
 ROWS = 4096
@@ -37,7 +37,7 @@ def seconds(run: Callable[[], object], repeats: int) -> list[float]:
 
 
 def refits(repeats: int) -> bool:
-    """Times a refit on 4096 rows by shape and model; True if the default one keeps its limit."""
+    """Time a refit on 4096 rows for each shape and model. Return True if the default keeps its limit."""
     rng = np.random.default_rng(0)
     rate_R = np.clip(rng.normal(0.4, 0.3, ROWS), 0, 1)
     print(f"refit on {ROWS} rows, one core: median of {repeats}")
@@ -69,7 +69,7 @@ def refits(repeats: int) -> bool:
 
 
 def hooks(repeats: int) -> bool:
-    """Times the log-prob pass without hooks, with the probe's layer, and with the survey of all layers."""
+    """Time the log-prob pass without hooks, with the probe's layer, and with the survey of all layers."""
     import torch
     import torch.distributed as dist
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -123,7 +123,7 @@ def hooks(repeats: int) -> bool:
         print(f"log-prob pass, {name}: medians of {repeats}, one core")
         plain = np.array(found["no hooks"][2:])
         for label, times in found.items():
-            # Passes that ran next to each other are compared; the median of their ratios is robust.
+            # Compare neighbouring passes. The median of their ratios is robust against outliers.
             ratio = float(np.median(np.array(times[2:]) / plain)) - 1.0
             limited = label == "one layer" and width > 256
             kept &= not limited or ratio <= HOOK_LIMIT

@@ -1,9 +1,9 @@
-"""How often V0.5's test rejects a probe that is right on average: `python -m benchmarks.probe_level`
+"""Measure how often V0.5's test rejects a probe that is right on average: `python -m benchmarks.probe_level`.
 
-Each state knows a share of what its own rollout's reward will be beyond the pass rate p: it reads
-p + known (r - p). Then V = p + known (m - p) if the probe reads the group that it is tested against, and
-d = m - V = (1 - known) (m - p): the test sees a smaller difference than it reckons with. From other rollouts
-of the prompt, the variance of d is (1 + known^2) s2 / k instead.
+Each state knows a share of its own rollout's reward r beyond the pass rate p: it predicts p + known (r - p).
+If the probe reads the same group that it is tested against, with mean m, then V = p + known (m - p) and
+d = m - V = (1 - known) (m - p): the difference is smaller than the test assumes. If the probe reads other
+rollouts of the prompt, the variance of d is (1 + known^2) s2 / k instead.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import chi2
 
-from trainables.strategies.axes import PAPER_ALPHA
-from trainables.strategies.fusion.tested import excess, threshold
+from trainables.strategies.fusion.tested import PAPER_ALPHA, excess, threshold
 
 
 def rejection_rate(known: float, own: bool, k: int = 10_007, prompts: int = 60_000, seed: int = 0) -> float:
-    """Share of prompts of pass rate 1/2 (where the nominal level is exact) whose true prior is rejected.
+    """Simulate the share of prompts whose true prior is rejected, at pass rate 1/2, where the level is exact.
 
-    `k` rollouts each; `own`: the probe reads the same rollouts, else as many others.
+    Args:
+        k: Rollouts of each prompt.
+        own: Whether the probe reads the same rollouts; otherwise it reads k others.
     """
     rng = np.random.default_rng(seed)
     mean_P = rng.binomial(k, 0.5, prompts) / k
@@ -29,7 +30,7 @@ def rejection_rate(known: float, own: bool, k: int = 10_007, prompts: int = 60_0
 
 
 def expected_rate(known: float, own: bool) -> float:
-    """The same for large k: P(chi2_1 > c / ratio), ratio = the difference's variance in units of s2 / k."""
+    """Return the limit for large k: P(chi2_1 > c / ratio), where d has the variance ratio * s2 / k."""
     ratio = (1.0 - known) ** 2 if own else 1.0 + known**2
     return float(chi2.sf(threshold(PAPER_ALPHA) / ratio, 1)) if ratio > 0 else 0.0
 

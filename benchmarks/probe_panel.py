@@ -1,8 +1,9 @@
-"""Priors side by side on the same rollouts of one training run: a strategy that trains with leave-one-out.
+"""A strategy that compares priors on the same rollouts of one training run. It trains with leave-one-out.
 
-`strategy: {custom: "benchmarks.probe_panel:Panel", params: {...}}` in a spec; `benchmarks.probe_table` reads
-its journals. Every prior sees what it would see as the trial's own prior, learns in `observe` only, and is
-scored on the step's rewards before that: out of sample, at equal rollouts. The learner trains the critic.
+Use it with `strategy: {custom: "benchmarks.probe_panel:Panel", params: {...}}` in a spec;
+`benchmarks.probe_table` reads the journals. Every prior sees what it would see as the trial's own prior. It
+learns in `observe` only, and is scored on the step's rewards before that: out of sample, at equal rollouts.
+The learner trains the critic.
 """
 
 from __future__ import annotations
@@ -23,27 +24,29 @@ from trainables.strategies.batch import (
     Scores,
     Stats,
 )
-from trainables.strategies.build import build_strategy
 from trainables.strategies.config import parse_strategy
 from trainables.strategies.groups import Groups
-from trainables.strategies.priors.base import Prior
+from trainables.strategies.priors.base import Prior, PriorMember
 from trainables.strategies.priors.critic import CriticPrior
+from trainables.strategies.priors.global_mean import GlobalPrior
 from trainables.strategies.priors.probe import ProbePrior
-from trainables.strategies.priors.strata import GlobalPrior, StrataPrior
+from trainables.strategies.priors.strata import StrataPrior
 from trainables.strategies.priors.tracker import TrackerPrior
 from trainables.strategies.scale import UNIT
 from trainables.strategies.value_estimate import ValueEstimate
 
 
 class Panel:
-    """RLOO with `group_size` rollouts, and forecasts of each prior in its diagnostics: `<prior>_mae`, `_mse`
-    and `_pearson` against the rewards of the step."""
+    """RLOO with `group_size` rollouts, with each prior's errors on the step's rewards in its diagnostics.
+
+    They are named `<prior>_mae`, `<prior>_mse` and `<prior>_pearson`.
+    """
 
     def __init__(
         self, group_size: int = 4, level: Literal["token", "prompt"] = "token", critic_lr: float = 5e-5
     ) -> None:
-        self.own = build_strategy(parse_strategy({"preset": "rloo", "group_size": group_size}))
-        self.priors: dict[str, Prior] = {
+        self.own = parse_strategy({"preset": "rloo", "group_size": group_size}).build()
+        members: dict[str, PriorMember] = {
             "probe": ProbePrior(survey=True),
             "probe_all_columns": ProbePrior(survey=True, pca_prompt=0, pca_response=0, penalty=1000.0),
             "probe_prompt": ProbePrior(survey=True, states="prompt"),
@@ -53,6 +56,7 @@ class Panel:
             "strata": StrataPrior(),
             "global": GlobalPrior(),
         }
+        self.priors: dict[str, Prior] = {name: member.begin(UNIT) for name, member in members.items()}
 
     def needs(self) -> Needs:
         needs = self.own.needs()
@@ -90,12 +94,12 @@ class Panel:
             prior.load_state_dict(state[name])
 
     def _estimates(self, batch: Batch, groups: Groups) -> dict[str, FloatArray]:
-        """Each value estimate about each rollout without anything of that rollout, (N,)."""
+        """Return each prior's value estimate of each rollout, made without that rollout, (N,)."""
         found = {}
         for name, prior in self.priors.items():
             estimate = prior.predict(batch)
             if estimate is None:
-                raise TypeError(f"{name} has no opinion")
+                raise TypeError(f"{name} returned no value estimate")
             found[name] = estimate.for_rollouts(groups, leave_one_out=True)
             if name == "probe" and estimate.mean_N is not None:
                 found["probe_one_other"] = next_of_group(estimate.mean_N, groups)
@@ -109,7 +113,7 @@ class Panel:
 
 
 def next_of_group(value_N: FloatArray, groups: Groups) -> FloatArray:
-    """The value of the next rollout of the same prompt, cyclically: what a group of two would read."""
+    """Return the value of the next rollout of the same prompt, cyclically, as in a group of two, (N,)."""
     next_N = np.full(len(value_N), np.nan)
     for row in range(groups.prompts):
         members = np.flatnonzero((groups.prompt_N == row) & groups.mask_N)
@@ -119,7 +123,7 @@ def next_of_group(value_N: FloatArray, groups: Groups) -> FloatArray:
 
 
 def errors(name: str, estimate_N: FloatArray, groups: Groups) -> dict[str, float]:
-    """Mean absolute error, mean squared error, Pearson r against the rewards."""
+    """Return the mean absolute error, the mean squared error and Pearson's r against the rewards."""
     used_N = groups.mask_N & np.isfinite(estimate_N)
     estimate, reward = estimate_N[used_N], groups.value_N[used_N]
     notes = {f"{name}_mae": float(np.abs(estimate - reward).mean())}

@@ -1,9 +1,9 @@
-"""Reads journals of `benchmarks.probe_panel` and prints how well each prior foretold the rewards.
+"""Read journals of `benchmarks.probe_panel` and print how well each prior predicted the rewards.
 
     PYTHONPATH=$PWD trimtab sweep benchmarks/probe_panel.yaml
     python -m benchmarks.probe_table .trimtab/sweeps/probe-panel
 
-Means over seeds of the mean over a window of steps, with the standard error over seeds.
+Each value is the mean over a window of steps, averaged over seeds, with the standard error over seeds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-FIGURES = ("mae", "mse", "pearson")
+METRICS = ("mae", "mse", "pearson")
 NAMES = {
     "probe": "probe, from 3 others",
     "probe_one_other": "probe, from 1 other",
@@ -42,21 +42,21 @@ def steps(journal: Path) -> Iterator[dict[str, Any]]:
 
 
 def table(journal: Path, first: int, last: int) -> dict[str, dict[str, tuple[float, float]]]:
-    """{prior: {figure: (mean over seeds, standard error)}} over steps first..last - 1."""
+    """{prior: {metric: (mean over seeds, standard error)}} over steps first..last - 1."""
     found: dict[tuple[str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for event in steps(journal):
         if not first <= event["step"] < last:
             continue
         for name in NAMES:
-            for figure in FIGURES:
-                value = event["metrics"].get(f"strategy/{name}_{figure}")
+            for metric in METRICS:
+                value = event["metrics"].get(f"strategy/{name}_{metric}")
                 if value is not None:
-                    found[name, figure][event["seed"]].append(value)
+                    found[name, metric][event["seed"]].append(value)
     rows: dict[str, dict[str, tuple[float, float]]] = defaultdict(dict)
-    for (name, figure), by_seed in found.items():
+    for (name, metric), by_seed in found.items():
         means = [float(np.mean(values)) for values in by_seed.values()]
         error = float(np.std(means, ddof=1) / np.sqrt(len(means))) if len(means) > 1 else float("nan")
-        rows[name][figure] = (float(np.mean(means)), error)
+        rows[name][metric] = (float(np.mean(means)), error)
     return rows
 
 
@@ -74,7 +74,7 @@ def main() -> None:
             for name, label in NAMES.items():
                 if name not in rows:
                     continue
-                cells = [rows[name].get(figure) for figure in FIGURES]
+                cells = [rows[name].get(metric) for metric in METRICS]
                 shown = [f"{cell[0]:.3f} ± {cell[1]:.3f}" if cell else "-" for cell in cells]
                 print(f"| {label} | {' | '.join(shown)} |")
 

@@ -1,10 +1,10 @@
-"""Seconds of one warm RL step, part by part, with TRL's GRPOTrainer doing the same work beside it.
+"""Measure the seconds of each part of one warm RL step, and of TRL's GRPOTrainer with the same work.
 
     python -m benchmarks.rl_step --workload short long mixed --steps 20
 
-Ours: the real loop (`trainables.loop.rlvr.train_step`) on real parts, a vLLM engine in its own process and
-the DeepSpeed learner (ZeRO 1) in this one. Every rollout is trained, in both, so that the work is equal; what
-is not equal is listed in `benchmarks.trl_step`. Printed as ratios measured in one run.
+Ours is the real loop (`trainables.loop.rlvr.train_step`) on real parts: a vLLM engine in its own process, and
+the DeepSpeed learner (ZeRO 1) in this one. Both train every rollout, so that the work is equal;
+`benchmarks.trl_step` lists what is not equal. The printed ratios come from one run.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from trainables.trial import TrialConfig
 PARTS = ("generate", "verify", "logprobs", "update", "sync", "other")
 
 RANK = {"DS_ACCELERATOR": "cpu", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
-"""What Ray Train sets for its workers; TRL's process must not see it."""
+"""Variables that Ray Train sets for its workers. TRL's process must not see them."""
 
 
 class EveryRollout:
-    """The first prompts, a group of each, every rollout trained with advantage +1 or -1."""
+    """A strategy that draws a group of each of the first prompts and trains all with advantage +1 or -1."""
 
     def __init__(self, group: int) -> None:
         self._group = group
@@ -61,7 +61,7 @@ class EveryRollout:
 
 
 class GivenLengths:
-    """An engine pool whose rollouts have the workload's lengths. Probes and evaluation pass through."""
+    """An engine pool whose rollouts have the workload's lengths. Probes and evaluation are unchanged."""
 
     def __init__(self, pool: Any, workload: Workload) -> None:
         self._pool, self._workload, self._step = pool, workload, 0
@@ -79,7 +79,7 @@ class GivenLengths:
 
 
 def our_step(model: Path, workload: Workload, steps: int, warmup: int = 3) -> dict[str, float]:
-    """Median seconds by part, and of the whole step."""
+    """Return the median seconds of each part and of the whole step."""
     import ray
 
     from trainables.learner.group import LearnerGroup
@@ -164,7 +164,7 @@ def _learner() -> Any:
 
 
 def trl_step(workload: str, steps: int, cache: Path) -> dict[str, float]:
-    """The same in a process of its own, so that neither stack patches the other."""
+    """Measure TRL in a process of its own, so that neither stack patches the other."""
     done = subprocess.run(
         [
             *(sys.executable, "-m", "benchmarks.trl_step", "--workload", workload),

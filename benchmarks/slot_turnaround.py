@@ -1,13 +1,13 @@
-"""Seconds from the end of one trial to the first step of the next, cold against warm; rebuilds; memory.
+"""Measure a slot: seconds from one trial's end to the next one's first step, rebuilds, memory.
 
     python -m benchmarks.slot_turnaround --part turnaround rebuild leases
 
-turnaround  one slot and two slots, cold (fresh processes for every lease) and warm, in one run; and a trial
-            as a script of its own: from the start of a new Python to its first step, Ray included
-rebuild     SIGKILL of the engine and of the learner worker in mid-trial, until a next trial's first step
-leases      100 tiny trials on one slot, resident memory of its processes after each
+turnaround  one slot and two slots, cold (fresh processes for every lease) and warm, in one run; also a trial
+            as a script of its own, from the start of a new Python to its first step, Ray included
+rebuild     SIGKILL of the engine or of the learner worker during a trial, until the next trial's first step
+leases      100 tiny trials on one slot, with the resident memory of its processes after each
 
-Trials are leased from a plain driver, without Tune: what is measured is the slot.
+A plain driver leases the slots, without Tune, so that only the slot is measured.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from trainables.trial import TrialConfig
 
 
 class Driver:
-    """Slots with their broker, and trials run on them one after another."""
+    """Slots with their broker, on which trials run one after another."""
 
     def __init__(self, folder: Path, model: Path, slots: int, leases: int) -> None:
         import ray
@@ -60,7 +60,7 @@ class Driver:
         self.slots.start()
 
     def trial(self, steps: int = 2, seen: Callable[[dict[str, Any]], None] | None = None) -> dict[str, float]:
-        """Run one tiny trial; clock times of its submission, first step and end."""
+        """Run one tiny trial and return the clock times of its submission, first step and end."""
         import ray
 
         self._count += 1
@@ -93,7 +93,7 @@ class Driver:
         return clock
 
     def gaps(self, trials: int) -> list[float]:
-        """Seconds from each trial's end to the first step of the next; the first trial only warms up."""
+        """Return the seconds from each trial's end to the next one's first step. The first trial warms up."""
         clocks = [self.trial() for _ in range(trials + 1)]
         return [b["stepped"] - a["ended"] for a, b in itertools.pairwise(clocks)]
 
@@ -109,7 +109,7 @@ def slots(model: Path, count: int, leases: int) -> Iterator[Driver]:
 
 
 def turnaround(model: Path, count: int, leases: int, trials: int) -> list[float]:
-    """Gaps of `count` streams of trials side by side."""
+    """Return the gaps of `count` concurrent streams of trials."""
     with slots(model, count, leases) as driver, ThreadPoolExecutor(count) as streams:
         return [gap for gaps in streams.map(driver.gaps, [trials] * count) for gap in gaps]
 
@@ -127,7 +127,7 @@ def measure_turnaround(model: Path, trials: int) -> dict[str, float]:
 
 
 def measure_script() -> float:
-    """Seconds from the start of a Python process to the first step of the one trial that it runs."""
+    """Return the seconds from the start of a Python process to the first step of its only trial."""
     command = [sys.executable, "-m", "benchmarks.slot_turnaround", "--part", "script"]
     began = time.time()
     done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -136,7 +136,7 @@ def measure_script() -> float:
 
 
 def one_trial(model: Path) -> dict[str, float]:
-    """A trial on processes of its own; the clock time of its first step."""
+    """Run a trial on fresh processes and return the clock time of its first step."""
     from trimtab.slots.host import WARM
 
     with slots(model, 1, WARM) as driver:
@@ -146,7 +146,7 @@ def one_trial(model: Path) -> dict[str, float]:
 
 
 def measure_rebuild(model: Path) -> dict[str, float]:
-    """Seconds from a kill to the first step of the next trial."""
+    """Return the seconds from a kill to the first step of the next trial."""
     import ray
 
     from trimtab.slots.host import WARM
@@ -174,7 +174,7 @@ def _pid(driver: Driver, half: str, ray: Any) -> int:
 
 
 def measure_leases(model: Path, leases: int) -> dict[str, float]:
-    """Resident memory of learner worker and engine after the tenth and the last lease, MB."""
+    """Return the resident memory of learner worker and engine after the tenth and the last lease, in MB."""
     from trimtab.slots.host import WARM
 
     rss = []
@@ -187,7 +187,7 @@ def measure_leases(model: Path, leases: int) -> dict[str, float]:
 
 
 def _processes() -> list[psutil.Process]:
-    """The slot's learner workers and engines, among what this process started."""
+    """Return the slot's learner workers and engines among the processes that this one started."""
     children = psutil.Process().children(recursive=True)
     return [p for p in children if any(name in _title(p) for name in ("RayTrainWorker", "EngineActor"))]
 

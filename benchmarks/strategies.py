@@ -1,8 +1,8 @@
-"""Regenerates docs/strategy-tables.md: `python -m benchmarks.strategies` (some minutes on one core).
+"""Regenerate docs/strategy-tables.md: `python -m benchmarks.strategies` (a few minutes on one core).
 
-Table 1 measures bias: each preset's mean gradient on a softmax bandit against the true one.
+Table 1 measures bias: each preset's mean gradient on a softmax bandit, compared with the true gradient.
 Table 2 measures efficiency: the baseline's error and the gradient noise per rollout spent, under priors of
-known error. Both play the presets as they run in training, through `benchmarks.strategies_sim`.
+known error. Both run the presets as in training, through `benchmarks.strategies_sim`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import numpy as np
 
 from benchmarks.strategies_sim import A, B, Completions, Draw, KnownPrior, coin, play, wrong_prior
 from trainables.strategies.batch import Batch, FloatArray, IntArray, Kind
-from trainables.strategies.build import build_strategy
 from trainables.strategies.composed import Composed
 from trainables.strategies.config import parse_strategy
 from trainables.strategies.groups import Groups
@@ -35,7 +34,7 @@ TYPES, ACTIONS, TOTAL = 8, 4, 4096
 
 @dataclass(frozen=True)
 class Bandit:
-    """TYPES kinds of prompts, each with its own softmax over ACTIONS answers; the first two are right."""
+    """TYPES types of prompts, each with its own softmax over ACTIONS answers. The first two are correct."""
 
     policy_TA: FloatArray
     reward_A: FloatArray
@@ -56,11 +55,11 @@ class Bandit:
 
     @property
     def gradient_TA(self) -> FloatArray:
-        """d E[r] / d logits: pi_a (R_a - mu)."""
+        """Return d E[r] / d logits = pi_a (R_a - mu)."""
         return self.policy_TA * (self.reward_A - self.rate_T[:, None])
 
     def draw(self, type_C: IntArray) -> Draw:
-        """Answers of prompts of the given types. Length depends on the answer."""
+        """Draw answers to prompts of the given types. Their length depends on the answer."""
         edge_TA = self.policy_TA.cumsum(axis=1)
 
         def draw(prompt_N: IntArray, kind_N: IntArray, rng: np.random.Generator) -> Completions:
@@ -73,7 +72,7 @@ class Bandit:
 
 
 class OwnStates(Prior):
-    """Stub probe or critic: what it reads from a rollout's own trajectory gives its reward half away."""
+    """A stub probe or critic, whose reading of a rollout's own trajectory reveals half its reward."""
 
     def __init__(self, mean_C: FloatArray, tokens: bool) -> None:
         self.mean_C, self.tokens = mean_C, tokens
@@ -87,7 +86,7 @@ class OwnStates(Prior):
 
 
 def _prior(name: str, prior_C: FloatArray) -> Prior | None:
-    """Priors that are given from outside; None: the preset's own (pool, greedy, none)."""
+    """Return the given prior of a preset, or None if it has its own (pool, greedy, none)."""
     kind = parse_strategy(name).prior.type
     if kind in ("probe", "critic"):
         return OwnStates(prior_C, tokens=kind == "critic")
@@ -95,7 +94,7 @@ def _prior(name: str, prior_C: FloatArray) -> Prior | None:
 
 
 class Bias(NamedTuple):
-    """Estimated gradient over true gradient."""
+    """Estimated gradient along the true one, divided by the true gradient."""
 
     scale: float
     error: float
@@ -104,14 +103,14 @@ class Bias(NamedTuple):
     high: float
     """Smallest and largest scale of one prompt type."""
     off: float
-    """Length of what does not point along the true gradient, relative to what does."""
+    """Length of the component orthogonal to the true gradient, relative to the one along it."""
 
 
 def measure_bias(name: str, samples: int, seed: int = 0, total: int = TOTAL, settings: str = "") -> Bias:
-    """Play `samples` rollouts and compare the mean of weight * advantage * score function with the gradient.
+    """Draw `samples` rollouts and compare the mean of weight * advantage * score function with the gradient.
 
-    The gradient estimate of a prompt type is the sum over its trained rollouts, divided by the sum of their
-    weights, so that spending more on a type does not count as bias.
+    The gradient estimate of a prompt type is the sum over its trained rollouts divided by the sum of their
+    weights, so that more rollouts for a type do not count as bias.
     """
     bandit, rng = Bandit.make(), np.random.default_rng(seed)
     blocks = 20
@@ -142,7 +141,7 @@ def _bare(name: str, settings: str, prior_C: FloatArray) -> Strategy:
     config: dict[str, object] = {"preset": name, "warmup": None}
     if settings:
         config["weighting"] = settings
-    return build_strategy(parse_strategy(config), prior=_prior(name, prior_C))
+    return parse_strategy(config).build(prior=_prior(name, prior_C))
 
 
 def _bias(sum_KTA: FloatArray, weight_KT: FloatArray, gradient_TA: FloatArray) -> Bias:
@@ -245,14 +244,14 @@ EFFICIENCY_ROWS: tuple[tuple[str, object], ...] = (
     ("ppo", "ppo"),
     ("spo", "spo"),
 )
-"""Name and strategy. The poise and ppo rows read the given prior through prior_only, as spo does."""
+"""(name, strategy) of each row. Rows poise and ppo read the given prior through prior_only, as spo does."""
 
 
 class Efficiency(NamedTuple):
     mse: float
     """Mean of (baseline - pass rate)^2 over trained rollouts."""
     noise: float
-    """E[(r - b)^2] / scale^2 / E[p (1 - p)] * spent / trained: the oracle has 1."""
+    """E[(r - b)^2] / scale^2 / E[p (1 - p)] * spent / trained; 1 for the oracle."""
     spent: float
     """Rollouts paid per prompt."""
 
@@ -260,7 +259,7 @@ class Efficiency(NamedTuple):
 def measure_efficiency(
     name: str, strategy: object, sd: float, bias: float, prompts: int, seed: int = 0
 ) -> Efficiency:
-    """One cell of table 2: about `prompts` prompts under a prior of known error."""
+    """Measure one cell of table 2: about `prompts` prompts under a prior of known error."""
     rng = np.random.default_rng(seed)
     config = parse_strategy(strategy)
     # Room for 4 rollouts of each prompt; `weighted` chooses out of a pool four times as large.
@@ -274,9 +273,9 @@ def measure_efficiency(
         prior_C = np.full(pool, A / (A + B))
     plain = config.model_copy(update={"warmup": None})
     given = None if config.prior.type in ("none", "pool", "greedy") else KnownPrior(prior_C)
-    built = build_strategy(plain, prior=given)
+    built = plain.build(prior=given)
     if not isinstance(built, Composed):
-        raise TypeError(f"{name}: is no Composed strategy")
+        raise TypeError(f"{name}: is not a Composed strategy; table 2 replaces the prior of one")
     batch, _ = play(built, coin(rate_C), pool, total, rng)
     groups = Groups.of(batch, built.scale)
     baseline = built.fusion.fuse(groups, built.prior.predict(batch))
@@ -314,41 +313,43 @@ Made by `python -m benchmarks.strategies` with fixed seeds; do not edit. Rewards
 
 ## 1. Is the gradient right?
 
-A softmax bandit: {types} types of prompts with pass rates from .08 to .92, {actions} answers each, two of
-them right. Its gradient is known in closed form. {samples:,} rollouts per row, {total:,} a step, each preset
-at its defaults. Given priors are off by a normal error of sd .1; the stub probe and critic give half of their
-own rollout's reward away. `scale` is the estimated over the true gradient along the true one; by type it
-shows whether prompts are reweighted; `off direction` is the rest, relative (sampling noise keeps it above 0).
-The gradient of a type is the sum over trained rollouts divided by the sum of their weights.
+A softmax bandit: {types} types of prompts with pass rates from .08 to .92, {actions} answers each,
+two of them right. Its gradient is known in closed form. Each row takes {samples:,} rollouts,
+{total:,} a step, with the preset at its defaults. Given priors are off by a normal error of sd .1. The
+stub probe and the stub critic give half of their own rollout's reward away. `scale` is the
+estimated over the true gradient, along the true one. `scale by prompt type` shows whether prompts
+are reweighted. `off direction` is the relative rest (sampling noise keeps it above 0). The gradient
+of a type is the sum over trained rollouts divided by the sum of their weights.
 
 {bias}
 
-What to read from it. A baseline that contains the scored rollout shrinks the gradient (a group mean at k = 16
-by 1/16). Sequential stopping depends on the rewards, which leave-one-out does not repair: it stretches the
-gradient by some 3 %. The per-round form (`v05_unbiased`) repairs both. Dividing by the group's std reweights
-prompts by design, which is a choice and not an error. `poise` and `ppo` stay on the true direction although
-what their stubs read knows the reward: leave-one-out and token order keep it out of the baseline.
+What to read from it. A baseline that contains the scored rollout shrinks the gradient (a group mean
+at k = 16 by 1/16). Sequential stopping depends on the rewards and stretches the gradient by some 3
+%, which leave-one-out does not repair. The per-round form (`v05_unbiased`) repairs both. Dividing
+by the group's std reweights prompts by design; that is a choice and not an error. `poise` and `ppo`
+stay on the true direction although what their stubs read knows the reward: leave-one-out and token
+order keep it out of the baseline.
 
 ## 2. What does a rollout buy?
 
-About {prompts:,} prompts per cell, pass rates Beta(1.2, 2.2). Columns: error of the given prior (sd, bias) in
-pass-rate units, clipped to [0, 1]. Presets run at their defaults; a preset without a given prior has the same
-numbers throughout.
+About {prompts:,} prompts per cell, pass rates Beta(1.2, 2.2). Columns: error of the given prior (sd,
+bias) in pass-rate units, clipped to [0, 1]. Presets run at their defaults. A preset without a given
+prior has the same numbers throughout.
 
 Mean squared error of the baseline over trained rollouts:
 
 {mse}
 
-Gradient noise per rollout spent, E[(r - b)^2] / scale^2 / E[p (1 - p)] x spent / trained; the oracle has 1
-and lower is better. `scale` = Cov(r - b, r) / Var r puts self-coupled baselines on the same footing: without
-it a group mean at k = 4 would look better than the oracle.
+Gradient noise per rollout spent, E[(r - b)^2] / scale^2 / E[p (1 - p)] x spent / trained. The
+oracle has 1, and lower is better. `scale` = Cov(r - b, r) / Var r makes self-coupled baselines
+comparable: without it a group mean at k = 4 would look better than the oracle.
 
 {noise}
 
-What this does not show: DAPO trains on mixed groups only and V0 moves rollouts between prompts, so their
-populations differ (noise is relative to the trained prompts' own variance); a dropped group also saves its
-learner time. SPO samples undecided prompts more often. ReMax pays every second rollout for a greedy answer.
-The speed of these parts: `python -m benchmarks.fusion_speed`.
+What this does not show: DAPO trains on mixed groups only and V0 moves rollouts between prompts, so
+their populations differ (noise is relative to the trained prompts' own variance). A dropped group
+also saves the learner's time. SPO samples undecided prompts more often. ReMax pays every second
+rollout for a greedy answer. For the speed of these parts, run `python -m benchmarks.fusion_speed`.
 """
 
 

@@ -1,7 +1,7 @@
-"""A vectorised world without a model: prompts with known pass rates, rollouts that are coin flips.
+"""A vectorised simulation without a model: prompts have known pass rates, rollouts are coin flips.
 
-Plays whole steps of a strategy (select, draw, decide, score) for tens of thousands of prompts at once, so
-that what is measured is the strategy as it runs in training. Shapes: C prompts in the pool, N rollouts.
+It runs whole steps of a strategy (select, draw, decide, score) for tens of thousands of prompts at once, so
+that the strategy is measured as it runs in training. Shapes: C prompts in the pool, N rollouts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from trainables.strategies.value_estimate import ValueEstimate
 
 
 class Completions(NamedTuple):
-    """Outcome of rollouts: `correct_N`, response `length_N`, and the answer chosen."""
+    """Outcomes of rollouts: `correct_N`, response `length_N`, and the answer chosen."""
 
     correct_N: FloatArray
     length_N: IntArray
@@ -33,7 +33,7 @@ Draw = Callable[[IntArray, IntArray, np.random.Generator], Completions]
 
 @dataclass
 class KnownPrior(Prior):
-    """A prior that is set from outside: the truth plus a chosen error. Independent of this step's rewards."""
+    """A given prior: the true pass rate plus a chosen error, independent of this step's rewards."""
 
     mean_C: FloatArray
 
@@ -53,16 +53,16 @@ A, B = 1.2, 2.2
 """Pass rates are Beta(1.2, 2.2): mean .35, many hard prompts."""
 BETWEEN = A * B / ((A + B) ** 2 * (A + B + 1.0))
 WITHIN = A * B / ((A + B) * (A + B + 1.0))
-"""Variance of the pass rate, and mean variance of one reward: what EBPO's running estimates converge to."""
+"""Variance of the pass rate, and mean variance of one reward. EBPO's running estimates converge to them."""
 
 
 def wrong_prior(rate_C: FloatArray, sd: float, bias: float, rng: np.random.Generator) -> FloatArray:
-    """Pass rates plus bias plus a normal error, kept inside [0, 1]."""
+    """Return pass rates plus bias plus a normal error, clipped to [0, 1]."""
     return np.clip(rate_C + bias + rng.normal(0.0, 1.0, len(rate_C)) * sd, 0.0, 1.0)
 
 
 def coin(rate_C: FloatArray) -> Draw:
-    """Rollouts that are right with the prompt's pass rate; a greedy one where that is above 1/2."""
+    """Draw rollouts that are correct with the prompt's pass rate; a greedy one if that is above 1/2."""
 
     def draw(prompt_N: IntArray, kind_N: IntArray, rng: np.random.Generator) -> Completions:
         rate_N = rate_C[prompt_N]
@@ -82,7 +82,7 @@ def play(
     rounds: int = 16,
     decorate: Callable[[Batch], Batch] | None = None,
 ) -> tuple[Batch, npt.NDArray[np.int64]]:
-    """One step over the pool 0..prompts-1: the batch it ends with, and each rollout's action.
+    """Run one step over the pool 0..prompts-1 and return its final batch and each rollout's action.
 
     `decorate` adds what a learner would compute (values, features) before every decision.
     """

@@ -1,8 +1,8 @@
-"""Share of a sweep's wall time that goes into RL steps. `make bench BENCH=sweep_share ARGS=NAME`
+"""Print the share of a sweep's wall time spent in RL steps. `make bench BENCH=sweep_share ARGS=NAME`
 
-Reads the journal of a sweep that has run (such as `make sweep`'s) and says where its slots' time went: RL
-steps (goal: 80 % warm), evaluation on held-out prompts, and the rest (resets, checkpoints, waiting for Tune,
-a slot without work), once from the first lease on and once from the start of the slots' processes.
+Reads the journal of a finished sweep, such as `make sweep`'s, and says where its slots' time went: RL steps
+(goal: 80 % warm), evaluation on held-out prompts, and the rest (resets, checkpoints, waiting for Tune, a slot
+without work). Shares are given from the first lease on, and from the start of the slots' processes.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from trimtab.sweepdir.folder import SweepDir
 
 
 def seconds(folder: Path) -> dict[str, float]:
-    """Seconds in steps and in evaluations, summed over all runs, and of the sweep: `starting` until the first
-    lease, `leased` from there to the last event."""
+    """Return the seconds in steps and in evaluations over all runs, and those of the sweep.
+
+    The sweep's seconds are `starting` until the first lease, and `leased` from there to the last event.
+    """
     spent = {"steps": 0.0, "evaluation": 0.0}
     times: list[float] = []
     leased: list[float] = []

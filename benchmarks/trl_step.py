@@ -1,4 +1,4 @@
-"""Seconds of one warm RL step of TRL's GRPOTrainer on the tiny model, and where they go.
+"""Measure the seconds of each part of one warm RL step of TRL's GRPOTrainer on the tiny model.
 
     python -m benchmarks.trl_step --workload short long mixed --steps 5
 
@@ -6,11 +6,11 @@ Equal to our step: the model and its fp32 arithmetic, the prompts, rollouts per 
 response lengths (given, or left to the model in `short`), exact-match rewards, one clipped update
 (clip-higher, token mean, group standard deviation) over all rollouts, AdamW, gradient clipping, no KL term.
 
-Not equal: TRL generates with transformers' `generate` in the training process, so it syncs no weights,
+Not equal: TRL generates with transformers' `generate` in the training process, so it does not sync weights,
 and every row waits for the longest. Rewards are computed in-process and not in killable processes. The
-optimizer is plain torch and not DeepSpeed. There is no separate teacher-forced pass before the update
-(with one update per batch TRL takes the update's own log-probs as the old ones), hence no importance
-correction or parity probe.
+optimizer is plain torch and not DeepSpeed. There is no separate teacher-forced pass before the update: with
+one update per batch, TRL takes the update's own log-probs as the old ones. Hence there is no importance
+correction and no parity probe.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from benchmarks.workloads import WORKLOADS, Workload
 
 @dataclass(frozen=True)
 class StepSeconds:
-    """Wall seconds of a step, medians over the measured ones."""
+    """Wall seconds of a step: medians over the measured steps."""
 
     generation: float
     verification: float
@@ -47,7 +47,7 @@ class StepSeconds:
 
 
 class Stopwatch:
-    """Seconds by name, nesting allowed."""
+    """Adds up seconds by name. Timed calls may be nested."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -59,7 +59,7 @@ class Stopwatch:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def wrap(self, owner: Any, method: str, name: str) -> None:
-        """Count the time of every call of a bound method."""
+        """Replace a bound method by one that adds its time to a name."""
         original: Callable[..., Any] = getattr(owner, method)
 
         def timed(*args: Any, **kwargs: Any) -> Any:
@@ -72,7 +72,7 @@ class Stopwatch:
 def trl_step(
     model: Path, workload: Workload, steps: int = 5, warmup: int = 2, lr: float = 2e-4
 ) -> StepSeconds:
-    """Train `warmup + steps` steps from the model in `model`, which stays as it is; time the last ones."""
+    """Train `warmup + steps` steps from a copy of the weights in `model`, and time the last `steps`."""
     with tempfile.TemporaryDirectory() as output:
         return _train(model, workload, steps, warmup, lr, output)
 
@@ -124,7 +124,7 @@ def _train(model: Path, workload: Workload, steps: int, warmup: int, lr: float, 
 
 
 def _timed_steps(trainer: Any) -> list[dict[str, float]]:
-    """Instrument a trainer; the list returned gets one entry per step of its coming `train`."""
+    """Instrument a trainer and return a list that gets one entry per step of its next `train`."""
     from transformers import TrainerCallback
 
     watch = Stopwatch()
@@ -158,9 +158,9 @@ def _timed_steps(trainer: Any) -> list[dict[str, float]]:
 
 
 def _control_lengths(trainer: Any, workload: Workload) -> None:
-    """Give every rollout its length: no end-of-text before its last token, and nothing else there.
+    """Force every rollout's length: end-of-text is its last token, and no earlier one.
 
-    That last token is end-of-text, so that `generate` fills up the row and TRL masks what follows.
+    `generate` then pads the row, and TRL masks the padding.
     """
     import torch
     from transformers import LogitsProcessor, LogitsProcessorList

@@ -1,9 +1,9 @@
-"""V0's heads on the released sample: `python -m benchmarks.v0_heads [--data DIR] [--write docs/v0.md]`
+"""Judge V0's heads on the released sample: `python -m benchmarks.v0_heads [--data DIR] [--write docs/v0.md]`
 
-Leave-prompts-out (five folds by prompt over the 3,072 context rows; fitted on the other policies), and the
-192 released training queries with contexts from the context file, on disjoint prompts. Each figure with its
-bootstrap standard error over prompts. `--write` replaces what stands between the markers of that page. Also
-prints the time of 1,000 predictions from 256 rows.
+Two evaluations: leave-prompts-out (five folds by prompt over the 3,072 context rows, fitted on the other
+policies), and the 192 released training queries with contexts from the context file, on disjoint prompts.
+Each value has its bootstrap standard error over prompts. `--write` replaces the text between the markers of
+that page. Also prints the time of 1,000 predictions from 256 rows.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TARGET_MS = 200.0
 
 
 def table(data: Path, cache: Path) -> tuple[Table, np.ndarray]:
-    """All rows of the sample, and which of them are the released training queries."""
+    """Load all rows of the sample, and a mask of the released training queries."""
     context, queries = read_rows(data / "context.jsonl"), read_rows(data / "train.jsonl")
     encoder = EncoderConfig()
     found = Table.of(
@@ -46,7 +46,7 @@ def table(data: Path, cache: Path) -> tuple[Table, np.ndarray]:
 
 
 def only(full: Table, rows: np.ndarray) -> Table:
-    """The table with some of its rows."""
+    """Return the table with some of its rows."""
     return Table(
         full.features_PF,
         full.prompt_R[rows],
@@ -59,7 +59,7 @@ def only(full: Table, rows: np.ndarray) -> Table:
 
 
 def prediction_ms(full: Table, fitted: bool) -> float:
-    """Milliseconds for 1,000 prompts with 256 context rows, features given; best of five."""
+    """Return the milliseconds for 1,000 prompts with 256 context rows, features given; the best of five."""
     head = GaussianProcess(full.layout)
     rows = np.arange(len(full.rate_R))
     if fitted:
@@ -82,7 +82,7 @@ def makers(layout: Layout) -> dict[str, Callable[[], object]]:
 
 def report(full: Table, queries: np.ndarray, draws: int) -> str:
     context = only(full, np.flatnonzero(~queries))
-    # Folds leave out prompts of the context file; prompts of the queries alone do not take part.
+    # Folds leave out prompts of the context file. Prompts that only the queries have are not used.
     used, number = np.unique(context.prompt_R, return_inverse=True)
     context = Table(
         full.features_PF[used],
@@ -106,7 +106,7 @@ def report(full: Table, queries: np.ndarray, draws: int) -> str:
 
 
 def write(page: Path, text: str) -> None:
-    """Replace what stands between the markers."""
+    """Replace the text between the markers."""
     before, rest = page.read_text(encoding="utf-8").split(BEGIN)
     after = rest.split(END)[1]
     page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")

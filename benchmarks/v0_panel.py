@@ -1,11 +1,11 @@
-"""Prior error against a many-rollout pass rate over training: `python -m benchmarks.v0_panel`
+"""Measure priors' errors against a many-rollout pass rate over training: `python -m benchmarks.v0_panel`.
 
-One run trains with leave-one-out on `DRAWS` rollouts of each prompt while priors look on. A prior sees and
-learns from the first `SEEN` of them only, as it would with groups of `SEEN`; the others measure the pass
-rate. All priors, lying ones among them, foretell the same rollouts of the same policies. Printed: root of the
-mean squared error of each value estimate against the mean of the other rollouts, less that mean's own
-sampling variance; the same of V0.5's baseline, made of the value estimate and the `SEEN` rollouts; and how
-often its test accepted the value estimate.
+One run trains with leave-one-out on `DRAWS` rollouts of each prompt. Each prior sees and learns from the
+first `SEEN` of them only, as it would with groups of `SEEN`; the others measure the pass rate. All priors,
+including deliberately wrong ones, predict the same rollouts of the same policies. Printed are the root of the
+mean squared error of each value estimate against the mean of the other rollouts, with that mean's own
+sampling variance subtracted; the same for V0.5's baseline of the value estimate and the `SEEN` rollouts; and
+how often V0.5's test accepted the value estimate.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from trainables.strategies.batch import (
     Scores,
     Stats,
 )
-from trainables.strategies.build import build_strategy
 from trainables.strategies.config import parse_strategy
 from trainables.strategies.diagnostics import ACCEPTED
 from trainables.strategies.fusion.tested import Tested
 from trainables.strategies.groups import Groups
-from trainables.strategies.priors.base import Prior
+from trainables.strategies.priors.base import Prior, PriorMember
 from trainables.strategies.priors.context import ContextPrior
+from trainables.strategies.priors.global_mean import GlobalPrior
 from trainables.strategies.priors.pool import PoolPrior
 from trainables.strategies.priors.probe import ProbePrior
-from trainables.strategies.priors.strata import GlobalPrior, StrataPrior
+from trainables.strategies.priors.strata import StrataPrior
 from trainables.strategies.priors.tracker import TrackerPrior
 from trainables.strategies.scale import UNIT
 from trainables.strategies.value_estimate import ValueEstimate
@@ -56,11 +56,11 @@ LYING = ("constant", "inverted", "stale")
 
 
 class Panel:
-    """RLOO with `DRAWS` rollouts; `<prior>_mse` of each prior in its diagnostics, before it learns."""
+    """RLOO with `DRAWS` rollouts. Its diagnostics have the `<prior>_mse` of each prior before it learns."""
 
     def __init__(self) -> None:
-        self.own = build_strategy(parse_strategy({"preset": "rloo", "group_size": DRAWS}))
-        self.priors: dict[str, Prior] = {
+        self.own = parse_strategy({"preset": "rloo", "group_size": DRAWS}).build()
+        members: dict[str, PriorMember] = {
             "context": ContextPrior(),
             "tracker": TrackerPrior(),
             "probe": ProbePrior(),
@@ -68,10 +68,9 @@ class Panel:
             "pool": PoolPrior(),
             "strata": StrataPrior(),
             "global": GlobalPrior(),
-            "constant": Constant(),
-            "inverted": Inverted(),
-            "stale": Stale(),
         }
+        self.priors: dict[str, Prior] = {name: member.begin(UNIT) for name, member in members.items()}
+        self.priors |= {"constant": Constant(), "inverted": Inverted(), "stale": Stale()}
 
     def needs(self) -> Needs:
         needs = self.own.needs()
@@ -98,7 +97,7 @@ class Panel:
         for name, prior in self.priors.items():
             estimate = prior.predict(seen)
             if estimate is None:
-                raise TypeError(f"{name} has no opinion")
+                raise TypeError(f"{name} returned no value estimate")
             prior_P = estimate.for_prompts(groups)
             # The probe's value estimate of a rollout comes from the others, as in training.
             fused = Tested(leave_one_out=prior.reads_own).fuse(
@@ -127,7 +126,7 @@ class Panel:
 
 
 def first_of_group(batch: Batch, count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    """The first `count` rollouts of each prompt, (N,)."""
+    """Return a mask of the first `count` rollouts of each prompt, (N,)."""
     before = np.zeros(batch.prompts, np.int64)
     first_N = np.zeros(batch.rollouts, np.bool_)
     for n, prompt in enumerate(batch.prompt_N):
@@ -137,7 +136,7 @@ def first_of_group(batch: Batch, count: int) -> np.ndarray[tuple[int, ...], np.d
 
 
 def part(batch: Batch, keep_N: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> Batch:
-    """Some of the rollouts, all of the prompts."""
+    """Return the groups with some of their rollouts and all of their prompts."""
     rows: IntArray = np.flatnonzero(keep_N)
     names = ("prompt", "round", "kind", "trainable", "verdict", "correct", "reward", "length", "version")
     changes: dict[str, Any] = {f"{name}_N": getattr(batch, f"{name}_N")[rows] for name in names}
@@ -149,15 +148,17 @@ def part(batch: Batch, keep_N: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) 
 
 
 def squared_error(value_N: FloatArray, prompt_N: IntArray, rest: Groups) -> float:
-    """Mean squared error against the pass rate that `rest` measures, its sampling variance taken out."""
+    """Return the mean squared error against the pass rate measured by `rest`, less its sampling variance."""
     used_N = (rest.count_P[prompt_N] >= 2) & np.isfinite(value_N)
     noise_P = rest.variance_P / np.maximum(rest.count_P, 1.0)
     return float(((value_N - rest.mean_P[prompt_N]) ** 2 - noise_P[prompt_N])[used_N].mean())
 
 
 def table(runs: Sequence[Sequence[dict[str, float]]], windows: Sequence[tuple[int, int]]) -> str:
-    """Error of the value estimate by window of steps; error of V0.5's baseline and share accepted in the last
-    one; mean and standard error over runs."""
+    """Return a row: the value estimate's error by window of steps, then V0.5's error and accepted share.
+
+    The last two are of the last window. All are means over runs with their standard errors.
+    """
     columns = [("mse", window) for window in windows] + [
         ("fused_mse", windows[-1]),
         ("accepted", windows[-1]),
@@ -171,12 +172,12 @@ def table(runs: Sequence[Sequence[dict[str, float]]], windows: Sequence[tuple[in
     return "\n".join(lines)
 
 
-def _cell(runs: Sequence[Sequence[dict[str, float]]], figure: str, window: tuple[int, int]) -> str:
-    found = [[step.get(f"strategy/{figure}", np.nan) for step in run[slice(*window)]] for run in runs]
+def _cell(runs: Sequence[Sequence[dict[str, float]]], metric: str, window: tuple[int, int]) -> str:
+    found = [[step.get(f"strategy/{metric}", np.nan) for step in run[slice(*window)]] for run in runs]
     mean_S = np.mean(found, axis=1)
     if np.isnan(mean_S).any():
         return "-"
-    value_S = np.sqrt(np.maximum(mean_S, 0.0)) if figure.endswith("mse") else mean_S
+    value_S = np.sqrt(np.maximum(mean_S, 0.0)) if metric.endswith("mse") else mean_S
     error = value_S.std(ddof=1) / np.sqrt(len(value_S)) if len(value_S) > 1 else float("nan")
     return f"{value_S.mean():.3f} ± {error:.3f}"
 
@@ -186,7 +187,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--rollouts", type=int, default=320, help="per step; 32 a prompt")
-    parser.add_argument("--out", type=Path, help="also write each step's figures, one JSON object a line")
+    parser.add_argument("--out", type=Path, help="also write each step's metrics, one JSON object per line")
     args = parser.parse_args()
     import ray
 

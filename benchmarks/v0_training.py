@@ -1,9 +1,9 @@
-"""V0.5 under honest and lying priors, trained on the tiny model: `python -m benchmarks.v0_training`
+"""Train V0.5 under good and deliberately wrong priors on the tiny model: `python -m benchmarks.v0_training`.
 
-Every arm is the preset v05 with another prior, on one warm slot, seeds paired. Printed per arm, mean and
-standard error over seeds: error of the prior in the first and the last third of training (against group
-means, their noise taken out: `strategy/prior_error`), share of prompts whose prior the test accepted,
-rollouts per prompt (4 is the first round; the rest are extras) and accuracy at the end.
+Every arm is the preset v05 with another prior, on one warm slot with paired seeds. Printed for each arm, as
+mean and standard error over seeds: the prior's error in the first and the last third of training (against
+group means, less their noise: `strategy/prior_error`), the share of prompts whose prior the test accepted,
+rollouts per prompt (4 is the first round, the rest are extras), and the final accuracy.
 """
 
 from __future__ import annotations
@@ -20,30 +20,34 @@ import numpy as np
 from trainables.strategies.batch import Batch, IntArray, Stats
 from trainables.strategies.priors.base import Prior
 from trainables.strategies.priors.context import ContextPrior
+from trainables.strategies.priors.record import Record
 from trainables.strategies.scale import UNIT
 from trainables.strategies.value_estimate import ValueEstimate
 
 
 class Constant(Prior):
-    """Believes .9 of every prompt."""
+    """Predicts .9 for every prompt."""
 
     def predict(self, batch: Batch) -> ValueEstimate:
         return ValueEstimate(mean_P=np.full(batch.prompts, 0.9))
 
 
-class Inverted(ContextPrior):
-    """Believes the opposite of what the record says."""
+class Inverted(Record):
+    """Predicts 1 minus the record's pass rate."""
+
+    def __init__(self) -> None:
+        super().__init__(ContextPrior())
 
     def predict(self, batch: Batch) -> ValueEstimate:
         found = super().predict(batch)
         return ValueEstimate(mean_P=UNIT.high - np.asarray(found.mean_P))
 
 
-class Stale(ContextPrior):
-    """Reads the record as it was `delay` steps ago (the first one until then)."""
+class Stale(Record):
+    """Reads the record of `delay` steps ago, or the first record until then."""
 
     def __init__(self, delay: int = 50, **settings: Any) -> None:
-        super().__init__(**settings)
+        super().__init__(ContextPrior(**settings))
         self.delay = delay
         self.old: list[dict[str, Any]] = []
 
@@ -83,8 +87,8 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 
 
-def figures(events: list[dict[str, Any]], seed: int) -> list[float]:
-    """One run's row of the table."""
+def row(events: list[dict[str, Any]], seed: int) -> list[float]:
+    """Return one run's row of the table."""
     mine = [e for e in events if e.get("seed") == seed]
     steps = [e["metrics"] for e in mine if e["event"] == "step"]
     scores = [e["metrics"]["accuracy"] for e in mine if e["event"] == "evaluation"]
@@ -140,7 +144,7 @@ def main() -> int:
             if events[-1]["outcome"] != "finished":
                 print(f"{arm}: {events[-1]['error']}", file=sys.stderr)
                 return 1
-            rows = np.array([figures(events, seed) for seed in range(args.seeds)])
+            rows = np.array([row(events, seed) for seed in range(args.seeds)])
             se = rows.std(0, ddof=1) / np.sqrt(len(rows)) if len(rows) > 1 else np.zeros(rows.shape[1])
             cells = [f"{m:.3f} ± {s:.3f}" for m, s in zip(rows.mean(0), se, strict=True)]
             print(f"| {arm} | " + " | ".join(cells) + " |", flush=True)

@@ -1,4 +1,4 @@
-"""The work that an RL step is measured on, the same for every contender."""
+"""The workloads on which RL steps are measured, the same for every contender."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from trainables.tasks.load import load_task
 
 @dataclass(frozen=True)
 class Workload:
-    """One step's rollouts. Where `shortest` is set, a length is given for each rollout and the end-of-text
-    token is out of the question before it: the model's own answers end after two to five tokens.
+    """One step's rollouts.
+
+    The model's own answers end after two to five tokens. If `shortest` is set, each rollout has a given
+    length and end-of-text is impossible before it.
     """
 
     name: str
@@ -21,22 +23,22 @@ class Workload:
     group: int
     """Rollouts of each prompt."""
     longest: int
-    """Most response tokens."""
+    """Maximum number of response tokens."""
     shortest: int | None = None
-    """Fewest, with lengths drawn uniformly from [shortest, longest]; None: the model ends its answers."""
+    """Minimum, for lengths drawn uniformly from [shortest, longest]; None: the model ends its answers."""
 
     @property
     def rollouts(self) -> int:
         return self.prompts * self.group
 
     def problems(self) -> list[Problem]:
-        """The step's prompts: the first of the addition task's training split."""
+        """Return the step's prompts: the first of the addition task's training split."""
         return list(load_task(TaskConfig(train_prompts=max(self.prompts, 512))).split("train"))[
             : self.prompts
         ]
 
     def lengths(self, step: int) -> list[int] | None:
-        """Response tokens of each rollout (prompt by prompt), the same for all contenders."""
+        """Return the response tokens of each rollout, prompt by prompt; the same for all contenders."""
         if self.shortest is None:
             return None
         rng = random.Random(step)

@@ -1,1 +1,1 @@
-"""Files that put trimtab on a cluster, rendered from one source of versions; see README.md here."""
+"""Files that put trimtab on a cluster, rendered from one source of versions. See README.md in this folder."""

@@ -1,7 +1,7 @@
 """The MLflow server as this project ships it: PostgreSQL, S3 artifacts, basic authentication, no defaults.
 
-Every secret is read from a file in TRIMTAB_SECRETS (default /run/secrets), as compose and Kubernetes mount
-them, and reaches MLflow through its environment: never through a command line, which any process may read.
+Every secret is read from a file in TRIMTAB_SECRETS (default /run/secrets), where compose and Kubernetes mount
+it. It reaches MLflow through the environment and not through a command line, which any process may read.
 
 | file             | what |
 |------------------|------|
@@ -11,8 +11,8 @@ them, and reaches MLflow through its environment: never through a command line, 
 | s3-access-key, s3-secret-key | of the artifact store; not needed when artifacts are files |
 
 Settings: TRIMTAB_DATABASE (postgresql://mlflow@postgres/mlflow, without a password), TRIMTAB_ARTIFACTS
-(s3://mlflow or a folder), MLFLOW_S3_ENDPOINT_URL. Standard library, MLflow and boto3 only: it is copied into
-the image by itself.
+(s3://mlflow or a folder), MLFLOW_S3_ENDPOINT_URL. This file is copied into the image alone, so it may import
+only the standard library, MLflow and boto3.
 """
 
 from __future__ import annotations
@@ -27,15 +27,19 @@ from urllib.parse import urlsplit
 SHORTEST_PASSWORD = 12
 SHORTEST_KEY = 32
 DEFAULTS = ("password", "changeme", "change-me", "admin", "mlflow", "secret", "example", "12345678")
-"""A password that contains one of these was never chosen."""
+"""Parts of passwords that nobody chose."""
 
 
 class Refused(Exception):
-    """The server must not start like this."""
+    """The server must not start with this configuration."""
 
 
 def secret(folder: Path, name: str, shortest: int) -> str:
-    """A secret from its file. Refused when it is missing, short, or one that somebody ships as a default."""
+    """Read a secret from its file.
+
+    Raises:
+        Refused: The file is missing, or its secret is short or looks like a default.
+    """
     file = folder / name
     if not file.is_file():
         raise Refused(f"{file} is missing; mount the secret {name!r} there")
@@ -44,12 +48,16 @@ def secret(folder: Path, name: str, shortest: int) -> str:
         raise Refused(f"{file} holds {len(value)} characters; {name} needs at least {shortest}")
     for default in DEFAULTS:
         if default in value.lower():
-            raise Refused(f"{file} contains {default!r}: a default is no secret; make a random one")
+            raise Refused(f"{file} contains {default!r}: a default is not a secret; make a random one")
     return value
 
 
 def environment(folder: Path, database: str, artifacts: str) -> dict[str, str]:
-    """What the server's process needs beside the command line."""
+    """Return the variables of the server's process.
+
+    Raises:
+        Refused: A secret is missing or weak, or `database` holds a password.
+    """
     if urlsplit(database).password:
         raise Refused("TRIMTAB_DATABASE holds a password; leave it out and mount the secret 'pg-password'")
     variables = {
@@ -58,7 +66,7 @@ def environment(folder: Path, database: str, artifacts: str) -> dict[str, str]:
         "MLFLOW_FLASK_SERVER_SECRET_KEY": secret(folder, "session-key", SHORTEST_KEY),
         "PGPASSWORD": secret(folder, "pg-password", SHORTEST_PASSWORD),
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        # Background jobs of MLflow's GenAI features; they start several more processes.
+        # Background jobs of MLflow's GenAI features would start several more processes.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
     if artifacts.startswith("s3://"):
@@ -68,7 +76,10 @@ def environment(folder: Path, database: str, artifacts: str) -> dict[str, str]:
 
 
 def write_auth_config(file: Path, database: str) -> None:
-    """Users and permissions live in the same PostgreSQL database; nobody may do anything by default."""
+    """Write MLflow's configuration of users and permissions.
+
+    They are stored in the same PostgreSQL database, and nobody may do anything by default.
+    """
     file.write_text(
         "[mlflow]\n"
         "default_permission = NO_PERMISSIONS\n"
@@ -80,7 +91,7 @@ def write_auth_config(file: Path, database: str) -> None:
 
 
 def make_bucket(artifacts: str) -> None:
-    """Create the artifact bucket unless it is there; waits a minute for a store that is still starting."""
+    """Create the artifact bucket unless it exists. Waits a minute for a store that is still starting."""
     import boto3
     from botocore.exceptions import ClientError, EndpointConnectionError
 
@@ -101,7 +112,7 @@ def make_bucket(artifacts: str) -> None:
 
 
 def main() -> int:
-    """Become the server. Returns only when it must not start."""
+    """Replace this process by the server. Returns only if the server must not start."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=5000)

@@ -1,7 +1,7 @@
 """Render cluster/templates: `python -m cluster.render OUT --registry registry.example.com/team`.
 
-Versions come from constraints.txt (what is installed and tested together) and images.toml (images that are
-not ours), so that image, head, workers and client can never disagree about Ray's version.
+Versions come from constraints.txt (packages that are tested together) and images.toml (images of others), so
+that image, head, workers and client cannot differ in Ray's version.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CONSTRAINTS = CLUSTER.parent / "constraints.txt"
 
 
 def versions() -> dict[str, str]:
-    """Package -> version, as constraints.txt pins them; dashes become underscores."""
+    """Return package -> version as constraints.txt pins them. Dashes become underscores."""
     pins = {}
     for line in CONSTRAINTS.read_text(encoding="utf-8").splitlines():
         name, separator, version = line.partition("==")
@@ -30,7 +30,7 @@ def versions() -> dict[str, str]:
 
 
 def values(registry: str = "registry.example.com/trimtab", namespace: str = "trimtab") -> dict[str, Any]:
-    """What templates may refer to. A name they use that is missing here is an error."""
+    """Return all names that templates may use. A template that uses another name is an error."""
     project = tomllib.loads((CLUSTER.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return {
         "version": versions(),
@@ -42,7 +42,7 @@ def values(registry: str = "registry.example.com/trimtab", namespace: str = "tri
 
 
 def render(given: Mapping[str, Any]) -> dict[str, str]:
-    """Path of each rendered file -> its text. Names that begin with `_` are parts of others."""
+    """Render all templates: path -> text. Templates whose names begin with `_` are parts of others."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         undefined=jinja2.StrictUndefined,
@@ -63,6 +63,7 @@ def render(given: Mapping[str, Any]) -> dict[str, str]:
 
 
 def main() -> None:
+    """Render the templates into a folder, and print each file's path."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("out", type=Path, help="folder to write to")
     parser.add_argument("--registry", default="registry.example.com/trimtab", help="where images are pushed")

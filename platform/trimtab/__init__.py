@@ -1,6 +1,6 @@
 """trimtab: sweeps over the baselines of reinforcement learning with verifiable rewards.
 
-Importing this package imports no torch, Ray, vLLM or DeepSpeed; the functions below load what they need.
+Importing this package does not import torch, Ray, vLLM or DeepSpeed. The functions below load what they need.
 """
 
 from __future__ import annotations

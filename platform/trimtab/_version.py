@@ -1,3 +1,3 @@
-"""The version, where nothing else has to be loaded to read it."""
+"""The version, in a module of its own so that reading it loads nothing else."""
 
 __version__ = "0.2.0"

@@ -1,7 +1,7 @@
-"""Every error that trimtab raises on purpose. One tree, so a caller can catch all of it or one kind.
+"""Every error that trimtab raises on purpose, in one tree: a caller can catch all of them or one kind.
 
-What training raises is defined in `trainables.errors`, with the rules for all of them.
-It belongs to the same tree.
+Errors of training are defined in `trainables.errors` and belong to the same tree. The rules for all errors
+are there.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ from trainables.errors import (
 
 
 class PlanError(TrimtabError, ValueError):
-    """A valid spec that this machine or cluster cannot hold."""
+    """The spec is valid, but this machine or cluster is too small for it."""
 
 
 class TrialFailed(TrimtabError, RuntimeError):
-    """A trial failed for good. `cause` is one of `trimtab.sweepdir.journal.Cause`."""
+    """A trial failed and will not be retried. `cause` is one of `trimtab.sweepdir.journal.Cause`."""
 
     def __init__(self, message: str, cause: str = "bug") -> None:
         super().__init__(message, cause)
@@ -66,32 +66,32 @@ class TrialFailed(TrimtabError, RuntimeError):
 
 
 class TrialKilled(TrimtabError, RuntimeError):
-    """A trial ended because its sweep did. It has not failed: a resumed sweep goes on with it."""
+    """A trial ended because its sweep did. It has not failed: `trimtab resume` continues it."""
 
 
 class TrackingError(TrimtabError, RuntimeError):
-    """MLflow cannot be reached, or does not hold what was asked for."""
+    """MLflow cannot be reached, or does not hold the requested runs."""
 
 
 class ComparisonError(TrimtabError, ValueError):
-    """Runs that cannot be compared: no finished reference, other data, other compute."""
+    """Runs cannot be compared: the reference has not finished, or their data or compute differ."""
 
 
 class RegistryError(TrimtabError, RuntimeError):
-    """The model registry refused, or someone else moved the alias meanwhile. Nothing is half registered."""
+    """The model registry refused, or someone else moved the alias. Nothing is left half registered."""
 
 
 class PromotionError(TrimtabError, ValueError):
-    """A configuration that may not be promoted: not established, or without a usable checkpoint."""
+    """A configuration cannot be promoted: it is not established as better, or has no usable checkpoint."""
 
 
 class MachineError(TrimtabError, RuntimeError):
-    """This machine refuses what a sweep needs of it, such as another process."""
+    """This machine refuses something that a sweep needs, such as another process."""
 
 
 class NotFoundError(TrimtabError, LookupError):
-    """A sweep, trial or run that does not exist."""
+    """A sweep, trial or run does not exist."""
 
 
 class ClusterError(TrimtabError, RuntimeError):
-    """A Ray cluster that cannot be reached, or does not take what it was given."""
+    """A Ray cluster cannot be reached, or rejects a request."""

@@ -1,6 +1,6 @@
-"""Tokens and secrets: Ray's authentication before Ray starts, and no secret where it would be kept.
+"""Tokens and secrets: switch on Ray's authentication, and keep secrets out of specs and jobs.
 
-What these guard against, and what they do not, is in docs/security.md.
+docs/security.md says what these checks protect against, and what they do not.
 """
 
 from __future__ import annotations
@@ -23,14 +23,18 @@ SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|(API|PRIVATE|
 
 
 def prepare_ray_auth(environment: MutableMapping[str, str] | None = None, *, create: bool = True) -> None:
-    """Switch Ray's token authentication on, with a token that exists before Ray starts.
+    """Switch on Ray's token authentication. Call this before Ray starts or joins a cluster.
 
-    Ray started without a token and without a mode runs open to everybody who reaches its ports (its GCS and
-    raylet listen on every address). The token is, in Ray's own order, RAY_AUTH_TOKEN, the file that
-    RAY_AUTH_TOKEN_PATH names, or ~/.ray/auth_token; the last is made, for its owner's eyes only, if `create`.
-    Call it before Ray starts or joins anything.
+    Without a token and a mode, anybody who reaches Ray's ports can use it: its GCS and raylet listen on every
+    address. The token is, in Ray's own order, RAY_AUTH_TOKEN, the file that RAY_AUTH_TOKEN_PATH names, or
+    ~/.ray/auth_token.
 
-    SecurityError: authentication was switched off, or there is no token and none may be made.
+    Args:
+        environment: Variables to read and set; default: those of this process.
+        create: Whether to create ~/.ray/auth_token, readable by its owner only, if there is no token.
+
+    Raises:
+        SecurityError: Authentication is switched off, or there is no token and `create` is false.
     """
     env = os.environ if environment is None else environment
     mode = env.get(MODE, "token")
@@ -40,7 +44,7 @@ def prepare_ray_auth(environment: MutableMapping[str, str] | None = None, *, cre
         )
     env[MODE] = "token"
     if env is os.environ and "ray" in sys.modules:
-        # Ray reads the mode once, when it is imported; this is how its own init() makes it read it again.
+        # Ray reads the mode once, on import. Its own init() rereads it with this call.
         from ray._raylet import Config  # type: ignore[attr-defined]
 
         Config.initialize("")
@@ -61,7 +65,7 @@ def prepare_ray_auth(environment: MutableMapping[str, str] | None = None, *, cre
 
 
 def _make_token(file: Path) -> None:
-    """Create the token unless it is there; of two processes at once one wins, and both read the same."""
+    """Create the token unless it exists. If two processes do so at once, both end up with the same token."""
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -77,30 +81,40 @@ def _make_token(file: Path) -> None:
 
 
 def _check_token(file: Path, what: str) -> None:
-    """SecurityError for a file that is missing or empty. One that others may read is closed to them."""
+    """Check that the file holds a token, and make it readable by its owner only.
+
+    Raises:
+        SecurityError: The file is missing or empty.
+    """
     try:
         mode = stat.S_IMODE(file.stat().st_mode)
         empty = not file.read_text(encoding="utf-8").strip()
     except OSError as error:
-        raise SecurityError(f"{what}: the token cannot be read ({error.strerror})") from None
+        raise SecurityError(
+            f"{what}: the token cannot be read ({error.strerror}); copy the cluster's token there"
+        ) from None
     if empty:
         raise SecurityError(f"{what}: the file is empty; put the cluster's token into it")
-    # Ray's own commands write the file with the umask's default, usually readable by everybody.
+    # Ray's own commands write the file with the umask's default, which usually lets everybody read it.
     if mode & 0o077 and os.access(file, os.W_OK) and file.stat().st_uid == os.geteuid():
         file.chmod(0o600)
 
 
 def check_url(field: str, url: str | None) -> None:
-    """Refuse a URL that carries a password: specs are kept, logged and shown."""
+    """Refuse a URL that holds a password: specs are stored, logged and shown.
+
+    Raises:
+        SecurityError: `url` holds a password.
+    """
     if url is None or "://" not in url:
         return
     try:
         password = urlsplit(url).password
     except ValueError:
-        return  # whoever opens the URL says what is wrong with it
+        return  # not a valid URL; the code that opens it reports that
     if password is not None:
         raise SecurityError(
-            f"{field}: the address holds a password, which would be kept with the sweep; leave it out and "
+            f"{field}: the address holds a password, which would be stored with the sweep; leave it out and "
             f"set {_variable(url)} where the sweep runs"
         )
 
@@ -112,7 +126,7 @@ def _variable(url: str) -> str:
 
 
 def secret_values(environment: MutableMapping[str, str] | None = None) -> Iterator[tuple[str, str]]:
-    """Name and value of every variable that holds a secret; values under 8 characters are none."""
+    """Yield (name, value) of every variable that holds a secret. Values under 8 characters are skipped."""
     env = os.environ if environment is None else environment
     for name, value in env.items():
         if SECRET_NAME.search(name) and len(value) >= 8 and not name.endswith(("_PATH", "_FILE")):
@@ -120,7 +134,15 @@ def secret_values(environment: MutableMapping[str, str] | None = None) -> Iterat
 
 
 def check_plain(where: str, values: Any) -> None:
-    """Refuse a document (a spec, a job) that contains the value of a secret of this environment."""
+    """Refuse a document that contains the value of one of this environment's secrets.
+
+    Args:
+        where: Name of the document in the message, such as `spec`.
+        values: The document as nested dicts, lists and strings.
+
+    Raises:
+        SecurityError: A string contains a secret; the message has its path and the variable's name.
+    """
     known = list(secret_values())
 
     def walk(path: str, value: Any) -> None:
@@ -134,8 +156,8 @@ def check_plain(where: str, values: Any) -> None:
             for name, secret in known:
                 if secret in value:
                     raise SecurityError(
-                        f"{path}: holds the value of ${name}; secrets are named, never written: leave it out "
-                        f"and let the cluster set {name}"
+                        f"{path}: holds the value of ${name}, and secrets must not be written down; leave it "
+                        f"out and let the cluster set {name}"
                     )
 
     walk(where, values)

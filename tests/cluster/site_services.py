@@ -1,4 +1,4 @@
-"""The services of a cluster, for real: PostgreSQL and MLflow with authentication, on a given address."""
+"""Real services of a cluster on a given address: PostgreSQL, MLflow with authentication, Redis."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ START_S = 120.0
 
 
 def postgres_programs() -> Path:
-    """Folder of PostgreSQL's server programs, which Debian keeps off the PATH; skips where there are none."""
+    """Return the folder of PostgreSQL's server programs (not on Debian's PATH), or skip the test."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
     if not found:
         pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
@@ -32,9 +32,9 @@ def postgres_programs() -> Path:
 
 @contextmanager
 def postgres(address: str, password: str, databases: tuple[str, ...], port: int = 5432) -> Iterator[int]:
-    """A server of its own for the user `mlflow`, passwords required; yields its port."""
+    """Run a PostgreSQL server for the user `mlflow` that requires passwords, and yield its port."""
     programs = postgres_programs()
-    # PostgreSQL refuses to run as root, and pytest's folders are closed to other users.
+    # PostgreSQL refuses to run as root, and other users cannot read pytest's folders.
     folder = Path(tempfile.mkdtemp(prefix="trimtab-pg-", dir="/tmp"))
     as_user: list[str] = []
     if os.geteuid() == 0:
@@ -78,7 +78,7 @@ def postgres(address: str, password: str, databases: tuple[str, ...], port: int 
 
 @contextmanager
 def mlflow_server(folder: Path, address: str, password: str, database_password: str) -> Iterator[str]:
-    """cluster/mlflow_server.py as the image runs it, with artifacts in a folder; yields its URL."""
+    """Run cluster/mlflow_server.py as the image does, with artifacts in a folder, and yield its URL."""
     closet = folder / "secrets"
     closet.mkdir(parents=True)
     values = {
@@ -119,7 +119,7 @@ def mlflow_server(folder: Path, address: str, password: str, database_password: 
 
 @contextmanager
 def redis(folder: Path, address: str, password: str) -> Iterator[str]:
-    """A Redis with a password, told through standard input; yields HOST:PORT."""
+    """Run a Redis with a password, given through standard input, and yield HOST:PORT."""
     if shutil.which("redis-server") is None:
         pytest.skip("Redis is not installed (Debian: apt-get install redis-server)")
     settings = f"bind {address}\nport 6380\nrequirepass {password}\nsave ''\nappendonly no\n"
@@ -148,7 +148,7 @@ def _listens(address: str, port: int) -> bool:
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:
-    """The server's workers too: they share its session."""
+    """Kill a server and its workers, which share its session."""
     os.killpg(server.pid, 15)
     try:
         server.wait(timeout=patience(20))

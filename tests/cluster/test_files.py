@@ -1,4 +1,4 @@
-"""Everything in cluster/templates against the schemas that its readers publish, offline."""
+"""Everything in cluster/templates is valid by the schemas of its readers, which are checked offline."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def objects(rendered: dict[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def closed(schema: Any) -> Any:
-    """A CRD's schema in which unknown keys are errors: Kubernetes would drop them without a word."""
+    """Return a CRD's schema in which unknown keys are errors. Kubernetes would drop them silently."""
     if isinstance(schema, list):
         return [closed(item) for item in schema]
     if not isinstance(schema, dict):
@@ -44,7 +44,7 @@ def closed(schema: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def crds(shared_data: Path) -> dict[str, Any]:
-    """Kind -> schema of `spec` in version ray.io/v1."""
+    """Return kind -> schema of `spec` in version ray.io/v1."""
     found = {}
     for kind, file in CRDS.items():
         crd = yaml.load((shared_data / "kuberay" / file).read_text(), Loader=yaml.CSafeLoader)
@@ -107,7 +107,7 @@ def test_ray_up_files_fit_rays_schema(rendered: dict[str, str], name: str) -> No
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     loaded = yaml.safe_load(rendered[f"ray-up/{name}.yaml"])
-    # As `ray up` does: its own defaults, then ray-schema.json.
+    # `ray up` does the same: it adds its own defaults, then checks ray-schema.json.
     prepared = prepare_config(copy.deepcopy(loaded))
     validate_config(prepared)
     with pytest.raises(jsonschema.ValidationError, match="idle_timeout"):
@@ -164,7 +164,7 @@ def test_ray_is_closed_by_default(rendered: dict[str, str]) -> None:
             continue
         spec = loaded["spec"].get("rayClusterSpec", loaded["spec"])
         assert spec["authOptions"] == {"mode": "token"}, name
-        # KubeRay's operator follows a RayJob through the head's service; a cluster is for port-forwards.
+        # KubeRay's operator follows a RayJob through the head's service; a RayCluster is for port-forwards.
         host = "0.0.0.0" if loaded["kind"] == "RayJob" else "127.0.0.1"
         assert spec["headGroupSpec"]["rayStartParams"]["dashboard-host"] == host, name
         assert spec["headGroupSpec"]["serviceType"] == "ClusterIP"
@@ -185,7 +185,7 @@ def test_learners_and_engines_have_nodes_of_their_own(rendered: dict[str, str]) 
 
 
 def test_no_file_holds_a_secret(rendered: dict[str, str]) -> None:
-    """Secrets are named, never written: no Secret object, and no value under a name that means one."""
+    """Files name secrets but never contain one: no Secret object, and no value under a secret's name."""
     assert all(loaded["kind"] != "Secret" for _, loaded in objects(rendered))
     for name, text in rendered.items():
         if not name.endswith(".yaml"):
@@ -217,7 +217,7 @@ def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
 
 
 def environment(value: Any) -> Iterator[dict[str, Any]]:
-    """Every `{name: ..., value: ...}` of an `env` list."""
+    """Yield every `{name: ..., value: ...}` of an `env` list."""
     if isinstance(value, dict):
         for key, item in value.items():
             if key == "env" and isinstance(item, list):

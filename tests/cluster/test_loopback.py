@@ -1,4 +1,4 @@
-"""Nodes on loopback addresses: what they are for, where network namespaces are not permitted."""
+"""Nodes on loopback addresses, which replace network namespaces where those are not permitted."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 import requests
 from speed import patience, wait_until
 
-from cluster.local import NotPermitted
 from cluster.loopback import LoopbackCluster
+from cluster.nodes import NotPermitted
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -36,7 +36,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackCluste
     with LoopbackCluster(folder, [{"learner": 1.0}, {"engine": 1.0}]) as made:
         yield made
     assert not [name for name in made.nodes if made.pids(name)]
-    # Whatever lost the mark would still name its session.
+    # A process that lost the mark would still name its session.
     assert str(made.sessions) not in commands()
 
 
@@ -45,7 +45,7 @@ def commands() -> str:
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             found.append(file.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-        except OSError:  # ended meanwhile
+        except OSError:  # it has ended
             continue
     return "\n".join(found)
 
@@ -61,7 +61,7 @@ def alive(cluster: LoopbackCluster) -> set[str]:
 
 
 def test_work_goes_to_the_node_that_offers_what_it_asks_for(cluster: LoopbackCluster) -> None:
-    # In a process of its own: Ray keeps the first token that a process has used.
+    # In its own process, because Ray keeps the first token that a process has used.
     done = subprocess.run(
         [sys.executable, "-c", WHERE, cluster.head, str(patience(120))],
         env={**os.environ, **cluster.client},

@@ -1,4 +1,4 @@
-"""Nothing that others may have written is unpickled."""
+"""No file that another user may have written is unpickled."""
 
 from __future__ import annotations
 

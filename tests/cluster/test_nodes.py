@@ -1,7 +1,7 @@
 """A cluster of several nodes on this machine: network namespaces, PostgreSQL, MLflow with authentication.
 
 One cluster serves the whole file: a head without CPUs, one node for learners, two for engines. Where
-namespaces are not permitted, or with TRIMTAB_LOOPBACK=1, nodes are on loopback addresses; no cable is pulled.
+namespaces are not permitted, or with TRIMTAB_LOOPBACK=1, nodes are on loopback addresses and no cable is cut.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ import yaml
 from site_services import mlflow_server, postgres, postgres_programs, redis
 from speed import patience
 
-from cluster.local import LocalCluster, NotPermitted
 from cluster.loopback import LoopbackCluster
+from cluster.namespaces import NamespaceCluster
+from cluster.nodes import LocalCluster, NotPermitted
 from trimtab.sweepdir.journal import Tail
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -53,7 +54,7 @@ SPEC: dict[str, Any] = {
 
 @dataclass
 class Site:
-    """Everything a user of a cluster has, and what the administrator of it sees."""
+    """Everything that a cluster's user has, and what its administrator sees."""
 
     cluster: LocalCluster
     folder: Path
@@ -72,7 +73,7 @@ class Site:
     def trimtab(
         self, *arguments: str, timeout: float = 600, **environment: str
     ) -> subprocess.CompletedProcess:
-        """A client on the machine: it has the token and no other secret."""
+        """Run a client on this machine, which has the token and no other secret."""
         kept = {key: os.environ[key] for key in ("PATH", "PYTHONPATH") if key in os.environ}
         return subprocess.run(
             [sys.executable, "-m", "trimtab", *arguments],
@@ -114,7 +115,7 @@ class Site:
             time.sleep(0.2)
 
     def alive(self) -> list[str]:
-        """Addresses of the nodes that the head counts as alive."""
+        """Return the addresses of the nodes that the head counts as alive."""
         answer = requests.get(
             f"{self.cluster.jobs}/api/v0/nodes?detail=1",
             headers={"Authorization": f"Bearer {self.cluster.token.read_text()}"},
@@ -124,7 +125,7 @@ class Site:
         return [node["node_ip"] for node in nodes if node["state"] == "ALIVE"]
 
     def study(self, name: str) -> list[tuple[Any, ...]]:
-        """Parameters, state, value and intermediate values of every trial, the reference first."""
+        """Return parameters, state, value and intermediate values of every trial, the reference first."""
         url = self.storage.replace("mlflow@", f"mlflow:{self.planted['PGPASSWORD']}@")
         storage = optuna.storages.RDBStorage(url)
         return [
@@ -148,7 +149,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator
     database = planted["PGPASSWORD"]
     workers = [{"learner": 1.0}, {"engine": 1.0}, {"engine": 1.0}]
     with ExitStack() as stack:
-        made = LoopbackCluster if os.environ.get("TRIMTAB_LOOPBACK") else LocalCluster
+        made = LoopbackCluster if os.environ.get("TRIMTAB_LOOPBACK") else NamespaceCluster
         cluster = made(folder / "nodes", workers, environment=environment)
         try:
             address = stack.enter_context(cluster.network())
@@ -165,12 +166,12 @@ def site(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator
 
 
 def processes(site: Site, node: str) -> str:
-    """Titles of the processes of a node."""
+    """Return the titles of a node's processes."""
     found = []
     for pid in site.cluster.pids(node):
         try:
             found.append(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:  # ended meanwhile
+        except OSError:  # it has ended
             continue
     return "\n".join(found)
 
@@ -204,7 +205,7 @@ def test_bad_input_is_one_message_and_submits_nothing(site: Site, tmp_path: Path
 
 
 def test_another_version_of_ray_is_refused(site: Site) -> None:
-    # In a process of its own: Ray keeps the first token that a process has used.
+    # In its own process, because Ray keeps the first token that a process has used.
     pretend = "import ray; ray.__version__ = '2.59.0'; from trimtab.__main__ import main; main()"
     command = [sys.executable, "-c", pretend, "status", "calm", "--address", site.cluster.jobs]
     environment = {**os.environ, **site.cluster.client}
@@ -218,7 +219,7 @@ def steps(events: list[dict[str, Any]]) -> int:
 
 @pytest.fixture(scope="module")
 def running(site: Site) -> str:
-    """Name of a submitted sweep that has made its first step."""
+    """Submit a sweep and return its name once it has made its first step."""
     done = site.submit("calm")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "trimtab-calm: submitted" in done.stdout
@@ -247,7 +248,7 @@ def test_a_name_in_use_is_attached_to_or_refused(site: Site, running: str) -> No
 
 @pytest.fixture(scope="module")
 def calm(site: Site, running: str) -> str:
-    """The same sweep after it has ended by itself."""
+    """Return the same sweep's name once the sweep has finished."""
     done = site.trimtab("logs", running, "--address", site.cluster.jobs, "--follow")
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-3000:]
     return running
@@ -264,7 +265,7 @@ def test_a_submitted_sweep_finishes_with_the_weights_in_place(site: Site, calm: 
 
 
 def test_no_secret_is_left_anywhere(site: Site, calm: str) -> None:
-    """Whatever the sweep, Ray and MLflow wrote holds none of the cluster's secrets."""
+    """Nothing that the sweep, Ray or MLflow wrote contains one of the cluster's secrets."""
     values = [*site.planted.values(), site.cluster.token.read_text(), site.cluster.redis_password]
     closets = (site.cluster.token, site.folder / "mlflow" / "secrets")
     looked = 0
@@ -289,12 +290,12 @@ def test_no_secret_is_left_anywhere(site: Site, calm: str) -> None:
 
 
 def engine_node(site: Site) -> str:
-    """The node that holds the engine."""
+    """Return the node that runs the engine."""
     return next(name for name in ("worker1", "worker2") if "ray::EngineActor" in processes(site, name))
 
 
 def repair(site: Site, node: str) -> None:
-    """What a cluster's supervisor does: a node that the head has given up is started again."""
+    """Do what a cluster's supervisor does: restart a node that the head has given up."""
     alive = site.alive()
     if site.cluster.nodes[node].address not in alive:
         site.cluster.kill(node)
@@ -302,9 +303,9 @@ def repair(site: Site, node: str) -> None:
 
 
 def test_a_sweep_survives_a_partition_a_lost_node_and_a_lost_head(site: Site, calm: str) -> None:
-    """Each in a trial of its own; the study is the one that an undisturbed sweep has.
+    """Each happens in its own trial, and the study is the same as that of an undisturbed sweep.
 
-    Nodes without a cable live through no partition.
+    Nodes without a cable skip the partition.
     """
     assert site.submit("storm").returncode == 0
     site.wait("storm", lambda events: in_the_middle(events, 0))
@@ -313,7 +314,7 @@ def test_a_sweep_survives_a_partition_a_lost_node_and_a_lost_head(site: Site, ca
         cut = engine_node(site)
         site.cluster.cut(cut)
         time.sleep(30)  # the length of the partition
-        site.cluster.mend(cut)
+        site.cluster.reconnect(cut)
         site.wait("storm", lambda events: in_the_middle(events, 1))
         repair(site, cut)
     else:
@@ -342,7 +343,7 @@ def test_a_finished_sweep_is_extended_on_the_cluster(site: Site, calm: str) -> N
 
 
 def in_the_middle(events: list[dict[str, Any]], trials: int) -> bool:
-    """So many trials have ended, and the next one has made two steps."""
+    """Tell whether `trials` trials have ended and the next one has made two steps."""
     ends = [event["time"] for event in events if event["event"] == "trial_finished"]
     since = max(ends, default=0.0)
     return len(ends) >= trials and steps([e for e in events if e["time"] > since]) >= 2

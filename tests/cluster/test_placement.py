@@ -1,4 +1,4 @@
-"""Slots on nodes: each process needs one node that can hold it."""
+"""Slots on nodes: each process needs one node that is large enough for it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def nodes(*resources: dict[str, float]) -> Cluster:
 
 
 def test_what_fits_in_all_may_fit_on_no_node() -> None:
-    """Four cores in all, but no node holds a learner of two cores beside the head's."""
+    """There are four cores in total, but no node has the two cores that a learner needs."""
     with pytest.raises(PlanError, match=r"learner worker needs a node with 2 CPU.*4 x \(1 CPU"):
         plan_on(spec(learner_cpus=2), nodes(*[{"CPU": 1}] * 4))
     assert plan_on(spec(learner_cpus=2), nodes({"CPU": 2}, {"CPU": 2})).slots == 1

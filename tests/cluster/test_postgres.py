@@ -1,4 +1,4 @@
-"""Studies in a real PostgreSQL server: they say what a journal file says, and nothing is lost or doubled."""
+"""Studies in a real PostgreSQL server equal those in a journal file, and no trial is lost or doubled."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def result(score: float, rung: int, *, finished: bool = False) -> dict[str, Any]
 
 
 def search(folder: Path, storage: str | None, name: str) -> list[Any]:
-    """A sweep of two trials at once whose driver is lost in the middle; what the studies hold at its end."""
+    """Run a sweep with two concurrent trials, lose its driver half-way, and return the studies at its end."""
     spec = spec_with(folder, storage)
     first = StudySearcher(spec, create_studies(spec, name, folder))
     jobs = [first.suggest("a"), first.suggest("b")]
@@ -59,7 +59,7 @@ def search(folder: Path, storage: str | None, name: str) -> list[Any]:
     jobs.append(first.suggest("c"))
     first.falls_behind("c", result(0.2, STEP))
     end(first, "b", 0.6)
-    # The driver is gone: c runs, and a trial was asked for that nobody was given.
+    # The driver is gone: c runs, and another trial was asked for but not handed out.
     study = optuna.load_study(study_name=name, storage=open_storage(storage, folder))
     study.ask()
     second = StudySearcher(spec, load_studies(spec, name, folder))
@@ -88,7 +88,7 @@ def search(folder: Path, storage: str | None, name: str) -> list[Any]:
 
 
 def end(searcher: StudySearcher, trial: str, score: float) -> None:
-    """The trial gets this score at each of three rungs, unless it is stopped before."""
+    """Report this score at each of three rungs, unless the trial is stopped before."""
     for rung in (STEP, 2 * STEP, 3 * STEP):
         if searcher.falls_behind(trial, result(score, rung)):
             searcher.on_trial_complete(trial, result(score, rung))
@@ -108,7 +108,7 @@ def test_the_database_holds_what_the_journal_file_holds(url: str, tmp_path: Path
 
 
 def test_trials_asked_for_at_once_are_never_the_same(url: str, tmp_path: Path) -> None:
-    """Each client has connections of its own, as drivers on several machines would."""
+    """Each client has its own connections, like drivers on several machines."""
     spec = spec_with(tmp_path, url)
     create_studies(spec, "busy", tmp_path)
     together = Barrier(4)
@@ -128,7 +128,7 @@ def test_trials_asked_for_at_once_are_never_the_same(url: str, tmp_path: Path) -
         numbers = [number for own in pool.map(client, range(4)) for number in own]
     assert sorted(numbers) == list(range(20))
     trials = optuna.load_study(study_name="busy", storage=open_storage(url, tmp_path)).trials
-    # The strategy's own values wait in the queue: whoever asks first gets them, and nobody else.
+    # The strategy's own values are enqueued. Only the client that asks first gets them.
     own = [trial for trial in trials if "fixed_params" in trial.system_attrs]
     assert len(own) == 1
     assert {trial.state for trial in trials} == {TrialState.COMPLETE}
@@ -158,7 +158,7 @@ def test_a_name_belongs_to_one_of_two_sweeps_that_start_at_once(url: str, tmp_pa
 
 
 def test_a_sweep_goes_on_after_the_server_has_closed_its_connections(url: str, tmp_path: Path) -> None:
-    """A restart of the server, or a proxy that ends what is idle."""
+    """A server that restarts and a proxy that ends idle connections do this."""
     spec = spec_with(tmp_path, url)
     searcher = StudySearcher(spec, create_studies(spec, "cut", tmp_path))
     searcher.suggest("a")

@@ -1,4 +1,4 @@
-"""`submit --pip` and `--image` on a real cluster whose nodes hold no trimtab."""
+"""`submit --pip` and `--image` on a real cluster whose nodes do not have trimtab."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 UNSET = "TRIMTAB_TEST_UNSET"
-"""The job asks for this variable and ends by saying that it is not there: then trimtab itself has spoken."""
+"""The job requires this variable, and fails because it is not set. The message shows that trimtab has run."""
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackCluster]:
-    """Nodes with everything that trimtab needs, and without trimtab."""
+    """Start nodes with everything that trimtab needs, but without trimtab."""
     folder = tmp_path_factory.mktemp("bare")
     subprocess.run(
         [sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True, timeout=patience(60)
@@ -34,7 +34,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackCluste
     path = folder / "venv" / "lib" / version / "site-packages" / "packages.pth"
     path.write_text(sysconfig.get_paths()["purelib"])
     python = str(folder / "venv" / "bin" / "python")
-    # Nothing is fetched: what the nodes hold must do.
+    # Nothing may be downloaded: the packages of the nodes must be enough.
     bare = {"PYTHONPATH": "", "PIP_NO_INDEX": "1"}
     with LoopbackCluster(folder / "nodes", [{}], cpus=4, python=python, environment=bare) as made:
         yield made

@@ -1,4 +1,4 @@
-"""Tokens before Ray starts, servers without defaults, and secrets that stay out of what is kept."""
+"""Tokens exist before Ray starts, servers have no default passwords, and secrets are not stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`trimtab submit`, refused before it asks anybody: one message, exit code 2."""
+"""`trimtab submit` refuses bad input before it contacts a cluster: one message, exit code 2."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def closed_port() -> int:
         ({"spec": {"home": ".trimtab"}}, "home: '.trimtab' is relative"),
         ({"image": None}, "exactly one of them"),
         ({"pip": Path("requirements.txt")}, "exactly one of them"),
-        ({"image": None, "pip": Path("missing.txt")}, "is no file"),
-        ({"working_dir": Path("/nowhere")}, "is no folder"),
+        ({"image": None, "pip": Path("missing.txt")}, "is not a file"),
+        ({"working_dir": Path("/nowhere")}, "is not a folder"),
         ({"name": "a/b"}, "cannot name a sweep"),
         ({"image": "registry/trimtab:1", "working_dir": Path("/tmp")}, "no files into a container"),
         ({"resume": True, "extend": 2}, "leave --resume out"),
-        ({"variables": {"A-B": "x"}}, "no name of a variable"),
+        ({"variables": {"A-B": "x"}}, "not the name of a variable"),
     ],
 )
 def test_a_request_that_cannot_work(changes: dict[str, Any], message: str) -> None:
@@ -112,8 +112,8 @@ def test_an_image_takes_the_spec_in_its_command_and_mounts_the_shared_storage(tm
     ("command", "address", "message"),
     [
         ("submit", "http://127.0.0.1:{port}", "no Ray cluster answers"),
-        ("submit", "ray://127.0.0.1:10001", "is no job API"),
-        ("submit", "127.0.0.1:8265", "is no job API"),
+        ("submit", "ray://127.0.0.1:10001", "is not a job API"),
+        ("submit", "127.0.0.1:8265", "is not a job API"),
         ("sweep", "127.0.0.1:{port}", "no Ray cluster answers"),
         ("sweep", "http://127.0.0.1:8265", "neither 'auto' nor HOST:PORT"),
     ],

@@ -1,4 +1,4 @@
-"""What travels with a job: what git would track, and no more than fits."""
+"""The files that are sent with a job: those that git would track, and no more than the limit."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def test_a_registry_without_permission_registers_nothing(server, tmp_path: Path)
         done = server.run(*promote)
     assert done.exit_code == 2
     assert "ermission" in done.output
-    assert "ask whoever runs it for the right" in done.output
+    assert "ask its administrator for permission" in done.output
     assert "Traceback" not in done.output
     assert not (tmp_path / "promoted").exists()
     with server.as_user(ADMIN):

@@ -111,7 +111,7 @@ def test_refused_at_load(override: str, parts: list[str]) -> None:
         ("needs:Thing", ["no_such_dependency", "not installed"]),
         ("syntax:Thing", ["SyntaxError"]),
         ("mine:Thign", ["no class 'Thign'", "did you mean 'Thing'"]),
-        ("mine:number", ["is no class but the int 3"]),
+        ("mine:number", ["is not a class but the int 3"]),
         ("leaves:Thing", ["SystemExit"]),
         ("mine:Thing", ["no Strategy"]),
     ],
@@ -277,7 +277,7 @@ def test_a_past_sweep_is_read_although_its_model_and_classes_have_gone(tmp_path:
     home = ["--home", str(tmp_path / "home")]
     done = trimtab("status", "past", *home)
     assert done.exit_code == 0, done.output
-    assert f"go on: trimtab resume past {' '.join(home)}" in " ".join(done.output.split())
+    assert f"resume it: trimtab resume past {' '.join(home)}" in " ".join(done.output.split())
     refused(trimtab("resume", "past", *home), "trial.model", str(model))
     refused(trimtab("compare", "past", *home), "past")
     assert "trial.model" not in trimtab("compare", "past", *home).output

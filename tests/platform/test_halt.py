@@ -1,4 +1,4 @@
-"""A failure that every trial would share ends the sweep with its message; any other ends its trial alone."""
+"""A failure that every trial would repeat ends the sweep with its message; any other ends only its trial."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trimtab.sweepdir import journal
 
 
 def after_failure(folder: Path, cause: str | None) -> Halt:
-    """What Tune calls when a trial of this journal has failed."""
+    """Do what Tune does when a trial of this journal has failed."""
     end = {"event": "trial_finished", "trial": "trial-0003", "status": "failed"}
     journal.append(folder, {**end, "error": "learner.lr: is wrong", "cause": cause})
     halt = Halt(folder)

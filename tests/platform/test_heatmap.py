@@ -1,4 +1,4 @@
-"""Heat maps of layers: what goes in, what the picture says, and that MLflow holds it."""
+"""Heat maps of layers: which metrics they contain, what the page shows, and that MLflow holds it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A report must not cost more because many trials have ended: operations are counted, not seconds."""
+"""A report must not cost more when many trials have ended. Operations are counted, not seconds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ENDED = 200
 
 
 class Watched(Trial):
-    """Counts how often anybody asks how it is."""
+    """A trial that counts how often its status is read."""
 
     looks = 0
 
@@ -50,7 +50,7 @@ def test_the_next_trial_is_the_one_that_waits_longest(trials) -> None:
     assert scheduler.choose_trial_to_run(None) is third
     third.set_status(Trial.RUNNING)
     assert scheduler.choose_trial_to_run(None) is None
-    # As Tune puts back a trial whose actor died.
+    # Tune puts a trial back like this when its actor died.
     first.set_status(Trial.PENDING)
     scheduler.on_trial_add(None, first)
     assert scheduler.choose_trial_to_run(None) is first
@@ -65,7 +65,7 @@ def test_choosing_a_trial_does_not_look_at_those_that_ended(trials) -> None:
     scheduler.on_trial_add(None, trials[ENDED])
     scheduler.choose_trial_to_run(None)
     before = Watched.looks
-    # No controller: there is no other way to the ended ones.
+    # Without a controller, the scheduler cannot reach the ended trials.
     assert scheduler.choose_trial_to_run(None) is trials[ENDED]
     assert Watched.looks - before <= 2
 

@@ -31,7 +31,7 @@ def test_the_score_is_the_mean_over_seeds_of_the_area():
 
 
 def test_a_seed_counts_by_what_it_has_spent():
-    """Otherwise the level before training, which says nothing, would halve the score when a seed begins."""
+    """Otherwise a seed's accuracy before training, which says nothing, would halve the score at its start."""
     found = curves()
     for rollouts, accuracy in ((0, 0.0), (10, 1.0), (20, 1.0)):
         found.add(0, rollouts, accuracy)

@@ -1,4 +1,4 @@
-"""The searcher over real studies: what ends become, who runs when, and that a killed driver loses nothing."""
+"""The searcher over real studies: states and order of trials, and that a killed driver loses nothing."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def result(score: float, rung: int, *, finished: bool = False) -> dict[str, Any]
 
 
 def run(searcher: StudySearcher, trial_id: str, score: float) -> dict[str, Any]:
-    """One trial that gets this score at every rung; its job."""
+    """Run one trial with this score at every rung, and return its job."""
     job = searcher.suggest(trial_id)
     assert job is not None
     for rung in range(0, 3 * 7680 + 1, STEP):

@@ -6,7 +6,6 @@ import itertools
 
 import pytest
 
-from trainables.strategies.build import build_strategy
 from trimtab.planning.machine import Machine
 from trimtab.planning.placement import plan_here
 from trimtab.planning.plan import GB
@@ -71,7 +70,7 @@ def test_what_it_holds_can_be_built(name: str) -> None:
     spec = load_spec(name)
     for searched in (spec.reference, *spec.candidates):
         for values in itertools.islice(corners(searched), 100):
-            build_strategy(spec.config_of(searched, values).strategy)
+            spec.config_of(searched, values).strategy.build()
 
 
 @pytest.mark.parametrize("name", SPACES)

@@ -1,4 +1,4 @@
-"""The tracker: journal to a real MLflow store on SQLite."""
+"""The tracker: from the journal to a real MLflow store on SQLite."""
 
 import json
 from pathlib import Path

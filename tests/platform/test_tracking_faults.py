@@ -1,4 +1,4 @@
-"""The tracker when the store is down, slow, full or emptied, or the driver went on: none lost, none twice."""
+"""The tracker: a store that is down, slow, full or emptied, a resumed driver; no value is lost or doubled."""
 
 import json
 import os
@@ -69,7 +69,7 @@ def test_what_could_not_be_sent_is_said(journal) -> None:
 
 
 def rows(store_uri: str) -> int:
-    """Metric values in the store, whatever MLflow's API would hide."""
+    """Return the metric values in the store, including those that MLflow's API hides."""
     with sqlite3.connect(store_uri.removeprefix("sqlite:///")) as database:
         return int(database.execute("select count(*) from metrics").fetchone()[0])
 
@@ -93,7 +93,7 @@ def test_a_resumed_driver_sends_nothing_twice(journal, store_uri, monkeypatch) -
     assert len(names) == len(set(names))
     assert rows(store_uri) - before == len(names), "the store took every value as a new one"
     (candidate,) = [run for run in children(store_uri) if run.data.tags["trimtab.trial"] == "a"]
-    # The differences to the reference had to wait for it, behind the mark of the rest.
+    # The differences had to wait for the reference, so they lie behind the mark of the other values.
     assert len(history(store_uri, candidate, "by_rollouts/accuracy_minus_dapo")) == len(CURVE)
 
 
@@ -160,7 +160,7 @@ def test_a_real_server_killed_in_the_middle_loses_nothing(journal, store_uri, tm
 def test_a_slow_server_has_everything_once(
     journal, store_uri, tmp_path, monkeypatch, stalls: str, late: bool
 ) -> None:
-    """It does what it is asked to and never says so, or does it after its client has given up."""
+    """It carries out a request but never answers, or carries it out after its client has given up."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", f"{patience(3):.0f}")
     port = free_port()
     server = serve(store_uri, port, tmp_path)
@@ -192,7 +192,7 @@ def free_port() -> int:
 
 
 def serve(store_uri: str, port: int, folder: Path) -> subprocess.Popen[bytes]:
-    """A real MLflow server over the store, in a session of its own so that all of it can be killed."""
+    """Run a real MLflow server over the store, in a session of its own so that all of it can be killed."""
     return subprocess.Popen(
         command(store_uri, port),
         env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},

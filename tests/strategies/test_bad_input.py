@@ -10,9 +10,9 @@ import pytest
 
 from tests.strategies.engine import FakeEngine, stats
 from trainables.strategies.batch import Batch, RolloutBudget, Verdict
-from trainables.strategies.budget.allocated import allocate
-from trainables.strategies.budget.sequential import Sequential, spend
-from trainables.strategies.build import build_strategy
+from trainables.strategies.budget.allocation import allocate
+from trainables.strategies.budget.sequential import Sequential
+from trainables.strategies.budget.spend import spend
 from trainables.strategies.config import parse_strategy
 from trainables.strategies.priors.base import Prior
 from trainables.strategies.protocol import Strategy
@@ -35,7 +35,7 @@ def engine() -> FakeEngine:
 
 
 def played(name: object = "v05") -> tuple[Strategy, Batch]:
-    strategy = build_strategy(parse_strategy(name))
+    strategy = parse_strategy(name).build()
     return strategy, engine().step(strategy)
 
 
@@ -90,7 +90,7 @@ def test_a_bad_prior_names_its_prompt(level: str, value: float) -> None:
         return ValueEstimate(**{level: mean})
 
     config = parse_strategy({"preset": "v05", "budget": {"type": "fixed", "group_size": 4}})
-    strategy = build_strategy(config, prior=Given(estimate))
+    strategy = config.build(prior=Given(estimate))
     batch = engine().step(strategy)
     prompt = int(batch.prompt_id_P[batch.prompt_N[-1]])
     with pytest.raises(StrategyError, match=rf"prompt {prompt}: prior"):
@@ -111,7 +111,7 @@ def test_an_empty_group_names_its_prompt() -> None:
 
 def test_the_exact_test_refuses_rewards_between_the_ends() -> None:
     config = parse_strategy({"preset": "v05", "fusion": {"type": "tested", "test": "exact"}})
-    strategy = build_strategy(config)
+    strategy = config.build()
     batch = engine().step(strategy)
     prompt = int(batch.prompt_id_P[batch.prompt_N[3]])
     with pytest.raises(StrategyError, match=rf"prompt {prompt}: correct 0.5 .*set fusion.test to chi2"):
@@ -121,7 +121,7 @@ def test_the_exact_test_refuses_rewards_between_the_ends() -> None:
 def test_caps_that_contradict() -> None:
     with pytest.raises(SpecError, match=r"k_max: 3 .* k_min=4"):
         parse_strategy({"preset": "v05", "budget": {"type": "sequential", "k_min": 4, "k_max": 3}})
-    with pytest.raises(StrategyError, match=r"budget.k_max: 3 is below k_min=4"):
+    with pytest.raises(ValueError, match=r"k_max: 3 is a cap below the group size k_min=4"):
         Sequential(k_min=4, k_max=3)
     with pytest.raises(StrategyError, match=r"budget.low: 2 rollouts of 6 prompts exceed the step's 11"):
         allocate(np.full(6, 0.5), 11, 2, 8, "greedy")
@@ -132,7 +132,7 @@ def test_caps_that_contradict() -> None:
 
 
 def test_a_declared_range_moves_what_is_refused() -> None:
-    strategy = build_strategy(parse_strategy({"preset": "v05", "reward_range": [-1.0, 1.0]}))
+    strategy = parse_strategy({"preset": "v05", "reward_range": [-1.0, 1.0]}).build()
     batch = engine().step(strategy)
     signed = replace(batch, correct_N=2 * batch.correct_N - 1, reward_N=2 * batch.reward_N - 1)
     assert np.isfinite(strategy.score(signed).advantage_N).all()

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from tests.strategies.engine import FakeEngine, Vectors, stats
-from trainables.strategies.axes import ContextPrior as Written
 from trainables.strategies.batch import Verdict
-from trainables.strategies.build import build_prior, build_strategy
 from trainables.strategies.config import parse_strategy
 from trainables.strategies.priors.context import ContextPrior
+from trainables.strategies.priors.record import Record
 from trainables.strategies.scale import UNIT, Scale
 from trainables.value_models.config import EncoderConfig
 from trainables.value_models.heads.base import Context
@@ -27,16 +26,15 @@ RATE = 1 / (1 + np.exp(-2.5 * Vectors()(np.arange(COUNT))[:, 0]))
 WORLD = {"rate_C": RATE, "stratum_C": np.zeros(COUNT, np.int64)}
 
 
-def prior(**settings: object) -> ContextPrior:
-    made = build_prior(Written(**settings), UNIT)
-    assert isinstance(made, ContextPrior)
+def prior(**settings: object) -> Record:
+    made = ContextPrior(**settings).begin(UNIT)
     made.provide(Vectors())
     return made
 
 
-def learned(steps: int = 6, **settings: object) -> ContextPrior:
+def learned(steps: int = 6, **settings: object) -> Record:
     made, world = prior(**settings), FakeEngine(**WORLD)
-    group = build_strategy(parse_strategy({"preset": "rloo", "group_size": 4}))
+    group = parse_strategy({"preset": "rloo", "group_size": 4}).build()
     for step in range(steps):
         made.observe(world.step(group, step), stats(step))
     return made
@@ -55,7 +53,7 @@ def test_prompts_that_were_never_sampled_are_predicted() -> None:
 
 def test_cold_start_is_the_pool_mean_with_the_doubt_of_a_uniform_rate() -> None:
     made = prior()
-    batch = FakeEngine(**WORLD).step(build_strategy(parse_strategy({"preset": "rloo", "group_size": 4})))
+    batch = FakeEngine(**WORLD).step(parse_strategy({"preset": "rloo", "group_size": 4}).build())
     found = made.predict(batch)
     assert found.mean_P is not None
     assert found.sd_P is not None
@@ -87,7 +85,7 @@ def test_age_does_not_pass_for_noise() -> None:
 def test_a_record_without_variation_is_read_with_doubt(rate: float) -> None:
     made, world = prior(), FakeEngine(np.full(COUNT, rate), np.zeros(COUNT, np.int64))
     for step in range(3):
-        made.observe(world.step(build_strategy(parse_strategy("rloo")), step), stats(step))
+        made.observe(world.step(parse_strategy("rloo").build(), step), stats(step))
     found = made.predict_prompts(np.arange(300, 320), np.zeros(20, np.int64))
     assert found.mean_P == pytest.approx(np.full(20, rate), abs=0.1)
     assert found.sd_P is not None
@@ -96,7 +94,7 @@ def test_a_record_without_variation_is_read_with_doubt(rate: float) -> None:
 
 def test_failed_verdicts_and_later_rounds_stay_out_of_the_record() -> None:
     made, world = prior(), FakeEngine(**WORLD)
-    batch = world.step(build_strategy(parse_strategy({"preset": "rloo", "group_size": 4})))
+    batch = world.step(parse_strategy({"preset": "rloo", "group_size": 4}).build())
     first = batch.prompt_N == 0
     failed = replace(batch, verdict_N=np.where(first, int(Verdict.TIMEOUT), batch.verdict_N))
     made.observe(failed, stats())
@@ -110,7 +108,7 @@ def test_failed_verdicts_and_later_rounds_stay_out_of_the_record() -> None:
 def test_state_survives_between_choices_of_scales() -> None:
     made, twin, world = learned(steps=5, refit=4), prior(refit=4), FakeEngine(**WORLD, cursor=50)
     twin.load_state_dict(made.state_dict())
-    group = build_strategy(parse_strategy("rloo"))
+    group = parse_strategy("rloo").build()
     for step in range(5):
         batch = world.step(group, step)
         a, b = made.predict(batch), twin.predict(batch)
@@ -121,7 +119,7 @@ def test_state_survives_between_choices_of_scales() -> None:
 
 def test_reward_ranges_are_scaled() -> None:
     made = learned()
-    wide = ContextPrior(scale=Scale(-1.0, 1.0))
+    wide = ContextPrior().begin(Scale(-1.0, 1.0))
     wide.provide(Vectors())
     wide.load_state_dict(made.state_dict())
     ids, strata = np.arange(20), np.zeros(20, np.int64)
@@ -147,13 +145,13 @@ def test_a_fitted_head_brings_its_encoder(tmp_path: Path) -> None:
 
 
 def test_it_says_what_it_was_not_given() -> None:
-    made = build_prior(Written(), UNIT)
+    made = ContextPrior().begin(UNIT)
     with pytest.raises(StrategyError, match="nobody provided"):
         made.predict_prompts(np.arange(3), np.zeros(3, np.int64))
 
 
 def test_v0_spends_by_prediction_and_foresees_no_more_than_it_may_take() -> None:
-    strategy = build_strategy(parse_strategy({"preset": "v0", "group_size": 8, "method": "exact"}))
+    strategy = parse_strategy({"preset": "v0", "group_size": 8, "method": "exact"}).build()
     asked: list[int] = []
 
     class Counting(Vectors):

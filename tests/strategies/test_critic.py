@@ -10,7 +10,6 @@ import pytest
 
 from tests.strategies.engine import FakeEngine, stats
 from trainables.strategies.batch import Batch
-from trainables.strategies.build import build_strategy
 from trainables.strategies.config import parse_strategy
 from trimtab.errors import SpecError, StrategyError
 
@@ -27,7 +26,7 @@ def valued(strategy: Any, **changes: Any) -> Batch:
 
 @pytest.mark.parametrize("name", ["ppo", "sppo"])
 def test_it_asks_the_learner_for_a_critic_and_gives_it_targets(name: str) -> None:
-    strategy = build_strategy(parse_strategy({"preset": name, "critic_lr": 3e-5}))
+    strategy = parse_strategy({"preset": name, "critic_lr": 3e-5}).build()
     needs = strategy.needs().values
     assert needs is not None
     assert (needs.level, needs.lr, needs.start) == ("prompt" if name == "sppo" else "token", 3e-5, 0.5)
@@ -45,13 +44,11 @@ def test_it_asks_the_learner_for_a_critic_and_gives_it_targets(name: str) -> Non
 
 
 def test_a_prompts_value_is_a_estimate_that_any_fusion_may_use() -> None:
-    strategy = build_strategy(
-        parse_strategy(
-            {"prior": "critic", "fusion": "tested", "budget": {"type": "sequential", "k_min": 2, "k_max": 4}}
-        )
-    )
+    strategy = parse_strategy(
+        {"prior": "critic", "fusion": "tested", "budget": {"type": "sequential", "k_min": 2, "k_max": 4}}
+    ).build()
     assert strategy.needs().at_decide
-    first = build_strategy(parse_strategy({"preset": "sppo", "group_size": 4, "normaliser": "none"}))
+    first = parse_strategy({"preset": "sppo", "group_size": 4, "normaliser": "none"}).build()
     batch = valued(first)
     advantage_N = first.score(batch).advantage_N
     np.testing.assert_allclose(advantage_N, batch.reward_N - RATE[batch.prompt_id_P][batch.prompt_N])
@@ -62,7 +59,7 @@ def test_a_prompts_value_is_a_estimate_that_any_fusion_may_use() -> None:
 
 @pytest.mark.parametrize("name", ["ppo", "sppo"])
 def test_warm_up_trains_the_critic_only(name: str) -> None:
-    strategy = build_strategy(parse_strategy({"preset": name, "warmup_updates": 2}))
+    strategy = parse_strategy({"preset": name, "warmup_updates": 2}).build()
     trained = []
     for step in range(4):
         batch = valued(strategy)
@@ -70,7 +67,7 @@ def test_warm_up_trains_the_critic_only(name: str) -> None:
         assert scores.value_targets is not None
         assert all(np.isfinite(v) for v in scores.diagnostics.values())
         trained.append(bool(scores.weight_N.any()))
-        twin = build_strategy(parse_strategy({"preset": name, "warmup_updates": 2}))
+        twin = parse_strategy({"preset": name, "warmup_updates": 2}).build()
         twin.load_state_dict(strategy.state_dict())
         assert bool(twin.score(batch).weight_N.any()) == trained[-1]
         strategy.observe(batch, stats(step))
@@ -78,11 +75,9 @@ def test_warm_up_trains_the_critic_only(name: str) -> None:
 
 
 def test_a_critic_learns_while_another_strategy_warms_up() -> None:
-    strategy = build_strategy(
-        parse_strategy(
-            {"preset": "ppo", "group_size": 4, "warmup": {"updates": 1, "strategy": {"preset": "rloo"}}}
-        )
-    )
+    strategy = parse_strategy(
+        {"preset": "ppo", "group_size": 4, "warmup": {"updates": 1, "strategy": {"preset": "rloo"}}}
+    ).build()
     batch = valued(strategy)
     scores = strategy.score(batch)
     assert scores.value_targets is not None
@@ -90,9 +85,7 @@ def test_a_critic_learns_while_another_strategy_warms_up() -> None:
 
 
 def test_length_adaptive_lambda_reaches_the_estimator() -> None:
-    strategy = build_strategy(
-        parse_strategy({"preset": "ppo", "length_adaptive": 0.05, "normaliser": "none"})
-    )
+    strategy = parse_strategy({"preset": "ppo", "length_adaptive": 0.05, "normaliser": "none"}).build()
     batch = valued(strategy)
     scores = strategy.score(batch)
     assert scores.advantage_tokens is not None
@@ -109,7 +102,7 @@ def test_bad_input() -> None:
         parse_strategy({"preset": "sppo", "estimator": "gae"})
     with pytest.raises(SpecError, match=r"prior\.clip: 0\.2 .*level 'prompt'.*remove clip"):
         parse_strategy({"prior": {"type": "critic", "level": "prompt", "clip": 0.2}, "fusion": "prior_only"})
-    strategy = build_strategy(parse_strategy("ppo"))
+    strategy = parse_strategy("ppo").build()
     batch = FakeEngine(RATE, np.zeros(96, np.int64)).step(strategy)
     with pytest.raises(StrategyError, match="has none"):
         strategy.score(batch)

@@ -12,7 +12,6 @@ import pytest
 import yaml
 
 from tests.strategies.engine import FakeEngine, provided, stats
-from trainables.strategies.build import build_strategy
 from trainables.strategies.config import parse_strategy
 
 PAGE = (Path(__file__).parents[2] / "docs" / "strategies.md").read_text()
@@ -43,7 +42,7 @@ def test_guide_has_specs_and_code() -> None:
 
 @pytest.mark.parametrize("spec", SPECS, ids=str)
 def test_every_spec_of_the_guide_trains_two_steps(spec: object) -> None:
-    strategy, world = provided(build_strategy(parse_strategy(spec))), engine()
+    strategy, world = provided(parse_strategy(spec).build()), engine()
     for step in range(2):
         batch = world.step(strategy, step)
         scores = strategy.score(batch)
@@ -54,11 +53,11 @@ def test_every_spec_of_the_guide_trains_two_steps(spec: object) -> None:
 
 def test_own_prior_believes_the_last_rate_it_saw_and_restores() -> None:
     config = parse_strategy(SPECS[-2])
-    strategy, world = provided(build_strategy(config)), engine()
+    strategy, world = provided(config.build()), engine()
     first = world.step(strategy, 0)
     assert strategy.score(first).diagnostics["prior_mean"] == pytest.approx(0.4)
     strategy.observe(first, stats())
-    twin = provided(build_strategy(config))
+    twin = provided(config.build())
     twin.load_state_dict(strategy.state_dict())
     world.cursor = 0
     again = world.step(strategy, 1)
@@ -69,7 +68,7 @@ def test_own_prior_believes_the_last_rate_it_saw_and_restores() -> None:
 
 
 def test_own_strategy_doubles_the_advantage() -> None:
-    batch = engine().step(build_strategy(parse_strategy("dr_grpo")), 0)
-    own = build_strategy(parse_strategy(SPECS[-1])).score(batch)
-    plain = build_strategy(parse_strategy("dr_grpo")).score(batch)
+    batch = engine().step(parse_strategy("dr_grpo").build(), 0)
+    own = parse_strategy(SPECS[-1]).build().score(batch)
+    plain = parse_strategy("dr_grpo").build().score(batch)
     np.testing.assert_allclose(own.advantage_N, 2.0 * plain.advantage_N)

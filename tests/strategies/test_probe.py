@@ -18,12 +18,11 @@ from benchmarks.strategies import ACTIONS, TYPES, Bandit
 from benchmarks.strategies_sim import play
 from tests.strategies.engine import FakeEngine, states, stats
 from trainables.strategies.batch import Batch, Features
-from trainables.strategies.build import build_strategy
 from trainables.strategies.composed import Composed
 from trainables.strategies.config import parse_strategy
 from trainables.strategies.fusion.prior_only import PriorOnly
 from trainables.strategies.priors.probe import ProbePrior
-from trainables.strategies.priors.probe_buffer import Rows, rows_of
+from trainables.strategies.priors.probing.buffer import Rows, rows_of
 from trainables.strategies.scale import UNIT, Scale
 from trainables.strategies.suits import warnings
 from trimtab.errors import DivergedError, SpecError
@@ -37,15 +36,13 @@ def world(**changes: Any) -> FakeEngine:
 
 
 def probe_strategy(group_size: int = 2, fusion: Any = None, budget: Any = None, **prior: Any) -> Composed:
-    built = build_strategy(
-        parse_strategy(
-            {
-                "prior": {"type": "probe", **prior},
-                "fusion": fusion or {"type": "prior_only", "leave_one_out": True},
-                "budget": budget or {"type": "fixed", "group_size": group_size},
-            }
-        )
-    )
+    built = parse_strategy(
+        {
+            "prior": {"type": "probe", **prior},
+            "fusion": fusion or {"type": "prior_only", "leave_one_out": True},
+            "budget": budget or {"type": "fixed", "group_size": group_size},
+        }
+    ).build()
     assert isinstance(built, Composed)
     return built
 
@@ -142,7 +139,8 @@ def test_the_oldest_whole_groups_leave_first(sizes: list[list[int]], limit: int)
 @pytest.mark.parametrize("reach", [(0.0, 1.0), (-1.0, 1.0)])
 def test_every_model_learns_and_stays_in_range(model: str, pca: int, reach: tuple[float, float]):
     scale = Scale(*reach)
-    prior = ProbePrior(model=model, pca_prompt=pca, pca_response=pca, penalty=1.0, scale=scale)  # type: ignore[arg-type]
+    config = ProbePrior(model=model, pca_prompt=pca, pca_response=pca, penalty=1.0)  # type: ignore[arg-type]
+    prior = config.begin(scale)
     engine, plain = world(total=256), probe_strategy(4)
     for step in range(5):
         batch = engine.step(plain, step)

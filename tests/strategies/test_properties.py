@@ -11,15 +11,16 @@ from hypothesis import strategies as st
 
 from tests.strategies.engine import FakeEngine
 from trainables.strategies.batch import Batch, Kind
-from trainables.strategies.budget.allocated import allocate, utility
-from trainables.strategies.budget.sequential import spend
-from trainables.strategies.build import build_strategy
+from trainables.strategies.budget.allocation import allocate, utility
+from trainables.strategies.budget.spend import spend
 from trainables.strategies.config import parse_strategy
 from trainables.strategies.fusion.base import Fusion
-from trainables.strategies.fusion.group import GroupMean, LengthWeighted
-from trainables.strategies.fusion.group import LeaveOneOut as Loo
+from trainables.strategies.fusion.beta import BetaCounts
+from trainables.strategies.fusion.group_mean import GroupMean
+from trainables.strategies.fusion.james_stein import JamesStein
+from trainables.strategies.fusion.leave_one_out import LeaveOneOut as Loo
+from trainables.strategies.fusion.length_weighted import LengthWeighted
 from trainables.strategies.fusion.prior_only import PriorOnly
-from trainables.strategies.fusion.shrinkage import BetaCounts, JamesStein
 from trainables.strategies.fusion.tested import Tested as Rule
 from trainables.strategies.fusion.tested import shrink_weight, threshold
 from trainables.strategies.groups import Groups
@@ -286,13 +287,13 @@ def test_the_lagrangian_comes_close_to_the_oracle_and_greedy_does_not(prompts: i
 
 def small_batch() -> Batch:
     return FakeEngine(np.full(8, 0.5), np.arange(8), total=16).step(
-        build_strategy(parse_strategy({"preset": "rloo", "group_size": 4}))
+        parse_strategy({"preset": "rloo", "group_size": 4}).build()
     )
 
 
 def test_a_shaped_reward_may_leave_the_range() -> None:
     batch = small_batch()
-    scores = build_strategy(parse_strategy("rloo")).score(replace(batch, reward_N=batch.correct_N - 2.0))
+    scores = parse_strategy("rloo").build().score(replace(batch, reward_N=batch.correct_N - 2.0))
     assert np.isfinite(scores.advantage_N).all()
 
 
@@ -306,7 +307,7 @@ def test_degenerate_groups_are_never_blown_up_by_a_normaliser() -> None:
     }
     batch = small_batch()
     ones = np.where(batch.kind_N == Kind.SAMPLE, 1.0, 0.0)
-    scores = build_strategy(parse_strategy(config)).score(replace(batch, correct_N=ones, reward_N=ones))
+    scores = parse_strategy(config).build().score(replace(batch, correct_N=ones, reward_N=ones))
     assert 0 < np.abs(scores.advantage_N).max() <= 2.0
 
 

@@ -11,7 +11,6 @@ import pytest
 
 from tests.strategies.engine import FakeEngine, provided, stats
 from trainables.strategies.batch import Batch, Kind, RolloutBudget, Scores
-from trainables.strategies.build import build_strategy
 from trainables.strategies.config import parse_strategy, preset_names
 from trainables.strategies.priors.base import Prior
 from trainables.strategies.protocol import Strategy
@@ -49,7 +48,7 @@ def make(name: str, **settings: object) -> Strategy:
     written = {"preset": name, **settings}
     if name == "poise":
         written.setdefault("warmup_updates", 0)
-    return provided(build_strategy(parse_strategy(written), prior=stub))
+    return provided(parse_strategy(written).build(prior=stub))
 
 
 def engine(**settings: object) -> FakeEngine:
@@ -252,7 +251,7 @@ def test_v0_gives_more_rollouts_where_the_utility_says_so() -> None:
 
 
 def test_poise_reads_the_other_rollouts_states_only() -> None:
-    strategy = build_strategy(parse_strategy({"preset": "poise", "warmup_updates": 0}), prior=StubProbe())
+    strategy = parse_strategy({"preset": "poise", "warmup_updates": 0}).build(prior=StubProbe())
     batch = engine().step(strategy)
     scores = strategy.score(batch)
     z = batch.length_N / 10.0
@@ -263,7 +262,7 @@ def test_poise_reads_the_other_rollouts_states_only() -> None:
 
 
 def test_poise_warms_up_with_leave_one_out() -> None:
-    strategy = build_strategy(parse_strategy({"preset": "poise", "warmup_updates": 2}), prior=StubProbe())
+    strategy = parse_strategy({"preset": "poise", "warmup_updates": 2}).build(prior=StubProbe())
     world, seen = engine(), []
     for step in range(3):
         batch = world.step(strategy, step)
@@ -276,7 +275,7 @@ def test_poise_warms_up_with_leave_one_out() -> None:
 
 
 def test_ppo_gae_with_lambda_one_is_return_minus_value_and_targets_are_returns() -> None:
-    critic = build_strategy(parse_strategy({"preset": "ppo", "normaliser": "none"}), prior=StubCritic())
+    critic = parse_strategy({"preset": "ppo", "normaliser": "none"}).build(prior=StubCritic())
     batch = engine().step(critic)
     scores = critic.score(batch)
     assert scores.advantage_tokens is not None
@@ -289,9 +288,7 @@ def test_ppo_gae_with_lambda_one_is_return_minus_value_and_targets_are_returns()
 
 def test_ppo_gae_recursion_and_whitening() -> None:
     lam = 0.9
-    critic = build_strategy(
-        parse_strategy({"preset": "ppo", "lam": lam, "normaliser": "none"}), prior=StubCritic()
-    )
+    critic = parse_strategy({"preset": "ppo", "lam": lam, "normaliser": "none"}).build(prior=StubCritic())
     batch = engine().step(critic)
     scores = critic.score(batch)
     assert scores.advantage_tokens is not None
@@ -376,7 +373,7 @@ def test_ebpo_and_beta_counts_closed_form() -> None:
 
 def test_length_weighted_closed_form() -> None:
     config = parse_strategy({"fusion": "length_weighted", "budget": {"type": "fixed", "group_size": 4}})
-    strategy = build_strategy(config)
+    strategy = config.build()
     batch = engine().step(strategy)
     scores = strategy.score(batch)
     for rows in by_prompt(batch):

@@ -185,7 +185,7 @@ SHARED = {"seeds": [0, 1, 2], "shared": True}
 
 
 async def two_slots(broker: Broker, payload: Any) -> tuple[int, Any]:
-    """A job that slot a runs, and what slot b gets."""
+    """Let slot a run a job; return its token and what slot b gets."""
     a, b = await broker.register("a"), await broker.register("b")
     token = await broker.submit("t", payload)
     await broker.next("a", a)

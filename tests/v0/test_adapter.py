@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from tests.strategies.engine import FakeEngine, Vectors, stats
-from trainables.strategies.build import build_strategy
 from trainables.strategies.config import parse_strategy
 from trainables.value_models.config import EncoderConfig
 from trainables.value_models.heads.base import Context
@@ -115,9 +114,7 @@ def test_a_strategy_reads_it_from_disk(tmp_path: Path) -> None:
     rate = np.random.default_rng(0).random(100)
     head.fit([Context(Vectors()(ids), rate, np.full(100, 8.0), ids)])
     save_head(tmp_path, Saved(head, layout, encoder))
-    strategy = build_strategy(
-        parse_strategy({"preset": "v0", "prior": {"type": "context", "head": str(tmp_path)}})
-    )
+    strategy = parse_strategy({"preset": "v0", "prior": {"type": "context", "head": str(tmp_path)}}).build()
     strategy.provide(Vectors())  # type: ignore[attr-defined]
     world = FakeEngine(rate, np.zeros(100, np.int64))
     for step in range(2):

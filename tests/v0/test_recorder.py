@@ -11,7 +11,6 @@ import pytest
 from tests.strategies.engine import FakeEngine
 from trainables.loop.recorder import Recorder
 from trainables.strategies.batch import Batch, Verdict
-from trainables.strategies.build import build_strategy
 from trainables.strategies.config import parse_strategy
 from trainables.value_models.records import read_prompts, read_rows, texts_of
 
@@ -20,7 +19,7 @@ TEXTS = [f"{i}+{i}=" for i in range(64)]
 
 def drawn(step: int) -> Batch:
     world = FakeEngine(np.linspace(0.1, 0.9, 64), np.zeros(64, np.int64), total=32, cursor=8 * step)
-    return world.step(build_strategy(parse_strategy({"preset": "rloo", "group_size": 4})), step)
+    return world.step(parse_strategy({"preset": "rloo", "group_size": 4}).build(), step)
 
 
 def test_every_prompt_with_a_verdict_has_a_row(tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ from trainables.loop.metrics import Stopwatch
 from trainables.loop.prompts import PromptOrder
 from trainables.loop.recorder import Recorder
 from trainables.strategies.batch import IntArray, Needs
-from trainables.strategies.build import build_strategy
 from trainables.strategies.protocol import ReadsPrompts, Strategy
 from trainables.tasks.base import Problem, Split, Task
 from trainables.tasks.load import load_task
@@ -68,7 +67,7 @@ class Run:
     def start(lease: Lease, config: TrialConfig, seed: int, output: Path) -> Run:
         """Reset everything that is lent, then continue from the newest checkpoint if there is one."""
         task = load_task(config.task)
-        strategy = build_strategy(config.strategy)
+        strategy = config.strategy.build()
         needs = strategy.needs()
         train = task.split("train")
         strata = np.array([p.stratum for p in train], dtype=np.int64)

@@ -23,9 +23,10 @@ from trainables.strategies.batch import (
 from trainables.strategies.budget.base import Budget, Outlook, Progress
 from trainables.strategies.budget.fixed import Fixed
 from trainables.strategies.diagnostics import describe
-from trainables.strategies.estimators import Estimator, MonteCarlo
+from trainables.strategies.estimators.base import Estimator
+from trainables.strategies.estimators.monte_carlo import MonteCarlo
 from trainables.strategies.fusion.base import Baseline, Fusion
-from trainables.strategies.fusion.group import GroupMean
+from trainables.strategies.fusion.group_mean import GroupMean
 from trainables.strategies.groups import Groups
 from trainables.strategies.normalisers import NoNormaliser, Normaliser
 from trainables.strategies.priors.base import Prior
@@ -91,7 +92,7 @@ class Composed:
         notes = describe(batch, groups, estimate, baseline, advantage_N, self.budget.shortfall(progress))
         notes |= self.budget.notes(progress)
         notes |= self.prior.metrics(batch)
-        if estimate is None or estimate.tokens is None or not _tokenwise(self.fusion):
+        if estimate is None or estimate.tokens is None or not self.fusion.keeps_tokens:
             targets = self.prior.targets(batch)
             return Scores(normalised_N, weight_N, value_targets=targets, diagnostics=notes)
         advantages, targets = self.estimator.tokens(batch.reward_N, estimate.tokens)
@@ -137,7 +138,7 @@ class Composed:
         self, batch: Batch, groups: Groups, estimate: ValueEstimate | None, rollout_budget: RolloutBudget
     ) -> Progress:
         prior_P = estimate.for_prompts(groups) if estimate is not None and self.budget.reads_prior else None
-        return Progress(batch, groups, rollout_budget, prior_P, self._overhead)
+        return Progress(batch, groups, rollout_budget, prior_P, self._overhead, self.fusion)
 
     def _weights(self, groups: Groups, scored_N: BoolArray) -> FloatArray:
         weight_N = scored_N.astype(np.float64)
@@ -153,19 +154,14 @@ def _reads(needs: Needs) -> bool:
 
 
 def _spoken(baseline: Baseline, estimate: ValueEstimate | None) -> Baseline:
-    """Rollouts that the prior is silent about are not trained."""
+    """Leave rollouts untrained that the prior is silent about."""
     if estimate is None or estimate.silent_N is None:
         return baseline
     return replace(baseline, scored_N=baseline.scored_N & ~estimate.silent_N)
 
 
-def _tokenwise(fusion: Fusion) -> bool:
-    """Only a baseline that is the prior itself keeps the prior's per-token resolution."""
-    return bool(getattr(fusion, "keeps_tokens", False))
-
-
 def _with_extra(requests: Requests, kind: int) -> Requests:
-    """The requests and one untrained rollout of another kind for each of their prompts."""
+    """Return the requests and one untrained rollout of another kind for each of their prompts."""
     prompt = np.unique(requests.prompt_R)
     return Requests(
         prompt_R=np.concatenate([requests.prompt_R, prompt]),
@@ -176,7 +172,7 @@ def _with_extra(requests: Requests, kind: int) -> Requests:
 
 
 def _shaping(batch: Batch, groups: Groups, fusion: Fusion) -> FloatArray:
-    """The shaping part of each advantage: shaping minus its own baseline, (N,).
+    """Return the shaping part of each advantage: shaping minus its own baseline, (N,).
 
     The prior speaks about correctness only, so shaping is centred by its group (without the rollout itself
     where the fusion leaves it out); a group of one by the other rollouts of the batch.
@@ -184,7 +180,7 @@ def _shaping(batch: Batch, groups: Groups, fusion: Fusion) -> FloatArray:
     shaping = groups.with_values(batch.reward_N - groups.value_N)
     if not shaping.value_N.any():
         return np.zeros(len(shaping.value_N))
-    count_N, sum_N = shaping.others(fusion.per_round)
+    count_N, sum_N = fusion.others(shaping)
     if not fusion.leaves_out:
         count_N, sum_N = count_N + 1.0, sum_N + shaping.value_N
     alone_N = shaping.count_P[groups.prompt_N] < 2

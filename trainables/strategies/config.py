@@ -1,4 +1,4 @@
-"""What a user may write under `strategy:`, checked before anything starts. Pydantic only.
+"""What a user may write under `strategy:`, checked before anything starts.
 
 Four forms, all resolved to one `StrategyConfig`:
 
@@ -10,31 +10,64 @@ Four forms, all resolved to one `StrategyConfig`:
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from types import NoneType, UnionType
-from typing import Any, Literal, NamedTuple, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, model_validator
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_serializer,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from trainables.errors import SpecError
-from trainables.strategies import axes
-from trainables.strategies.learned import check_critic, check_probe
-from trainables.strategies.presets import PRESETS, Preset
+from trainables.errors import SpecError, StrategyError
+from trainables.strategies.budget.base import Budget
+from trainables.strategies.budget.fixed import Fixed
+from trainables.strategies.composed import Composed
+from trainables.strategies.estimators.base import Estimator
+from trainables.strategies.estimators.monte_carlo import MonteCarlo
+from trainables.strategies.fusion.base import Fusion
+from trainables.strategies.fusion.group_mean import GroupMean
+from trainables.strategies.members.base import Custom, Member, build_own, label, short
+from trainables.strategies.members.tables import (
+    BUDGETS,
+    ESTIMATORS,
+    FUSIONS,
+    NORMALISERS,
+    PRIORS,
+    TABLES,
+    OneOf,
+)
+from trainables.strategies.normalisers import NoNormaliser, Normaliser
+from trainables.strategies.presets.base import Preset
+from trainables.strategies.presets.table import PRESETS
+from trainables.strategies.priors.base import Prior, PriorMember
+from trainables.strategies.priors.none import NoPrior
+from trainables.strategies.priors.probe import OWN_STATES
+from trainables.strategies.protocol import Strategy
+from trainables.strategies.scale import Scale
+from trainables.strategies.warmup import Warmup
 from trainables.strategies.wording import did_you_mean, rule
 
 IMPORT_PATH = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 COMMON = ("prior", "fusion", "budget", "estimator", "normaliser", "weighting", "reward_range", "warmup")
-"""Keys that may stand beside a preset's own parameters."""
+"""Return the keys that may stand beside a preset's own parameters."""
 
 ROUNDS = 16
 """Rounds of sampling that every strategy may take in one step, one of your own included."""
-NEEDS_PRIOR = ("prior_only", "tested", "beta", "ebpo", "james_stein")
-"""Fusions that mix in a prior."""
-FORESIGHT = ("strata", "global", "tracker", "context", "custom")
+FORESIGHT = tuple(
+    name
+    for name, member in PRIORS.items()
+    if member is Custom or (issubclass(member, PriorMember) and member.foresight)
+)
 """Priors that speak before anything is sampled; `allocated` and `weighted` budgets choose by them."""
 
 
@@ -76,11 +109,11 @@ class StrategyConfig(BaseModel):
     """Preset it was opened from, or empty."""
     settings: dict[str, Any] = {}
     """What was written beside `preset`; with `name` it reproduces the axes."""
-    prior: axes.Prior = axes.NoPrior()
-    fusion: axes.Fusion = axes.GroupMean()
-    budget: axes.Budget = axes.Fixed()
-    estimator: axes.Estimator = axes.MonteCarlo()
-    normaliser: axes.Normaliser = axes.NoNormaliser()
+    prior: Annotated[Member, OneOf(PRIORS)] = NoPrior()
+    fusion: Annotated[Member, OneOf(FUSIONS)] = GroupMean()
+    budget: Annotated[Member, OneOf(BUDGETS)] = Fixed()
+    estimator: Annotated[Member, OneOf(ESTIMATORS)] = MonteCarlo()
+    normaliser: Annotated[Member, OneOf(NORMALISERS)] = NoNormaliser()
     weighting: Literal["rollout", "prompt"] = "rollout"
     """`rollout`: every rollout weighs 1, a prompt as much as it was sampled (summed; unbiased under
     sequential stopping). `prompt`: every prompt weighs the same (averaged)."""
@@ -102,9 +135,8 @@ class StrategyConfig(BaseModel):
             _check_range(self.reward_range)
             _check_group(self)
             _check_prior(self)
-            check_probe(self.prior, self.fusion, self.budget.type, smallest_group(self.budget))
-            check_critic(self.prior, self.estimator, self.reward_range)
-            _check_estimator(self)
+            for member in (self.fusion, self.prior, self.estimator, self.budget, self.normaliser):
+                member.check(self)
         elif self.warmup is not None:
             raise ValueError("warmup: not available beside `custom`; wrap inside your own class")
         if self.params and self.custom is None:
@@ -113,32 +145,71 @@ class StrategyConfig(BaseModel):
             _check_name(self)
         return self
 
+    def build(self, prior: Prior | None = None) -> Strategy:
+        """Make the strategy run, before any evidence.
+
+        `prior` replaces the configured one (stubs in tests, a learned prior that a caller built itself).
+
+        Raises:
+            StrategyError: an import path does not lead to what its place needs.
+        """
+        if self.custom is not None:
+            own: Strategy = build_own("custom", self.custom, self.params, Strategy)
+            return own
+        scale = Scale(*self.reward_range)
+        fusion: Fusion = self.fusion.running("fusion", Fusion)
+        made = self._prior(scale) if prior is None else prior
+        if made.reads_own and isinstance(self.fusion, Custom) and not fusion.leaves_out:
+            raise StrategyError(f"strategy.fusion: {self.fusion.path!r} {OWN_STATES}; set its `leaves_out`")
+        main = Composed(
+            prior=made,
+            fusion=fusion,
+            budget=self.budget.running("budget", Budget),
+            estimator=self.estimator.running("estimator", Estimator),
+            normaliser=self.normaliser.running("normaliser", Normaliser),
+            weighting=self.weighting,
+            scale=scale,
+        )
+        return main if self.warmup is None else Warmup(self.warmup, self.warmup.strategy.build(), main)
+
+    def _prior(self, scale: Scale) -> Prior:
+        """Start the prior; one of the user's own brings its own scale."""
+        if isinstance(self.prior, PriorMember):
+            return self.prior.begin(scale)
+        own: Prior = self.prior.running("prior", Prior)
+        return own
+
     def min_rollouts(self) -> int:
-        """Rollouts that a single prompt needs at least, greedy ones included."""
+        """Return how many rollouts a single prompt needs at least, greedy ones included."""
         if self.custom is not None:
             return 1
-        first = max(smallest_group(self.budget), getattr(self.budget, "bootstrap", 0))
-        own = first + (1 if self.prior.type == "greedy" else 0)
+        own = self.budget.least() if isinstance(self.budget, Budget) else 1
+        if isinstance(self.prior, PriorMember):
+            own += self.prior.extra_rollouts
         return max(own, self.warmup.strategy.min_rollouts() if self.warmup else 0)
 
     def rounds(self) -> int:
-        """Rounds of sampling that one step may take, so that every cap of the budget can be reached."""
-        need = 1 if self.custom is not None else rounds_of(self.budget)
+        """Return the rounds of sampling that one step may take: every cap of the budget can be reached."""
+        need = self.budget.rounds() if self.custom is None and isinstance(self.budget, Budget) else 1
         later = self.warmup.strategy.rounds() if self.warmup is not None else 1
         return max(ROUNDS, need, later)
 
     def label(self) -> str:
-        """Short human name, such as `v05(k=4,alpha=0.1)` or `strata+tested(alpha=0.1)+sequential(4-16)`."""
+        """Return a short name: `v05(k=4,alpha=0.1)`, `strata+tested(alpha=0.1)+sequential(4-16)`."""
         if self.custom is not None:
             return self.custom.partition(":")[2]
         if self.name:
             return _preset_label(self.name, self.settings)
-        parts = [_member_label(m) for m in (self.prior, self.fusion, self.budget, self.normaliser)]
+        parts = [label(m) for m in (self.prior, self.fusion, self.budget, self.normaliser)]
         return "+".join(p for p in parts if p != "none")
 
 
 def parse_strategy(value: object) -> StrategyConfig:
-    """Resolve what a user wrote. Raises SpecError naming the field, the value and the fix."""
+    """Resolve what a user wrote.
+
+    Raises:
+        SpecError: it cannot be a strategy; the message names the field, the value and the fix.
+    """
     if isinstance(value, StrategyConfig):
         return value
     if isinstance(value, str):
@@ -164,35 +235,17 @@ def parse_strategy(value: object) -> StrategyConfig:
 
 
 def preset_names() -> tuple[str, ...]:
-    """All presets, in the order of the documentation."""
+    """Return all presets, in the order of the documentation."""
     return tuple(PRESETS)
 
 
 def preset_parameters(name: str) -> dict[str, Parameter]:
-    """A preset's own parameters: what a search space may range over. Raises SpecError if unknown."""
+    """Return a preset's own parameters: what a search space may range over.
+
+    Raises:
+        SpecError: there is no such preset.
+    """
     return {field: _parameter(info) for field, info in _preset(name).model_fields.items()}
-
-
-def smallest_group(budget: BaseModel) -> int:
-    """Rollouts a prompt has after its first round."""
-    for field in ("k_min", "low", "group_size"):
-        if hasattr(budget, field):
-            return int(getattr(budget, field))
-    return 1
-
-
-def rounds_of(budget: BaseModel) -> int:
-    """Rounds until a prompt of the first round has met its cap; twice as many where prompts come later."""
-    match budget:
-        case axes.Sequential():
-            need = 1 + math.ceil((budget.k_max - budget.k_min) / budget.draw)
-            return 2 * need if budget.refill else need
-        case axes.TwoPhase():
-            return 1 + math.ceil((budget.k_max - budget.group_size) / budget.group_size)
-        case axes.Dynamic():
-            return 1 + budget.max_refills
-        case _:
-            return 1
 
 
 def _preset(name: object) -> type[Preset]:
@@ -205,7 +258,7 @@ def _preset(name: object) -> type[Preset]:
 
 
 def _open_preset(name: object, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Axes of a preset, with the axes written beside it put in place."""
+    """Return the axes of a preset, with the axes written beside it put in place."""
     preset = _preset(name)
     own = {k: v for k, v in fields.items() if k not in COMMON}
     unknown = [k for k in own if k not in preset.model_fields]
@@ -223,14 +276,14 @@ def _open_preset(name: object, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_name(config: StrategyConfig) -> None:
-    """A name must not lie: the same preset with the same settings gives these axes."""
+    """Refuse a name that lies: the same preset with the same settings gives these axes."""
     fields = _open_preset(config.name, config.settings)
     for axis in COMMON:
         if axis not in fields:
             expected = StrategyConfig.model_fields[axis].default
         else:
             expected = _coerce(axis, fields[axis])
-        if getattr(config, axis) != expected:
+        if dict(config)[axis] != expected:
             raise ValueError(
                 f"{axis}: differs from what preset {config.name!r} stands for; remove `name` and `settings`, "
                 f"or write {{preset: {config.name}, {axis}: ...}}"
@@ -238,22 +291,13 @@ def _check_name(config: StrategyConfig) -> None:
 
 
 def _coerce(axis: str, value: object) -> object:
-    probe = {"warmup": WarmupConfig}.get(axis)
-    if probe is not None:
-        return None if value is None else probe.model_validate(value)
-    return getattr(_Axes.model_validate({axis: value}), axis)
-
-
-class _Axes(BaseModel):
-    """The axes alone, without cross-field checks: turns a shorthand into the member it stands for."""
-
-    prior: axes.Prior = axes.NoPrior()
-    fusion: axes.Fusion = axes.GroupMean()
-    budget: axes.Budget = axes.Fixed()
-    estimator: axes.Estimator = axes.MonteCarlo()
-    normaliser: axes.Normaliser = axes.NoNormaliser()
-    weighting: str = "rollout"
-    reward_range: tuple[float, float] = (0.0, 1.0)
+    """Turn a shorthand into the member that it stands for, without checking it beside the other axes."""
+    if axis in TABLES:
+        one: TypeAdapter[Member] = TypeAdapter(Annotated[Member, OneOf(TABLES[axis])])
+        return one.validate_python(value)
+    if axis == "warmup":
+        return None if value is None else WarmupConfig.model_validate(value)
+    return TypeAdapter(tuple[float, float]).validate_python(value) if axis == "reward_range" else value
 
 
 def _check_range(reward_range: tuple[float, float]) -> None:
@@ -263,64 +307,50 @@ def _check_range(reward_range: tuple[float, float]) -> None:
 
 
 def _check_group(config: StrategyConfig) -> None:
-    """A group of one has no mean but itself: every advantage would be 0 (or undefined)."""
-    fusion, size = config.fusion, smallest_group(config.budget)
-    pair = fusion.type in ("group_mean", "leave_one_out", "length_weighted", "james_stein") or (
-        isinstance(fusion, axes.PriorOnly) and fusion.leave_one_out
+    """Refuse a group of one where the group judges itself: every advantage would be 0 (or undefined)."""
+    fusion, budget, normaliser = config.fusion, config.budget, config.normaliser
+    if not isinstance(budget, Budget) or budget.first_round() >= 2:
+        return
+    if isinstance(normaliser, Normaliser) and normaliser.needs_pair:
+        reason = normaliser.type
+    elif isinstance(fusion, Fusion) and fusion.needs_pair:
+        reason = fusion.type
+    else:
+        return
+    field = "k_min" if budget.type == "sequential" else "group_size"
+    raise ValueError(
+        f"budget.{field}: {budget.first_round()} gives a group of one under {reason!r}, whose advantage is "
+        f"always 0; raise {field} to at least 2 or choose a fusion that reads a prior"
     )
-    pair = pair or config.normaliser.type == "group_std"
-    if size < 2 and pair and config.budget.type != "custom":
-        field = "k_min" if config.budget.type == "sequential" else "group_size"
-        reason = "group_std" if config.normaliser.type == "group_std" else fusion.type
-        raise ValueError(
-            f"budget.{field}: {size} gives a group of one under {reason!r}, whose advantage is always 0; "
-            f"raise {field} to at least 2 or choose a fusion that reads a prior"
-        )
 
 
 def _check_prior(config: StrategyConfig) -> None:
-    prior, fusion, budget = config.prior.type, config.fusion.type, config.budget.type
+    prior, fusion, budget = config.prior, config.fusion, config.budget
     for axis, member, needy in (
-        ("fusion", fusion, fusion in NEEDS_PRIOR),
-        ("budget", budget, budget in ("sequential", "allocated", "weighted")),
+        ("fusion", fusion, isinstance(fusion, Fusion) and fusion.mixes_prior),
+        ("budget", budget, isinstance(budget, Budget) and (budget.reads_prior or budget.foresight)),
     ):
-        if needy and prior == "none":
+        if needy and prior.type == "none":
             raise ValueError(
-                f"prior: none, but {axis} {member!r} mixes in a prior; set prior to strata, tracker, "
+                f"prior: none, but {axis} {member.type!r} mixes in a prior; set prior to strata, tracker, "
                 f"global or your own"
             )
-    if budget in ("allocated", "weighted") and prior not in FORESIGHT:
+    if isinstance(budget, Budget) and budget.foresight and prior.type not in FORESIGHT:
         raise ValueError(
-            f"prior: {prior!r} speaks only after sampling, but budget {budget!r} chooses by it beforehand; "
-            f"set prior to one of {', '.join(FORESIGHT)}"
+            f"prior: {prior.type!r} speaks only after sampling, but budget {budget.type!r} chooses by it "
+            f"beforehand; set prior to one of {', '.join(FORESIGHT)}"
         )
-    if fusion == "james_stein" and prior not in ("pool", "custom"):
-        raise ValueError(f"prior: {prior!r} under fusion 'james_stein'; set prior to pool")
-    if fusion == "ebpo" and prior not in ("global", "strata", "custom"):
-        raise ValueError(
-            f"prior: {prior!r} under fusion 'ebpo', which needs the spread between and within prompts; set "
-            f"prior to global or strata"
-        )
-
-
-def _check_estimator(config: StrategyConfig) -> None:
-    if config.estimator.type == "gae":
-        if config.prior.type not in ("critic", "custom") or config.fusion.type != "prior_only":
-            raise ValueError(
-                f"estimator: 'gae' needs token values, got prior {config.prior.type!r} under fusion "
-                f"{config.fusion.type!r}; set prior to critic and fusion to prior_only"
-            )
-        if config.normaliser.type == "group_std":
-            raise ValueError(
-                "normaliser: 'group_std' under estimator 'gae'; set normaliser to batch_std or none"
-            )
 
 
 def _parameter(info: FieldInfo) -> Parameter:
-    low = high = None
+    low: Any = None
+    high: Any = None
     for limit in info.metadata:
-        low = next((getattr(limit, a) for a in ("ge", "gt") if getattr(limit, a, None) is not None), low)
-        high = next((getattr(limit, a) for a in ("le", "lt") if getattr(limit, a, None) is not None), high)
+        match limit:
+            case Ge(ge=bound) | Gt(gt=bound):
+                low = bound
+            case Le(le=bound) | Lt(lt=bound):
+                high = bound
     annotation: Any = info.annotation
     kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
     choices = tuple(arg for kind in kinds if get_origin(kind) is Literal for arg in get_args(kind))
@@ -337,37 +367,12 @@ def _preset_label(name: str, settings: Mapping[str, Any]) -> str:
     return f"{name}({','.join(f'{k}={_short(v)}' for k, v in shown.items())})"
 
 
-def _member_label(member: BaseModel) -> str:
-    """Type, and what differs from its defaults; group sizes always."""
-    kind = str(getattr(member, "type", ""))
-    if isinstance(member, axes.Custom):
-        return member.path.partition(":")[2]
-    notes = []
-    if isinstance(member, axes.Sequential):
-        notes.append(f"{member.k_min}-{member.k_max}")
-    elif hasattr(member, "group_size"):
-        notes.append(f"{member.group_size}")
-    for field, info in type(member).model_fields.items():
-        value = getattr(member, field)
-        if value != info.default and field not in ("type", "group_size", "k_min", "k_max"):
-            notes.append(field if value is True else f"{field}={_short(value)}")
-    return f"{kind}({','.join(notes)})" if notes else kind
-
-
 def _short(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, WarmupConfig):
-        return f"{value.updates}"
-    if isinstance(value, BaseModel):
-        return _member_label(value)
-    if isinstance(value, Mapping):
-        return str(value.get("type", value.get("updates", "...")))
-    return str(value)
+    return f"{value.updates}" if isinstance(value, WarmupConfig) else short(value)
 
 
 def _readable(error: ValidationError) -> str:
-    """`strategy.fusion.alpha: 1.5: Input should be less than 1`, one line per problem."""
+    """Return `strategy.fusion.alpha: 1.5: Input should be less than 1`, one line per problem."""
     return "\n".join(_problem(e) for e in error.errors())
 
 
@@ -393,24 +398,16 @@ def _problem(error: ErrorDetails) -> str:
 
 
 def _keys_beside(place: Sequence[str | int]) -> list[str]:
-    """Keys that may stand where pydantic refused the last one of `place`."""
+    """Return the keys that may stand where pydantic refused the last one of `place`."""
     parent = str(place[-2]) if len(place) > 1 else "strategy"
     own: dict[str, list[type[BaseModel]]] = {"strategy": [StrategyConfig], "warmup": [WarmupConfig]}
-    return [
-        key for model in own.get(parent) or _members(parent) for key in model.model_fields if key != "type"
-    ]
+    keys = (key for model in own.get(parent) or _members(parent) for key in model.model_fields)
+    return [key for key in dict.fromkeys(keys) if key != "type"]
 
 
 def _members(name: str) -> list[type[BaseModel]]:
-    """Members of the axes that are written as `type: name`."""
-    return [
-        member
-        for member in vars(axes).values()
-        if isinstance(member, type)
-        and issubclass(member, axes.Axis)
-        and "type" in member.model_fields
-        and member.model_fields["type"].default == name
-    ]
+    """Return the members of all axes that are written as `type: name`."""
+    return [table[name] for table in TABLES.values() if name in table]
 
 
 WarmupConfig.model_rebuild()

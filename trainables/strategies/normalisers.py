@@ -6,25 +6,29 @@ A degenerate scale never divides: dividing by a uniform group's std plus 1e-6 wo
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from trainables.strategies.batch import BoolArray, FloatArray
 from trainables.strategies.groups import Groups
+from trainables.strategies.members.base import Member, Positive
 
 
 class Normaliser(ABC):
     """Subclass this for a normaliser of your own."""
 
+    needs_pair: ClassVar[bool] = False
+    """True: the advantage of a group of one rollout is always 0 (or undefined)."""
+
     @abstractmethod
     def rollouts(self, advantage_N: FloatArray, groups: Groups, scored_N: BoolArray) -> FloatArray:
-        """Normalised advantages, (N,). `groups` holds the shaped rewards; unscored rows are 0 and stay 0."""
+        """Return normalised advantages, (N,). `groups` holds the shaped rewards; unscored rows stay 0."""
 
     def tokens(
         self, advantage: tuple[FloatArray, ...], groups: Groups, scored_N: BoolArray
     ) -> tuple[FloatArray, ...]:
-        """The same per token: N arrays of shape (T_n,). The default applies `rollouts` to all tokens flat."""
+        """Return the same per token: N arrays of shape (T_n,). The default treats all tokens as rollouts."""
         length_N = np.array([len(a) for a in advantage], dtype=np.int64)
         rollout_K = np.repeat(np.arange(len(advantage)), length_N)
         flat = Groups(
@@ -35,8 +39,11 @@ class Normaliser(ABC):
         return tuple(np.split(done, np.cumsum(length_N)[:-1]))
 
 
-@dataclass(frozen=True)
-class NoNormaliser(Normaliser):
+class NoNormaliser(Member, Normaliser):
+    """Leave advantages as they are."""
+
+    type: Literal["none"] = "none"
+
     def rollouts(self, advantage_N: FloatArray, groups: Groups, scored_N: BoolArray) -> FloatArray:
         return advantage_N
 
@@ -46,15 +53,17 @@ class NoNormaliser(Normaliser):
         return advantage
 
 
-@dataclass(frozen=True)
-class GroupStd(Normaliser):
-    """A / (std + epsilon), std of the group's shaped rewards, ddof 1 (GRPO, DAPO as in verl).
+class GroupStd(Member, Normaliser):
+    """Divide by the group's sample standard deviation (ddof 1) of the rewards plus epsilon (GRPO, DAPO).
 
     A group without spread is divided by the worst-case std s instead (0.5 on [0, 1]): never inflated, and
     under a group mean its advantages are 0 anyway.
     """
 
-    epsilon: float = 1e-6
+    type: Literal["group_std"] = "group_std"
+    epsilon: Positive = 1e-6
+
+    needs_pair: ClassVar[bool] = True
 
     def rollouts(self, advantage_N: FloatArray, groups: Groups, scored_N: BoolArray) -> FloatArray:
         spread_P = np.sqrt(groups.variance_P)
@@ -62,15 +71,16 @@ class GroupStd(Normaliser):
         return np.asarray(advantage_N / divisor_P[groups.prompt_N])
 
 
-@dataclass(frozen=True)
-class BatchStd(Normaliser):
-    """A / (std + epsilon), std of the batch's scored advantages, ddof 1; `center` subtracts their mean.
+class BatchStd(Member, Normaliser):
+    """Divide by the batch's sample standard deviation (ddof 1) of the advantages plus epsilon.
 
     A batch without spread (or of one) is not divided.
     """
 
+    type: Literal["batch_std"] = "batch_std"
     center: bool = False
-    epsilon: float = 1e-6
+    """Also subtract the batch mean (whitening)."""
+    epsilon: Positive = 1e-6
 
     def rollouts(self, advantage_N: FloatArray, groups: Groups, scored_N: BoolArray) -> FloatArray:
         seen = advantage_N[scored_N]

@@ -1,9 +1,9 @@
-"""Whether a strategy suits a model: its depth and width. Pydantic only, so that a plan can ask."""
+"""Whether a strategy suits a model: its depth and width."""
 
 from __future__ import annotations
 
-from trainables.strategies import axes
 from trainables.strategies.config import StrategyConfig
+from trainables.strategies.priors.probe import ProbePrior
 
 SHRINKS = 1.0
 """Ridge penalty on standardised columns from which the rows need not determine them all."""
@@ -12,7 +12,7 @@ SHRINKS = 1.0
 def depth_error(config: StrategyConfig, layers: int) -> str | None:
     """What is wrong if the strategy reads a block that a model of `layers` blocks does not have, or None."""
     prior = config.prior
-    if not isinstance(prior, axes.ProbePrior) or not isinstance(prior.layer, int):
+    if not isinstance(prior, ProbePrior) or not isinstance(prior.layer, int):
         return None
     return layer_error(prior.layer, layers)
 
@@ -30,7 +30,7 @@ def layer_error(layer: int, layers: int) -> str | None:
 def warnings(config: StrategyConfig, width: int) -> list[str]:
     """What will work badly on a model of this width, though it can run."""
     prior = config.prior
-    if not isinstance(prior, axes.ProbePrior):
+    if not isinstance(prior, ProbePrior):
         return []
     whole = prior.survey_width or width if prior.layer == "auto" else width
     prompt, response = (min(whole, pca) if pca else whole for pca in (prior.pca_prompt, prior.pca_response))

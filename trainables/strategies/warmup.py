@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainables.strategies.batch import (
     Batch,
@@ -18,22 +18,25 @@ from trainables.strategies.batch import (
 )
 from trainables.strategies.protocol import ReadsPrompts, Strategy
 
+if TYPE_CHECKING:
+    from trainables.strategies.config import WarmupConfig
+
 
 @dataclass
 class Warmup:
     """`first` for `updates` updates, then `main`. Both observe every step."""
 
+    config: WarmupConfig
     first: Strategy
     main: Strategy
-    updates: int
     seen: int = 0
 
     @property
     def active(self) -> Strategy:
-        return self.first if self.seen < self.updates else self.main
+        return self.first if self.seen < self.config.updates else self.main
 
     def needs(self) -> Needs:
-        """The union: what `main` learns from must be there from the first step."""
+        """Return the union: what `main` learns from must be there from the first step."""
         return self.first.needs().union(self.main.needs())
 
     def provide(self, vectors: PromptVectors) -> None:
@@ -48,7 +51,7 @@ class Warmup:
         return self.active.decide(batch, rollout_budget)
 
     def score(self, batch: Batch) -> Scores:
-        """Advantages of the strategy that is in turn; value targets of `main` from the first step on."""
+        """Return advantages of the strategy in turn, and value targets of `main` from the first step on."""
         scores = self.active.score(batch)
         if self.active is self.main or self.main.needs().values is None:
             return scores

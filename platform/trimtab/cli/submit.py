@@ -1,4 +1,4 @@
-"""The `submit` and `logs` commands, and what `stop` and `status` do at an --address."""
+"""The `submit` and `logs` commands, and what `stop` and `status` do with an --address."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ if TYPE_CHECKING:
 
 ADDRESS = click.option(
     "--address",
-    help="Ray cluster to run on, with `home` on storage that its nodes share: `auto`, or HOST:PORT of its "
-    "head; default: a Ray of the sweep's own on this machine.",
+    help="Ray cluster to run on: `auto`, or HOST:PORT of its head. `home` must be on storage that its nodes "
+    "share. Default: a Ray of the sweep's own on this machine.",
 )
 CAPACITY = (
-    click.option("--cpus", type=Size(), help="CPU cores the cluster may grow to; default: what it has."),
-    click.option("--gpus", type=click.IntRange(0), default=0, help="GPUs it may grow to, with --cpus."),
-    click.option("--memory-gb", type=Size(), help="Memory it may grow to, with --cpus."),
+    click.option(
+        "--cpus", type=Size(), help="CPU cores that the cluster may grow to; default: those it has."
+    ),
+    click.option("--gpus", type=click.IntRange(0), default=0, help="GPUs that it may grow to; needs --cpus."),
+    click.option("--memory-gb", type=Size(), help="Memory that it may grow to; needs --cpus."),
 )
 JOBS = click.option("--address", required=True, help="The cluster's job API, such as http://127.0.0.1:8265.")
 CLUSTER = click.option("--address", help="The job API of the cluster that NAME was submitted to.")
 
 
 def _capacity(command: Callable[..., None]) -> Callable[..., None]:
-    """--cpus, --gpus and --memory-gb as one `capacity` (a Machine, or None)."""
+    """Add --cpus, --gpus and --memory-gb, passed to the command as one `capacity` (a Machine, or None)."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, cpus: float | None, gpus: int, memory_gb: float | None, **options: Any) -> None:
@@ -50,7 +52,7 @@ def _capacity(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def cluster_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Options of the commands that run a sweep: where, and how large that may become."""
+    """Add the options about the cluster to a command that runs a sweep."""
     return ADDRESS(_capacity(command))
 
 
@@ -60,22 +62,24 @@ def cluster_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--name", help="Name of the sweep, and of its job; default: the spec's name.")
 @JOBS
 @click.option("--image", metavar="installed|REF", help="What it runs in: the nodes' own image, or another.")
-@click.option("--pip", type=click.Path(path_type=Path), help="Requirements that the nodes install instead.")
 @click.option(
-    "--working-dir", type=click.Path(path_type=Path), help="Folder with code of yours to send along."
+    "--pip", type=click.Path(path_type=Path), help="Requirements file that the nodes install instead."
 )
+@click.option("--working-dir", type=click.Path(path_type=Path), help="Folder with your own code, to be sent.")
 @click.option("--working-dir-limit-mb", "limit_mb", type=Size(), default=20.0, show_default=True)
 @click.option(
-    "--secret", "secrets", multiple=True, metavar="NAME", help="A variable the cluster must have set."
+    "--secret", "secrets", multiple=True, metavar="NAME", help="A variable that the cluster must have set."
 )
 @click.option("--env", "variables", multiple=True, metavar="KEY=VALUE", help="A plain variable of the job.")
 @click.option("--resume", is_flag=True, help="Continue the sweep of this name where its last job ended.")
 @click.option(
-    "--extend", type=click.IntRange(1), metavar="N", help="Search N further configurations in that sweep."
+    "--extend", type=click.IntRange(1), metavar="N", help="Search N more configurations in that sweep."
 )
 @click.option("--dry-run", is_flag=True, help="Check, print everything that would be sent, and send nothing.")
 @click.option(
-    "--follow", is_flag=True, help="Print what the sweep prints until it ends; Ctrl-C leaves it alone."
+    "--follow",
+    is_flag=True,
+    help="Print what the sweep prints until it ends; Ctrl-C does not stop it.",
 )
 @_capacity
 @click.pass_context
@@ -133,7 +137,7 @@ def submit(
 @click.command()
 @click.argument("name")
 @JOBS
-@click.option("--follow", is_flag=True, help="Go on until the sweep ends; Ctrl-C leaves it alone.")
+@click.option("--follow", is_flag=True, help="Print until the sweep ends; Ctrl-C does not stop it.")
 @click.pass_context
 def logs(ctx: click.Context, name: str, address: str, follow: bool) -> None:
     """Print what the submitted sweep NAME has printed."""
@@ -156,7 +160,7 @@ def stop_job(name: str, address: str) -> None:
 
 
 def job_status(name: str, address: str) -> None:
-    """One line about a submitted sweep's job."""
+    """Print one line about a submitted sweep's job."""
     from trimtab.remote.jobs import Jobs
 
     job = Jobs(address).get(name)
@@ -171,7 +175,7 @@ def _explain(job: Job) -> None:
 
 
 def _follow(jobs: Jobs, name: str) -> int:
-    """Print the driver's output until it ends; its exit code, or 1 where Ray knows none."""
+    """Print the driver's output until it ends. Return its exit code, or 1 if Ray does not know it."""
 
     async def lines() -> None:
         async for text in jobs.follow(name):

@@ -1,4 +1,4 @@
-"""`trimtab v0`: value models that read a policy's record. Everything heavy is imported by the command."""
+"""`trimtab v0`: value models that read a policy's record. Each command imports what it needs on use."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ CACHE = click.option(
     type=FOLDER,
     default=Path(".trimtab/embeddings"),
     show_default=True,
-    help="Folder of embeddings, by prompt.",
+    help="Folder that caches the embedding of each prompt.",
 )
 ENCODER = click.option(
     "--encoder",
     default="minilm",
     show_default=True,
-    help="minilm (ships with trimtab), none (text statistics only), a directory or a hub id.",
+    help="minilm (ships with trimtab), none (text statistics only), a directory, or a Hugging Face id.",
 )
 LAYERS = click.option(
     "--layers",
     default="-2,-1",
     show_default=True,
-    help="Hidden layers whose token means are read; `pooled`: the encoder's own sentence embedding.",
+    help="Hidden layers whose token means are used, or `pooled` for the encoder's own sentence embedding.",
 )
 
 
 @click.group()
 def v0() -> None:
-    """Fit, judge and use value models that predict pass rates from a policy's record (V0)."""
+    """Fit, evaluate and use value models that predict pass rates from a policy's record (V0)."""
 
 
 @v0.command()
@@ -54,10 +54,10 @@ def v0() -> None:
     type=click.Choice(["temperature", "isotonic", "none"]),
     default="temperature",
     show_default=True,
-    help="Fitted on all steps but the last.",
+    help="Calibration method, fitted on all steps but the last.",
 )
 @click.option(
-    "--checkpoint", type=click.Path(path_type=Path), help="Checkpoint of --head tabpfn; yours to obtain."
+    "--checkpoint", type=click.Path(path_type=Path), help="Checkpoint for --head tabpfn; obtain it yourself."
 )
 @ENCODER
 @LAYERS
@@ -73,7 +73,7 @@ def fit(
     layers: str,
     cache: Path,
 ) -> None:
-    """Fit a head on RECORDS, files of {dataset, id, model, step, score} rows of logged policies."""
+    """Fit a head on RECORDS: files with one {dataset, id, model, step, score} row per logged score."""
     from trainables.value_models.commands import fit as fit_head
 
     settings = {} if checkpoint is None else {"checkpoint": str(checkpoint)}
@@ -87,9 +87,11 @@ def fit(
 @v0.command(name="eval")
 @RECORDS
 @PROMPTS
-@click.option("--heads", default="global,mean,knn,gp", show_default=True, help="Heads to compare, by comma.")
-@click.option("--sizes", default="32,128,256,512", show_default=True, help="Context sizes, by comma.")
-@click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="Folds, by prompt.")
+@click.option(
+    "--heads", default="global,mean,knn,gp", show_default=True, help="Heads to compare, comma-separated."
+)
+@click.option("--sizes", default="32,128,256,512", show_default=True, help="Context sizes, comma-separated.")
+@click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="Number of prompt folds.")
 @ENCODER
 @LAYERS
 @CACHE
@@ -103,7 +105,7 @@ def evaluate(
     layers: str,
     cache: Path,
 ) -> None:
-    """Judge heads on RECORDS, leaving out the prompts that are asked about."""
+    """Evaluate heads on RECORDS, on prompts that were left out of the fit."""
     from trainables.value_models.commands import evaluate as judge
     from trainables.value_models.tables import as_text
 
@@ -117,13 +119,13 @@ def evaluate(
 @click.argument("head", type=FOLDER)
 @PROMPTS
 @click.option("--context", required=True, type=FILE, help="Record of the policy: rows of one model and step.")
-@click.option("--id", "ids", multiple=True, help="Key of a prompt to predict; may be repeated. Default: all.")
-@click.option("--out", type=FILE, help="Write JSON lines here instead of printing them.")
+@click.option("--id", "ids", multiple=True, help="Key of a prompt to predict; repeatable. Default: all.")
+@click.option("--out", type=FILE, help="Write JSON lines to this file instead of printing them.")
 @CACHE
 def predict(
     head: Path, prompts: Path, context: Path, ids: tuple[str, ...], out: Path | None, cache: Path
 ) -> None:
-    """Print P(r = 1) of prompts under a policy, by the fitted HEAD."""
+    """Print the fitted HEAD's prediction of P(r = 1) for prompts under a policy."""
     import json
 
     from trainables.value_models.commands import predict as ask
@@ -142,10 +144,10 @@ def predict(
 @click.argument("head", type=FOLDER)
 @RECORDS
 @PROMPTS
-@click.option("--costs", required=True, help="Cost of one answer of each record's model, by comma.")
+@click.option("--costs", required=True, help="Cost of one answer by each record's model, comma-separated.")
 @click.option("--betas", default="0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1", show_default=True)
 @click.option(
-    "--out", type=FILE, help="Write the chosen model of every prompt, one JSON line a beta and prompt."
+    "--out", type=FILE, help="Write the chosen models to this file, one JSON line per beta and prompt."
 )
 @CACHE
 def route(
@@ -157,9 +159,9 @@ def route(
     out: Path | None,
     cache: Path,
 ) -> None:
-    """Pick a model for each prompt that no record holds; draw accuracy against cost over beta.
+    """Pick a model for each prompt that no record holds, and plot accuracy against cost over beta.
 
-    Each of RECORDS is the record of one model. beta 1 asks for accuracy alone, 0 for low cost alone.
+    Each of RECORDS is the record of one model. Beta 1 weighs accuracy only, beta 0 cost only.
     """
     from trainables.value_models.commands import route_files, write_lines
     from trainables.value_models.route import draw, pareto
@@ -203,7 +205,7 @@ def _whole(option: str, text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise SpecError(f"{option}: {text!r}; write whole numbers, by comma") from None
+        raise SpecError(f"{option}: {text!r}; give integers separated by commas") from None
 
 
 def _numbers(option: str, text: str) -> list[float]:
@@ -212,4 +214,4 @@ def _numbers(option: str, text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise SpecError(f"{option}: {text!r}; write numbers, by comma") from None
+        raise SpecError(f"{option}: {text!r}; give numbers separated by commas") from None

@@ -1,1 +1,1 @@
-"""Ray clusters: join one, or send it a sweep as a job."""
+"""Existing Ray clusters: join one as a driver, or submit a sweep to it as a job."""

@@ -1,4 +1,4 @@
-"""A Ray cluster that exists, joined by a sweep's driver (`ray_session` starts one of its own)."""
+"""Join a Ray cluster that exists (`session.own_ray` starts one of the session's own)."""
 
 from __future__ import annotations
 
@@ -17,22 +17,29 @@ from trimtab.planning.placement import Cluster, Node
 from trimtab.security import prepare_ray_auth
 
 CONNECT_S = 15.0
-"""Longest wait for the first answer of a cluster."""
+"""Time limit for the first answer of a cluster."""
 LOOK_S = 120.0
-"""Longest wait for every node's answer before a sweep begins."""
+"""Time limit for the answers of all nodes before a sweep starts."""
 CLIENT_VERSION = "TRIMTAB_CLIENT_VERSION"
-"""Set in submitted jobs: the version of trimtab that read the spec."""
+"""Variable of submitted jobs: the version of trimtab that read the spec."""
 REQUIRED_SECRETS = "TRIMTAB_REQUIRED_SECRETS"
-"""Set in submitted jobs: names of variables that the cluster must have set, separated by commas."""
+"""Variable of submitted jobs: names of the variables that the cluster must have set, separated by commas."""
 
 
 @contextmanager
 def joined_ray(address: str, home: Path, environment: dict[str, str]) -> Iterator[Cluster]:
-    """This process as a driver of the Ray cluster at `address` (`auto`: the one of this machine or job).
+    """Join the Ray cluster at `address` as a driver while the block runs.
 
-    `environment` reaches every process of the sweep. Before the block begins every node has shown that it
-    sees `home` and runs this version of trimtab. ClusterError: no cluster, a wrong token, another version of
-    Ray or Python; SpecError: `home` is not shared.
+    Before the block starts, every node has shown that it sees `home` and runs this version of trimtab.
+
+    Args:
+        address: HOST:PORT of the head, or `auto` for the cluster of this machine or job.
+        home: Folder on storage that all nodes share.
+        environment: Variables for every process of the sweep.
+
+    Raises:
+        ClusterError: No cluster answers, the token is wrong, or versions of Ray, Python or trimtab differ.
+        SpecError: `address` is malformed, or `home` is not shared.
     """
     _check_job()
     prepare_ray_auth(create=False)
@@ -55,13 +62,17 @@ def joined_ray(address: str, home: Path, environment: dict[str, str]) -> Iterato
             logging_level="ERROR",
         )
     except ConnectionError as error:
-        raise ClusterError(f"--address: no Ray cluster at {address!r} ({_first_line(error)})") from None
+        raise ClusterError(
+            f"--address: no Ray cluster at {address!r} ({_first_line(error)}); start one with `ray start "
+            "--head`, or check the address"
+        ) from None
     except ray.exceptions.AuthenticationError as error:
         raise ClusterError(
-            f"--address: {address!r} does not take this token ({_first_line(error)})"
+            f"--address: {address!r} refuses this token ({_first_line(error)}); copy the cluster's token to "
+            "~/.ray/auth_token, or name its file with RAY_AUTH_TOKEN_PATH"
         ) from None
     except RuntimeError as error:
-        # Ray says over several lines which versions differ.
+        # Ray's message says on several lines which versions differ.
         said = " ".join(str(error).split())[:400]
         raise ClusterError(f"--address: {address!r} cannot be joined: {said}") from None
     try:
@@ -72,7 +83,11 @@ def joined_ray(address: str, home: Path, environment: dict[str, str]) -> Iterato
 
 
 def check_reachable(address: str, host: str, port: int) -> None:
-    """ClusterError within seconds where nobody listens; Ray would try for minutes."""
+    """Check that something listens at an address. Ray itself would retry for minutes.
+
+    Raises:
+        ClusterError: Nothing listens there within `CONNECT_S` seconds.
+    """
     try:
         socket.create_connection((host, port), timeout=CONNECT_S).close()
     except OSError as error:
@@ -91,7 +106,7 @@ def _nodes() -> Iterator[Node]:
 
 
 def _check_job() -> None:
-    """What `trimtab submit` asked of the cluster's side."""
+    """Check what `trimtab submit` requires of the cluster: the same version, and all secrets."""
     client = os.environ.get(CLIENT_VERSION, __version__)
     if client != __version__:
         raise ClusterError(
@@ -107,7 +122,7 @@ def _check_job() -> None:
 
 
 def _check_nodes(home: Path) -> None:
-    """One small task on every node: does it see the sweep's folder, does it run the same trimtab?"""
+    """Check on every node that it sees the sweep's folder and runs this version of trimtab."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -135,11 +150,12 @@ def _check_nodes(home: Path) -> None:
         name = node["NodeName"]
         if version != __version__:
             raise ClusterError(
-                f"node {name} runs trimtab {version}, this driver {__version__}; use one image"
+                f"node {name} runs trimtab {version}, this driver {__version__}; use one image for all nodes"
             )
         if not seen:
             raise SpecError(
-                f"home: {home} is not shared: node {name} does not see what the driver writes there"
+                f"home: {home} is not shared: node {name} does not see what the driver writes there; set "
+                "home to a folder on storage that all nodes mount"
             )
 
 

@@ -1,7 +1,7 @@
-"""Ray's job API, with every failure as one message. Imports Ray when used.
+"""Ray's job API, with one message per failure. Ray is imported on use.
 
-A sweep's job has the submission id `trimtab-<sweep>`, so that whoever submits, follows or stops it needs its
-name only, and one name is never used twice.
+The job of a sweep has the submission id `trimtab-<sweep>`. The sweep's name is thus enough to submit, follow
+or stop it, and no two jobs can have the same name.
 """
 
 from __future__ import annotations
@@ -21,35 +21,36 @@ from trimtab.security import prepare_ray_auth
 from trimtab.sweepspec.names import check_name
 
 DIGEST = "trimtab-spec"
-"""Key of a job's metadata: hash of the spec, which tells a second submit from another sweep of that name."""
+"""Key of a job's metadata: hash of what the job does, by which a repeated submit is recognised."""
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 NOTICE_S = 30.0
-"""Longest wait for Ray to notice that a driver died with its node."""
+"""Time limit for Ray to notice that a driver died with its node."""
 NO_TRIMTAB = "No module named trimtab"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One submitted sweep."""
+    """The job of one submitted sweep."""
 
     id: str
     status: str
     """PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
     message: str
     exit_code: int | None
-    """Of the driver, once it has ended."""
+    """Exit code of the driver, once it has ended."""
     digest: str | None
-
+    """Hash of what the job does; see `DIGEST`."""
     node: str | None = None
-    """Ray's id of the driver's node, once there is one."""
+    """Ray's id of the driver's node, once the driver has one."""
 
     @property
     def ended(self) -> bool:
+        """Tell whether the job has ended."""
         return self.status in ENDED
 
     @property
     def fix(self) -> str | None:
-        """What to do about a failure whose cause is known."""
+        """Return the fix for a failure whose cause is known, or None."""
         if self.status != "FAILED" or NO_TRIMTAB not in self.message:
             return None
         return (
@@ -59,18 +60,24 @@ class Job:
 
 
 def submission_id(name: str) -> str:
-    """Ray's id of the job that runs this sweep."""
+    """Return Ray's id of the job that runs this sweep."""
     return f"trimtab-{check_name(name)}"
 
 
 class Jobs:
-    """A cluster's job API. ClusterError: nobody there, a wrong token, another version of Ray."""
+    """A cluster's job API.
+
+    Raises:
+        ClusterError: From every method: the cluster does not answer, or it refuses the token or the request.
+            From the constructor also: it runs another version of Ray.
+        SpecError: The address is not one of a job API.
+    """
 
     def __init__(self, address: str) -> None:
         parts = urlsplit(address)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise SpecError(
-                f"--address: {address!r} is no job API; give http://HOST:8265, the head's dashboard (it "
+                f"--address: {address!r} is not a job API; give http://HOST:8265, the head's dashboard (it "
                 "listens on the head's loopback: forward it: ssh -L, kubectl port-forward, ray dashboard)"
             )
         prepare_ray_auth(create=False)
@@ -84,7 +91,7 @@ class Jobs:
         self._check_version(str(found["ray_version"]))
 
     def cluster(self) -> Cluster:
-        """The nodes that are alive now."""
+        """Return the nodes that are alive now."""
         with self._errors():
             found = self._get("/api/v0/nodes?detail=1&limit=10000")
         return Cluster(
@@ -96,17 +103,17 @@ class Jobs:
         )
 
     def find(self, name: str) -> Job | None:
-        """The job of a sweep, or None."""
+        """Return the job of a sweep, or None."""
         wanted = submission_id(name)
         with self._errors():
             job = self._look(wanted)
             if job is None or job.status != "RUNNING" or self._alive(job.node):
                 return job
-            # After a restart of the head a driver that died with it counts as running until the job agent of
-            # the new one is asked for anything (Ray 2.60). Stopping what is dead changes nothing else.
+            # In Ray 2.60, a driver that died with its head counts as running until something is asked of the
+            # new head's job agent. Stopping a dead driver changes nothing else.
             deadline = time.monotonic() + NOTICE_S
             while job is not None and not job.ended and time.monotonic() < deadline:
-                # RuntimeError: the agent is not up yet.
+                # The agent raises RuntimeError until it is up.
                 with suppress(RuntimeError):
                     self._client.stop_job(wanted)
                 time.sleep(0.5)
@@ -127,14 +134,18 @@ class Jobs:
         return None
 
     def _alive(self, node: str | None) -> bool:
-        """Whether the head counts a node as alive; a node that is not known yet may be."""
+        """Tell whether the head counts a node as alive. A node that is not known yet counts as alive."""
         if node is None:
             return True
         found = self._get(f"/api/v0/nodes?filter_keys=node_id&filter_predicates=%3D&filter_values={node}")
         return any(row["state"] == "ALIVE" for row in found["data"]["result"]["result"])
 
     def get(self, name: str) -> Job:
-        """The job of a sweep; NotFoundError names the sweeps that there are."""
+        """Return the job of a sweep.
+
+        Raises:
+            NotFoundError: The cluster has no such job; the message names the sweeps that it has.
+        """
         job = self.find(name)
         if job is None:
             with self._errors():
@@ -145,7 +156,7 @@ class Jobs:
         return job
 
     def submit(self, name: str, entrypoint: str, runtime_env: dict[str, Any], digest: str) -> None:
-        """Start the job; its driver runs on the head and reserves nothing."""
+        """Submit the job. Its driver runs on the head and reserves no resources."""
         with self._errors():
             self._client.submit_job(
                 entrypoint=entrypoint,
@@ -160,21 +171,25 @@ class Jobs:
             self._client.delete_job(submission_id(name))
 
     def stop(self, name: str) -> None:
-        """Interrupt the driver, as Ctrl-C would. NotFoundError: it has ended."""
+        """Interrupt the driver, as Ctrl-C would.
+
+        Raises:
+            NotFoundError: The cluster has no such job, or it has ended.
+        """
         job = self.get(name)
         if job.ended:
-            raise NotFoundError(f"sweep {name!r} is not running: its job {job.status.lower()} before")
+            raise NotFoundError(f"sweep {name!r} is not running: its job has ended ({job.status.lower()})")
         with self._errors():
             self._client.stop_job(job.id)
 
     def logs(self, name: str) -> str:
-        """What the driver has printed so far."""
+        """Return what the driver has printed so far."""
         job = self.get(name)
         with self._errors():
             return str(self._client.get_job_logs(job.id))
 
     async def follow(self, name: str) -> AsyncIterator[str]:
-        """What the driver prints, until it ends."""
+        """Yield what the driver prints, until it ends."""
         with self._errors():
             async for lines in self._client.tail_job_logs(submission_id(name)):
                 yield lines
@@ -196,7 +211,7 @@ class Jobs:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Whatever the client raises, as one line."""
+        """Turn whatever the client raises into a ClusterError of one line."""
         import aiohttp
         import requests
         from ray.exceptions import AuthenticationError
@@ -210,9 +225,15 @@ class Jobs:
             ) from None
         except (ConnectionError, requests.RequestException, aiohttp.ClientError) as error:
             why = _first_line(error)
-            raise ClusterError(f"--address: no Ray cluster answers at {self.address} ({why})") from None
+            raise ClusterError(
+                f"--address: no Ray cluster answers at {self.address} ({why}); check the address, and that "
+                "the head runs"
+            ) from None
         except json.JSONDecodeError:
-            raise ClusterError(f"--address: what answers at {self.address} is no Ray cluster") from None
+            raise ClusterError(
+                f"--address: what answers at {self.address} is not a Ray cluster; give the address of the "
+                "head's dashboard"
+            ) from None
         except RuntimeError as error:
             raise ClusterError(f"{self.address}: {_first_line(error)}") from None
 

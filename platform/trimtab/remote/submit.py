@@ -1,4 +1,4 @@
-"""Submit a sweep to a Ray cluster as a job: everything is checked before anything is sent."""
+"""Submit a sweep to a Ray cluster as a job. Everything is checked before anything is sent."""
 
 from __future__ import annotations
 
@@ -28,37 +28,37 @@ from trimtab.sweepspec.spec import SweepSpec
 SPEC_FILE = "trimtab-spec.yaml"
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 INSTALLED = "installed"
-"""`--image installed`: the nodes' own image holds trimtab."""
+"""Value of --image if the nodes' own image holds trimtab."""
 STOP_S = 60
-"""Ray's wait between asking a driver to stop and killing it; its own 3 s would lose the last records."""
+"""Seconds between Ray's request to a driver to stop and its kill. Ray's 3 s would lose the last records."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks to be submitted."""
+    """What the user asked to submit."""
 
     spec: SweepSpec
     name: str | None = None
     image: str | None = None
-    """`installed`, or an image that Ray starts the job's processes in; None = `pip` is given."""
+    """`installed`, or an image in which Ray starts the job's processes; None = `pip` is given."""
     pip: Path | None = None
     """Requirements that the cluster's nodes install for the job."""
     working_dir: Path | None = None
     limit_mb: float = 20.0
     secrets: Sequence[str] = ()
-    """Names of variables that the cluster has set; values never travel."""
+    """Names of variables that the cluster must have set. Their values are never sent."""
     variables: Mapping[str, str] | None = None
     """Plain variables for every process of the sweep."""
     resume: bool = False
     extend: int | None = None
-    """Continue the sweep of this name with so many further configurations."""
+    """Number of configurations to add to the sweep of this name; None = do not extend it."""
     capacity: Machine | None = None
-    """What an autoscaler may make of the cluster; None = the nodes it has."""
+    """Size to which an autoscaler may grow the cluster; None = its present nodes."""
 
 
 @dataclass(frozen=True)
 class Submission:
-    """Checked as far as it can be without the cluster."""
+    """A request that has passed every check that does not need the cluster."""
 
     name: str
     spec: SweepSpec
@@ -68,36 +68,42 @@ class Submission:
     secrets: tuple[str, ...]
     capacity: Machine | None
     more: int | None = None
-    """Configurations to add to a sweep that is there; None = none."""
+    """Number of configurations to add to an existing sweep; None = do not extend it."""
 
     @property
     def id(self) -> str:
+        """Return the id of the job."""
         return submission_id(self.name)
 
     @cached_property
     def text(self) -> str:
-        """The spec as it travels."""
+        """Return the spec as it is sent."""
         return self.spec.text()
 
     @property
     def digest(self) -> str:
-        """Tells what this job is to do from what another job of this name does."""
+        """Return a hash of what this job does. A job of this name with another hash is another sweep."""
         asked = self.text if self.more is None else f"{self.text}\nextend: {self.more}"
         return hashlib.sha256(asked.encode()).hexdigest()
 
 
 def prepare(request: Request) -> Submission:
-    """Check a request; asks nobody and sends nothing. SpecError, SecurityError: what is wrong with it."""
+    """Check a request without contacting the cluster.
+
+    Raises:
+        SpecError: An option or the spec cannot be submitted.
+        SecurityError: The request would send a secret.
+    """
     spec = request.spec
     contained = request.image not in (None, INSTALLED)
     if contained and request.working_dir is not None:
         raise SpecError(
-            "--working-dir: Ray sends no files into a container of its own; put the code into the image, or "
-            "use --image installed"
+            "--working-dir: Ray sends no files into a container; put the code into the image, or use "
+            "--image installed"
         )
     name = check_name(request.name or spec.name)
     if request.resume and request.extend is not None:
-        raise SpecError("--extend: it ends what is open before it searches more; leave --resume out")
+        raise SpecError("--extend: finishes open trials before it searches more; leave --resume out")
     if not spec.home.is_absolute():
         raise SpecError(
             f"home: {str(spec.home)!r} is relative; on a cluster give a folder on storage that all nodes "
@@ -107,7 +113,7 @@ def prepare(request: Request) -> Submission:
     software = _software(request)
     files = collect(request.working_dir, request.limit_mb) if request.working_dir else None
     if files is not None and SPEC_FILE in files.sizes:
-        raise SpecError(f"--working-dir: {SPEC_FILE} is the name of what submit writes there; rename yours")
+        raise SpecError(f"--working-dir: submit writes its own {SPEC_FILE} there; rename your file")
     check_spec(spec)
     return Submission(
         name=name,
@@ -122,10 +128,13 @@ def prepare(request: Request) -> Submission:
 
 
 def send(submission: Submission, jobs: Jobs, *, resume: bool = False) -> bool:
-    """Submit unless the same sweep is already running there; returns whether anything was sent.
+    """Submit a sweep, unless it is running there already. Return whether anything was sent.
 
-    SpecError: the name is in use by another sweep, or by one that has ended (`resume` and an extension
-    continue it).
+    Args:
+        resume: Whether to continue a sweep of this name that has ended. An extension always does.
+
+    Raises:
+        SpecError: The name is in use by another sweep, or by one that has ended.
     """
     there = jobs.find(submission.name)
     if there is not None and not there.ended:
@@ -143,8 +152,9 @@ def send(submission: Submission, jobs: Jobs, *, resume: bool = False) -> bool:
         )
     if there is not None and not (resume or submission.more is not None):
         raise SpecError(
-            f"--name: {submission.name!r} is in use: that sweep {there.status.lower()} at {jobs.address}; "
-            "choose another --name, continue it with --resume, or search more with --extend N"
+            f"--name: {submission.name!r} is in use: that sweep has ended at {jobs.address} "
+            f"({there.status.lower()}); choose another --name, continue it with --resume, or search more "
+            "with --extend N"
         )
     if there is not None:
         jobs.forget(submission.name)
@@ -169,7 +179,7 @@ def _entrypoint(request: Request, name: str, *, contained: bool) -> str:
     else:
         file = SPEC_FILE
         if contained:
-            # Ray 2.60 takes no working directory beside an image: the spec travels in the command.
+            # Ray 2.60 does not accept a working directory with an image, so the command carries the spec.
             file = f"/tmp/{SPEC_FILE}"
             before = f"printf %s {shlex.quote(request.spec.text())} > {file} && "
         command += ["sweep", file, "--name", name]
@@ -184,17 +194,20 @@ def _environment(request: Request) -> dict[str, str]:
     for name in request.secrets:
         if not VARIABLE.fullmatch(name):
             raise SecurityError(
-                f"--secret: {name.partition('=')[0]!r}... is no name of a variable; give the name alone: its "
-                "value is set on the cluster and never travels with a job"
+                f"--secret: {name.partition('=')[0]!r}... is not the name of a variable; give the name "
+                "alone: its value is set on the cluster and is never sent with a job"
             )
     given = dict(request.variables or {})
     for name in given:
         if not VARIABLE.fullmatch(name):
-            raise SpecError(f"--env: {name!r} is no name of a variable")
+            raise SpecError(
+                f"--env: {name!r} is not the name of a variable; use letters, digits and _, and no "
+                "digit first"
+            )
         if SECRET_NAME.search(name):
             raise SecurityError(
-                f"--env: {name} names a secret, and a job's variables can be read by everybody who may see "
-                f"the job; set it on the cluster and say --secret {name}"
+                f"--env: {name} names a secret, and everybody who may see the job can read its variables; "
+                f"set it on the cluster and say --secret {name}"
             )
     check_plain("--env", given)
     given[CLIENT_VERSION] = __version__
@@ -205,25 +218,25 @@ def _environment(request: Request) -> dict[str, str]:
 
 
 def _software(request: Request) -> dict[str, Any]:
-    """Where the job's processes find trimtab. There is no default: it decides what runs."""
+    """Return where the job's processes find trimtab. There is no default, because this decides what runs."""
     if (request.image is None) == (request.pip is None):
         raise SpecError(
-            "--image: say what the sweep runs in: --image installed (the nodes hold trimtab), --image REF ("
-            "Ray starts the job in it), or --pip FILE (nodes install these requirements); exactly one of them"
+            "--image: say what the sweep runs in, by exactly one of them: --image installed (the nodes hold "
+            "trimtab), --image REF (Ray starts the job in it), --pip FILE (the nodes install what it lists)"
         )
     if request.pip is not None:
         if not request.pip.is_file():
-            raise SpecError(f"--pip: {request.pip} is no file")
+            raise SpecError(f"--pip: {request.pip} is not a file; name a requirements file")
         return {"pip": str(request.pip)}
     if request.image == INSTALLED:
         return {}
-    # `image_uri` knows no mounts, and a container without the shared storage could keep nothing.
+    # `container`, because `image_uri` cannot mount the shared storage, and the sweep writes its files there.
     home = shlex.quote(str(request.spec.home))
     return {"container": {"image": request.image, "run_options": [f"-v={home}:{home}"]}}
 
 
 def render(submission: Submission, plan: Plan, cluster: Cluster) -> str:
-    """Everything that would be sent, and to what; no secret has a value here."""
+    """Return everything that would be sent, and to which cluster, as YAML. It holds no secret's value."""
     import yaml
 
     nodes = [

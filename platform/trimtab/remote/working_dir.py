@@ -1,4 +1,4 @@
-"""The files that travel with a submitted job: few, without what .gitignore names, and without secrets."""
+"""The files that are sent with a submitted job: few, none that .gitignore excludes, and no secrets."""
 
 from __future__ import annotations
 
@@ -14,39 +14,42 @@ from trimtab.security import secret_values
 
 MB = 1_000_000
 LARGEST = 10
-"""How many files a refusal lists."""
+"""Number of files that the message about the size limit lists."""
 NEVER = GitIgnoreSpec.from_lines(
     [".git/", "__pycache__/", ".env", ".env.*", ".netrc", "*.pem", "*.key", "id_rsa", "id_ed25519", ".pgpass"]
 )
-"""Left out whatever .gitignore says: history, caches, and files that usually hold secrets."""
+"""Always left out, whatever .gitignore says: history, caches, and files that usually hold secrets."""
 
 
 @dataclass(frozen=True)
 class Files:
-    """What would be sent."""
+    """The files that would be sent."""
 
     root: Path
     sizes: dict[str, int]
-    """Path below `root` -> bytes."""
+    """Path below `root` -> size in bytes."""
     left_out: tuple[str, ...]
-    """Folders (with a slash) and files that are ignored."""
+    """Ignored files, and ignored folders with a trailing slash."""
 
     @property
     def bytes(self) -> int:
+        """Return the size of all files."""
         return sum(self.sizes.values())
 
     def largest(self) -> list[tuple[str, int]]:
+        """Return path and size of the largest files, the largest first."""
         return sorted(self.sizes.items(), key=lambda item: item[1], reverse=True)[:LARGEST]
 
 
 def collect(root: Path, limit_mb: float) -> Files:
-    """Files below `root` that no .gitignore on the way excludes.
+    """Collect the files below `root` that no .gitignore excludes.
 
-    SpecError: more than the limit in all (the largest are listed), or a link that leads out of `root`.
-    SecurityError: a file that holds the value of a secret of this environment.
+    Raises:
+        SpecError: The files are larger than `limit_mb` in total, or a link leads out of `root`.
+        SecurityError: A file holds the value of one of this environment's secrets.
     """
     if not root.is_dir():
-        raise SpecError(f"--working-dir: {root} is no folder")
+        raise SpecError(f"--working-dir: {root} is not a folder; name the folder with your code")
     left_out: list[str] = []
     sizes = {}
     for path in _walk(root, root, [], left_out):
@@ -61,7 +64,7 @@ def collect(root: Path, limit_mb: float) -> Files:
         listing = "".join(f"\n  {size / MB:10.2f} MB  {name}" for name, size in files.largest())
         raise SpecError(
             f"--working-dir: {files.bytes / MB:.1f} MB in {len(sizes)} files, more than "
-            f"--working-dir-limit-mb {limit_mb:g}; put data on the cluster's storage, or in .gitignore"
+            f"--working-dir-limit-mb {limit_mb:g}; put data on the cluster's storage, or add it to .gitignore"
             f". The largest:{listing}"
         )
     _check_secrets(files)
@@ -69,7 +72,7 @@ def collect(root: Path, limit_mb: float) -> Files:
 
 
 def stage(files: Files, target: Path) -> None:
-    """Copy the files to an empty folder: what is sent is what was checked."""
+    """Copy the files to an empty folder, so that exactly the checked files are sent."""
     for name in files.sizes:
         copy = target / name
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +82,10 @@ def stage(files: Files, target: Path) -> None:
 def _walk(
     root: Path, folder: Path, rules: list[tuple[Path, GitIgnoreSpec]], out: list[str]
 ) -> Iterator[Path]:
-    """Files to send, in order; what is ignored goes to `out`. `rules`: the .gitignore files on the way."""
+    """Yield the files to send, in order, and add what is ignored to `out`.
+
+    `rules`: the .gitignore files between `root` and `folder`, the outermost first.
+    """
     ignore = folder / ".gitignore"
     if ignore.is_file():
         lines = ignore.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -95,7 +101,7 @@ def _walk(
 
 
 def _ignored(path: Path, slash: str, rules: list[tuple[Path, GitIgnoreSpec]]) -> bool:
-    """The innermost .gitignore that says anything decides, as in git."""
+    """Tell whether a path is ignored. As in git, the innermost .gitignore that matches it decides."""
     for base, rule in reversed(rules):
         decided = rule.check_file(path.relative_to(base).as_posix() + slash).include
         if decided is not None:
@@ -110,6 +116,6 @@ def _check_secrets(files: Files) -> None:
         for name, value in known:
             if value in content:
                 raise SecurityError(
-                    f"--working-dir: {file} holds the value of ${name}; take it out, and let the "
+                    f"--working-dir: {file} holds the value of ${name}; remove it from the file, and let the "
                     f"cluster set {name}"
                 )

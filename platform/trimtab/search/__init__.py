@@ -1,1 +1,1 @@
-"""The sweep's Optuna studies, and Tune's searcher, scheduler and control loop over them."""
+"""The sweep's Optuna studies, and the Ray Tune searcher, scheduler and control loop that use them."""

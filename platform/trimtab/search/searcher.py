@@ -1,8 +1,8 @@
-"""Tune's searcher over a sweep's studies.
+"""Ray Tune's searcher over a sweep's studies.
 
-Ray's own OptunaSearch tells a trial that was stopped early as COMPLETE, leaves one that reported NaN RUNNING
-for ever, and cannot go on where a killed driver stopped; here a stopped trial is PRUNED with its intermediate
-values, anything without a finite score is FAILED, and trials that were under way are handed out again.
+Ray's own OptunaSearch marks a trial that was stopped early as COMPLETE, leaves a trial that reported NaN
+RUNNING for ever, and cannot resume after its driver was killed. Here, a stopped trial is PRUNED with its
+intermediate values, a trial without a finite score is FAIL, and unfinished trials are handed out again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from trimtab.sweepspec.spec import Searched, SweepSpec
 SCORE = "score"
 RUNG = "rung"
 JOB = "job"
-"""User attribute of a trial: everything that it takes to run it again, as `tune_trial` wants it."""
+"""User attribute of a trial: the `config` of `tune_trial`, which is all it takes to run the trial again."""
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 Role = Literal["reference", "tuned_reference", "candidate"]
@@ -33,20 +33,20 @@ Role = Literal["reference", "tuned_reference", "candidate"]
 
 @dataclass
 class _Asked:
-    """A trial that Tune runs."""
+    """A trial that was handed to Tune."""
 
     study: optuna.Study
     trial: optuna.Trial
     job: dict[str, Any]
     reported: int
-    """Highest rung told so far; a study takes one value a rung."""
+    """Highest rung reported so far. A study takes one value per rung."""
 
 
 class StudySearcher(Searcher):
-    """Asks the studies for configurations and tells them what became of them.
+    """Asks the studies for configurations, and tells them the results.
 
-    The reference itself comes first, then its other configurations, then the candidates, so that there is
-    something to compare with from the start.
+    The reference comes first, then its other configurations, then the candidates: candidates are compared
+    with the reference from the start.
     """
 
     def __init__(self, spec: SweepSpec, studies: Studies) -> None:
@@ -55,9 +55,9 @@ class StudySearcher(Searcher):
         self._studies = studies
         self._asked: dict[str, _Asked] = {}
         self._under_way: deque[_Asked] = deque()
-        """Trials that a driver before this one began and did not end."""
+        """Trials that an earlier driver started and did not end."""
         self._runs: Counter[str] = Counter()
-        """Configuration -> trials that run or ran it."""
+        """Configuration -> number of trials that run it or ran it."""
         self._number = 0
         for study in (studies.reference, studies.candidates):
             for frozen in study.get_trials(states=(TrialState.RUNNING, *ENDED)):
@@ -70,11 +70,11 @@ class StudySearcher(Searcher):
 
     @property
     def left(self) -> int:
-        """Trials that are still to run, those under way included."""
+        """Return the number of trials still to hand out, including those that an earlier driver left."""
         return len(self._under_way) + sum(max(left, 0) for left in self._left.values())
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The next configuration, as `tune_trial` wants it; None when all have been handed out."""
+        """Return the next `config` of `tune_trial`, or None when all trials have been handed out."""
         if self._under_way:
             asked = self._under_way.popleft()
         elif self._left["reference"] > 0:
@@ -89,7 +89,10 @@ class StudySearcher(Searcher):
         return asked.job
 
     def falls_behind(self, trial_id: str, result: Mapping[str, Any]) -> bool:
-        """Keep the score at this rung, and ask the study's pruner. The reference is never stopped."""
+        """Report the score at this rung, and return whether the pruner rejects the trial.
+
+        The reference is never stopped.
+        """
         asked = self._asked[trial_id]
         rung = int(result[RUNG])
         if not math.isfinite(result[SCORE]) or rung <= asked.reported:
@@ -112,13 +115,13 @@ class StudySearcher(Searcher):
             asked.study.tell(asked.trial.number, state=TrialState.PRUNED)
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
-        """Nothing: the scheduler has told the study (`falls_behind`)."""
+        """Do nothing: the scheduler has told the study (`falls_behind`)."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the studies are the state."""
+        """Do nothing: the studies are the state."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the studies are the state."""
+        """Do nothing: the studies are the state."""
 
     def _ask(self, study: optuna.Study) -> _Asked:
         role: Role = "candidate"
@@ -145,16 +148,16 @@ class StudySearcher(Searcher):
         return _Asked(study, trial, job, -1)
 
     def _fresh_seeds(self, config: dict[str, Any]) -> list[int]:
-        """The spec's seeds; for a configuration that ran before, as many that it has not run under."""
+        """Return the spec's seeds; for a configuration that ran before, the same number of unused seeds."""
         seeds = self._spec.seeds
         shift = self._runs[_signature(config)] * (max(seeds) + 1)
         return [seed + shift for seed in seeds]
 
     def _take_over(self, study: optuna.Study, frozen: optuna.trial.FrozenTrial) -> None:
-        """Enter a trial of a driver before this one."""
+        """Take over a trial of an earlier driver."""
         job = frozen.user_attrs.get(JOB)
         if job is None:
-            # Killed between asking and handing out: nothing of it ever ran.
+            # The driver was killed between asking for it and handing it out, so it never ran.
             if frozen.state is TrialState.RUNNING:
                 study.tell(frozen.number, state=TrialState.FAIL)
             return
@@ -167,7 +170,7 @@ class StudySearcher(Searcher):
 
 
 def _begun(study: optuna.Study) -> int:
-    """Trials of a study that were handed out. One that was only asked for never ran and does not count."""
+    """Count the trials of a study that were handed out. A trial that was only asked for never ran."""
     began = study.get_trials(deepcopy=False, states=(TrialState.RUNNING, *ENDED))
     return sum(JOB in trial.user_attrs for trial in began)
 

@@ -1,8 +1,8 @@
 """The sweep's Optuna studies, which are its source of truth.
 
-A sweep has one storage (a journal file in its folder, or a database by URL) and in it one study named after
-the sweep for the candidates and one named `<sweep>/reference` for the reference's own configurations: each
-is searched with as many trials, and neither's results mislead the other's sampler or pruner.
+A sweep has one storage: a journal file in its folder, or a database given by URL. The storage holds two
+studies: `<sweep>` for the candidates, `<sweep>/reference` for the reference's configurations. Because they
+are separate, the results of one do not mislead the sampler or pruner of the other.
 """
 
 from __future__ import annotations
@@ -38,28 +38,30 @@ class Studies:
 
 
 def open_storage(url: str | None, sweep_dir: Path) -> BaseStorage:
-    """The studies' storage: a database by URL, else a journal file in the sweep's folder.
+    """Open the studies' storage: the database at `url`, or a journal file in the sweep's folder.
 
-    StorageError: the database does not answer, or its driver is not installed.
+    Raises:
+        StorageError: The database does not answer, or its driver is not installed.
     """
     if url:
         try:
-            # A connection that the server has closed meanwhile is replaced before it is used.
+            # Test each pooled connection before use: the server may have closed it in the meantime.
             return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
         except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError) as error:
             where = make_url(url).render_as_string(hide_password=True)
             why = str(error).splitlines()[0]
-            fix = "start it, or check the address"
+            fix = "start the database, or check the address"
             if isinstance(error, ImportError):
-                fix = "install trimtab[cluster] and write postgresql+psycopg://..."
+                fix = "install trimtab[cluster], and begin the address with postgresql+psycopg://"
             raise StorageError(f"storage: {where} cannot be used: {why}; {fix}") from None
     return JournalStorage(JournalFileBackend(str(sweep_dir / JOURNAL)))
 
 
 def create_studies(spec: SweepSpec, name: str, sweep_dir: Path) -> Studies:
-    """New studies under the sweep's own name, with what is to run first in their queues.
+    """Create the studies of a new sweep, and enqueue the configurations that are to run first.
 
-    StorageError: it cannot be used, or holds a study of that name.
+    Raises:
+        StorageError: The storage cannot be used, or holds a study of that name already.
     """
     _quiet()
     storage = open_storage(spec.storage, sweep_dir)
@@ -74,7 +76,7 @@ def create_studies(spec: SweepSpec, name: str, sweep_dir: Path) -> Studies:
         )
     except optuna.exceptions.DuplicatedStudyError:
         raise StorageError(
-            f"storage: holds a study named {name!r} already; choose another --name, or continue that sweep "
+            f"storage: holds a study named {name!r} already; choose another --name, or resume that sweep "
             f"where it was started: {command(f'resume {name}', sweep_dir.parent.parent)}"
         ) from None
     for study, families in ((studies.reference, (spec.reference,)), (studies.candidates, spec.candidates)):
@@ -84,9 +86,13 @@ def create_studies(spec: SweepSpec, name: str, sweep_dir: Path) -> Studies:
 
 
 def load_studies(spec: SweepSpec, name: str, sweep_dir: Path) -> Studies:
-    """The studies of a sweep that was started before. NotFoundError: the storage does not hold them.
+    """Load the studies of a sweep that was started before.
 
-    Call it only when nothing drives the sweep: what a killed driver left half-written is cut off.
+    Call this only while no driver runs the sweep: a line that a killed driver left half-written is cut off.
+
+    Raises:
+        NotFoundError: The storage does not hold the studies.
+        StorageError: The storage cannot be used.
     """
     _quiet()
     if not spec.storage:
@@ -103,25 +109,34 @@ def load_studies(spec: SweepSpec, name: str, sweep_dir: Path) -> Studies:
             )
         )
     except KeyError:
-        raise NotFoundError(f"storage: holds no study named {name!r}; check storage in {sweep_dir}") from None
+        raise NotFoundError(
+            f"storage: does not hold a study named {name!r}; check `storage` in {sweep_dir}/spec.yaml"
+        ) from None
 
 
 def read_study(spec: SweepSpec, name: str, sweep_dir: Path) -> optuna.Study:
-    """The study of the candidates, to look at. Errors as in `load_studies`; nothing is repaired."""
+    """Load the candidates' study for reading only; nothing is repaired.
+
+    Raises:
+        NotFoundError: The storage does not hold the study.
+        StorageError: The storage cannot be used.
+    """
     _quiet()
     if not spec.storage and not (sweep_dir / JOURNAL).is_file():
-        raise NotFoundError(f"sweep {name!r} has no study in {sweep_dir}")
+        raise NotFoundError(f"sweep {name!r} has no study in {sweep_dir}; check its name and --home")
     try:
         return optuna.load_study(study_name=name, storage=open_storage(spec.storage, sweep_dir))
     except KeyError:
-        raise NotFoundError(f"storage: holds no study named {name!r}") from None
+        raise NotFoundError(
+            f"storage: does not hold a study named {name!r}; check `storage` in {sweep_dir}/spec.yaml"
+        ) from None
 
 
 def sampler(spec: SweepSpec, number: int) -> optuna.samplers.BaseSampler:
-    """The sampler of trial `number` of a study.
+    """Return the sampler of trial `number` of a study.
 
-    One for each trial, seeded by the spec's seed and the number: what it draws depends on them and on the
-    study alone, so that a resumed sweep goes on as an undisturbed one would have.
+    Each trial has its own sampler, seeded by the spec's seed and the trial's number. What it draws depends
+    only on these and on the study, so a resumed sweep draws what an uninterrupted one would have drawn.
     """
     seed = int(np.random.SeedSequence([spec.search.seed, number]).generate_state(1)[0])
     with warnings.catch_warnings():
@@ -130,13 +145,13 @@ def sampler(spec: SweepSpec, number: int) -> optuna.samplers.BaseSampler:
             case "gp":
                 return optuna.samplers.GPSampler(seed=seed, n_startup_trials=_startup(spec))
             case "qmc":
-                # The study counts the points of the sequence; another seed would scramble it anew.
+                # The study counts the points of the sequence. Another seed would start another sequence.
                 return optuna.samplers.QMCSampler(
                     scramble=True, seed=spec.search.seed, warn_independent_sampling=False
                 )
             case "tpe":
-                # `group`: conditional spaces, one joint distribution per branch. `constant_liar`: parallel
-                # trials do not all try the same point.
+                # `group` models each branch of a conditional space jointly. `constant_liar` keeps parallel
+                # trials from trying the same point.
                 return optuna.samplers.TPESampler(
                     seed=seed,
                     multivariate=True,
@@ -144,12 +159,12 @@ def sampler(spec: SweepSpec, number: int) -> optuna.samplers.BaseSampler:
                     constant_liar=True,
                     n_startup_trials=_startup(spec),
                 )
-            case _:  # random; a grid's points are in the queue, and what exceeds them repeats some
+            case _:  # random; or grid, whose points are enqueued: further trials repeat some of them
                 return optuna.samplers.RandomSampler(seed=seed)
 
 
 def _startup(spec: SweepSpec) -> int:
-    """Start-up trials beyond half the sweep would leave nothing to search with."""
+    """Return the number of random start-up trials: 10, but at most half of the sweep and at least 2."""
     return max(2, min(10, spec.search.trials // 2))
 
 
@@ -166,5 +181,5 @@ def _pruner(spec: SweepSpec) -> BasePruner:
 
 
 def _quiet() -> None:
-    # The journal and the display say what a trial does; Optuna would say it again on stderr.
+    # The journal and the display show what a trial does; Optuna would repeat it on stderr.
     optuna.logging.set_verbosity(optuna.logging.ERROR)

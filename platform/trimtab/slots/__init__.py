@@ -1,1 +1,1 @@
-"""Processes that outlive a trial: the broker, the slots, and the trial's light client."""
+"""The sweep's broker and slots, which outlive every trial, and the client through which a trial uses them."""

@@ -1,4 +1,4 @@
-"""A Tune trial: the light client of a lease. Holds no GPU and no model; imports no torch."""
+"""The function that Ray Tune runs for each trial: a client of the broker, without GPU, model or torch."""
 
 from __future__ import annotations
 
@@ -16,18 +16,21 @@ from trimtab.errors import TrialFailed, TrialKilled
 from trimtab.sweepdir.objective import Curves
 
 LEASES = 3
-"""Leases a trial may lose (a slot's process died) before it fails. It resumes from its checkpoint."""
+"""Number of lost leases (a process of the slot died) after which a trial fails. Until then it resumes."""
 
 
 def tune_trial(config: dict[str, Any], *, broker: Any, sweep_dir: str, shared: bool) -> None:
-    """Run one configuration over its seeds on whatever slot is free, and report to Tune.
+    """Run one configuration over its seeds on any free slot, and report to Tune.
 
-    `shared`: slots that would idle may run some of the seeds; what Tune sees stays in the seeds' order.
+    Each evaluation is reported as `score` (the objective), `accuracy`, `rollouts` and `rung` (over all seeds)
+    and `finished`. Seeds that have finished by the journal are not run again.
 
-    `config` holds `key` (the trial's name in the sweep, the same after a resume), `trial` (TrialConfig as
-    JSON), `seeds`, `role`, `label`, `number`, `searched` and `rung` (rollouts between evaluations). What Tune
-    sees, once an evaluation: `score` (the objective), `accuracy`, `rollouts` and `rung` (over all seeds),
-    `finished`. What the journal holds of the trial already is not run again.
+    Args:
+        config: `key` (the trial's name in the sweep, the same after a resume), `trial` (TrialConfig as JSON),
+            `seeds`, `role`, `label`, `number`, `searched` and `rung` (rollouts between evaluations).
+        broker: Handle of the broker actor.
+        sweep_dir: The sweep's folder.
+        shared: Whether idle slots may run some of the seeds. Tune still sees the seeds in their order.
     """
     key = config["key"]
     curves = Curves(
@@ -45,7 +48,7 @@ def tune_trial(config: dict[str, Any], *, broker: Any, sweep_dir: str, shared: b
     _record(broker, key, "trial_started", config=config["trial"], **started)
     status, error, cause = "stopped", None, None
     try:
-        # Tune stops a trial by raising out of `report`: closing the generator then frees the slot.
+        # Tune stops a trial by raising out of `report`. Closing the generator then frees the slot.
         with closing(lease_until_done(broker, key, payload)) as events:
             for event in events:
                 _enter(curves, event)
@@ -76,11 +79,14 @@ def _enter(curves: Curves, event: Mapping[str, Any]) -> None:
 def lease_until_done(
     broker: Any, trial_id: str, payload: dict[str, Any]
 ) -> Generator[dict[str, Any], None, None]:
-    """Events of the trial, over as many leases as it takes. Raises TrialFailed when it fails for good, and
-    TrialKilled when the sweep ends before it.
+    """Yield the events of a trial, over as many leases as it takes.
 
-    A lost lease is followed by another one; one that ran out of memory by a single one at half the
-    micro-batch, which changes memory and not the gradient. Both go on from the trial's checkpoint.
+    A lost lease is followed by another one. After a lease that ran out of memory, one more is tried with half
+    the micro-batch, which changes the memory but not the gradient. Both resume from the trial's checkpoint.
+
+    Raises:
+        TrialFailed: The trial failed and will not be retried.
+        TrialKilled: The sweep ended before the trial.
     """
     lost = 0
     halved = False
@@ -117,14 +123,14 @@ def lease_until_done(
 
 
 def _at_half_micro_batch(payload: dict[str, Any]) -> dict[str, Any]:
-    """The same work in forward passes of half the size."""
+    """Return the same job with forward passes of half the size."""
     config = payload["config"]
     size = max(1, int(config["learner"]["micro_batch_tokens"]) // 2)
     return {**payload, "config": {**config, "learner": {**config["learner"], "micro_batch_tokens": size}}}
 
 
 def _lease_events(broker: Any, token: int) -> Generator[dict[str, Any], None, End]:
-    """Events of one lease; returns how it ended. Closing it early frees the slot."""
+    """Yield the events of one lease and return how it ended. Closing the generator early frees the slot."""
     cursor = 0
     end: End | None = None
     try:

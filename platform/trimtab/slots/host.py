@@ -1,4 +1,4 @@
-"""Starting and ending slots. Runs in the driver; what it starts are actors."""
+"""Start, watch, replace and end the sweep's slots. `Slots` runs in the driver; a slot consists of actors."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ import ray
 
 from trainables.config import Backend, EngineConfig, LearnerConfig
 from trainables.worker.serve import SlotSetup, learner_environment, serve
+from trimtab.planning.placement import MARK
 
 REBUILDS = 3
-"""How often one half of a slot (worker group, engine) may be restarted before the whole slot is replaced."""
+"""Number of restarts of a slot's worker group, or of one engine, before the whole slot is replaced."""
 REPLACEMENTS = 3
-"""Replacements in a row, none of which finished a lease, after which the slot counts as failed. With
-`REBUILDS` each, that is four times what one trial may use up (`client.LEASES`)."""
+"""Number of replacements in a row without a finished lease after which a slot counts as failed. With
+`REBUILDS` restarts each, that is four times what one trial can use up (`client.LEASES`)."""
 
 
 COLD, WARM = 1, 1000
-"""Leases that a slot's processes serve before fresh ones take their place."""
+"""Number of leases that a slot's processes serve before fresh processes replace them."""
 
 
 @dataclass(frozen=True)
 class SlotSpec:
-    """What one slot is made of; the key under which trials share it."""
+    """What a slot consists of. All slots of a sweep have the same."""
 
     model: str
     learner: LearnerConfig
@@ -35,26 +36,31 @@ class SlotSpec:
     learner_gpus: float = 0.0
     engine_gpus: float = 0.0
     learner_resource: str | None = None
-    """Custom Ray resource that nodes for learners offer; None = any node."""
+    """Custom Ray resource of the nodes for learners; None = any node."""
     engine_resource: str | None = None
+    """Custom Ray resource of the nodes for engines; None = any node."""
     storage: str = ""
-    """Folder for Ray Train's own bookkeeping."""
+    """Folder for Ray Train's own state."""
     leases: int = WARM
-    """Leases after which a slot's processes are replaced; `COLD` = every lease gets fresh ones."""
+    """Number of leases after which a slot's processes are replaced; `COLD` = after every lease."""
 
     @property
     def backend(self) -> Backend | None:
-        """What weights are broadcast over, if they are."""
+        """Return the backend that broadcasts weights; None if they are not broadcast."""
         if self.engine.weight_sync != "broadcast":
             return None
         return "nccl" if self.learner_gpus and self.engine_gpus else "gloo"
 
 
 class SlotHost:
-    """Actor in which a slot's Ray Train run lives. It owns nothing but the run."""
+    """The actor that holds a slot's Ray Train run, and nothing else."""
 
     def run(self, spec: SlotSpec, setup: SlotSetup) -> None:
-        """Serve leases until the broker says quit. Raises what Ray Train raises when it gives up."""
+        """Serve leases until the broker says quit.
+
+        Raises:
+            Exception: Whatever Ray Train raises when it gives up.
+        """
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -64,7 +70,7 @@ class SlotHost:
         trainer = TorchTrainer(
             serve,
             train_loop_config={"setup": setup},
-            # What ranks wait for each other inside a step; gloo's own half hour is a long time to notice.
+            # How long ranks wait for each other within a step. Gloo's default is half an hour.
             torch_config=TorchConfig(timeout_s=spec.learner.collective_timeout_s),
             scaling_config=ScalingConfig(
                 num_workers=spec.learner.workers,
@@ -72,7 +78,7 @@ class SlotHost:
                 resources_per_worker=resources,
             ),
             run_config=RunConfig(
-                # A name of its own: Ray Train would take a run of the same name up again.
+                # A fresh name, because Ray Train would resume an earlier run of the same name.
                 name=f"{setup.name}-{uuid.uuid4().hex[:8]}",
                 storage_path=spec.storage,
                 failure_config=FailureConfig(max_failures=REBUILDS),
@@ -84,22 +90,23 @@ class SlotHost:
 
 @dataclass
 class _Processes:
-    """The actors of one slot: its engines and the host of its Ray Train run."""
+    """The actors of one slot: its engines, and the host of its Ray Train run."""
 
     engines: list[Any]
     host: Any
     running: Any
-    """The host's run: ends when the slot has gone home, raises when Ray Train gives up."""
+    """Reference to the host's run. It returns when the slot has quit, and raises if Ray Train gives up."""
 
     def kill(self) -> None:
+        """Kill all actors of the slot."""
         for actor in (self.host, *self.engines):
             ray.kill(actor)
 
 
 class Slots:
-    """The slots of a sweep. Made outside any trial, so that no trial's placement group captures them.
+    """The slots of a sweep. They are started outside any trial, so no trial's placement group captures them.
 
-    A thread for each slot watches it and replaces its processes when they have served their leases or died.
+    One thread per slot watches it, and replaces its processes when they died or have served their leases.
     """
 
     def __init__(self, spec: SlotSpec, count: int, broker: Any) -> None:
@@ -114,17 +121,17 @@ class Slots:
 
     @property
     def engines(self) -> list[Any]:
-        """Handles of all engine actors, slot by slot."""
+        """Return the handles of all engine actors, slot by slot."""
         with self._lock:
             return [engine for name in self._names for engine in self._processes[name].engines]
 
     @property
     def failed(self) -> bool:
-        """True once every slot has failed for good."""
+        """Return True once every slot has failed and no slot will be replaced."""
         return len(self._failed) == len(self._names)
 
     def start(self) -> None:
-        """Start all slots; returns before they are ready. Trials may queue at once."""
+        """Start all slots and return before they are ready. Trials may be queued already."""
         ray.get(self._broker.expect.remote(self._names))
         for name in self._names:
             self._start(name)
@@ -133,7 +140,7 @@ class Slots:
             thread.start()
 
     def close(self, timeout_s: float) -> None:
-        """End every slot: ask first, then kill what has not gone. Touches only what `start` made."""
+        """End every slot: ask it to quit, then kill what is left of it after `timeout_s` seconds."""
         with self._lock:
             self._closing = True
             running = [processes.running for processes in self._processes.values()]
@@ -148,7 +155,7 @@ class Slots:
             thread.join(timeout_s)
 
     def _keep(self, name: str) -> None:
-        """Watch a slot for as long as the sweep lives."""
+        """Watch a slot, and replace its processes, until the sweep ends or the slot fails."""
         in_vain = 0
         while True:
             try:
@@ -160,12 +167,12 @@ class Slots:
                     return
                 if not self._replace(name):
                     return
-            except Exception as error:  # noqa: BLE001  # whatever it is, trials must not wait for it for ever
+            except Exception as error:  # noqa: BLE001  # whatever it is, trials must not wait for this slot
                 self._give_up(name, _cause(error))
                 return
 
     def _wait(self, name: str) -> str | None:
-        """Return when a slot's processes have ended, and of what; None: they went home."""
+        """Wait until a slot's processes have ended, and return why; None if they quit as asked."""
         with self._lock:
             if self._closing:
                 return None
@@ -179,7 +186,7 @@ class Slots:
         return None
 
     def _replace(self, name: str) -> bool:
-        """New processes for a slot. False: the sweep is ending."""
+        """Start new processes for a slot. Return False if the sweep is ending."""
         with self._lock:
             if self._closing:
                 return False
@@ -229,7 +236,10 @@ class Slots:
 
 
 def beside_driver() -> Any:
-    """Where the sweep's own actors live: with the driver; the loss of another node takes none of them."""
+    """Return the scheduling strategy of the sweep's own actors: the driver's node.
+
+    The loss of any other node then leaves them alive.
+    """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -242,12 +252,12 @@ def _cause(error: Exception) -> str:
 
 
 def _place(resource: str | None) -> dict[str, float]:
-    """Claim a trace of a node's custom resource: it says where, not how much (as `placement.MARK`)."""
-    return {resource: 0.001} if resource else {}
+    """Claim a trace of a node's custom resource, which only marks the place where a process may run."""
+    return {resource: MARK} if resource else {}
 
 
 def engine_environment(cpus: float) -> dict[str, str]:
-    """Variables that must be set before vLLM is imported; see `vllm_engine`."""
+    """Return the variables that must be set before `trainables.rollouts.vllm_engine` imports vLLM."""
     return {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_NO_USAGE_STATS": "1",

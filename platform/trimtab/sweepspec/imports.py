@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
+import pkgutil
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from trainables.strategies.members.base import Custom
 from trainables.strategies.wording import did_you_mean
 from trimtab.errors import SpecError
 from trimtab.sweepspec.check import corners
@@ -21,8 +23,10 @@ IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def check_own_strategies(spec: SweepSpec, searched: Searched, where: str) -> None:
-    """Refuse strategies and axes of the user's own that cannot be imported, are of another kind, or cannot be
-    built from their `params`. SpecError.
+    """Refuse the user's own strategies and axes that cannot run.
+
+    Raises:
+        SpecError: one cannot be imported, is of another kind, or cannot be built from its `params`.
     """
     strategies = (spec.config_of(searched, point).strategy for point in _points(searched))
     check_own_members(strategies, where)
@@ -40,7 +44,7 @@ def check_own_members(strategies: Iterable[StrategyConfig], where: str) -> None:
 
 
 def _points(searched: Searched) -> Iterator[Mapping[str, Any]]:
-    """Values of the searched parameters that between them hold every import path of the space."""
+    """Yield values of the searched parameters that between them hold every import path of the space."""
     every = any(
         isinstance(value, str) and ":" in value
         for range_ in searched.search.values()
@@ -54,13 +58,12 @@ def _points(searched: Searched) -> Iterator[Mapping[str, Any]]:
 
 
 def _import_paths(strategy: StrategyConfig, inside: str = "") -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """(axis, import path, parameters) of what a strategy takes from the user; a whole one has no axis."""
+    """Yield (axis, import path, parameters) of what is the user's own; a whole strategy has no axis."""
     if strategy.custom is not None:
         yield inside.removesuffix("."), strategy.custom, strategy.params
         return
-    for axis in ("prior", "fusion", "budget", "normaliser"):
-        member = getattr(strategy, axis)
-        if member.type == "custom":
+    for axis, member in strategy:
+        if isinstance(member, Custom):
             yield f"{inside}{axis}", member.path, member.params
     if strategy.warmup is not None:
         yield from _import_paths(strategy.warmup.strategy, f"{inside}warmup.strategy.")
@@ -73,8 +76,8 @@ def _check_member(path: str, axis: str, params: Mapping[str, Any], field: str) -
     if isinstance(found, type):
         if not issubclass(found, kind):
             raise SpecError(
-                f"{field}: {path!r} is a class, but no {kind.__name__}; docs/strategies.md names the methods "
-                "it needs"
+                f"{field}: {path!r} is a class, but not a {kind.__name__}; docs/strategies.md names the "
+                "methods it needs"
             )
         missing = sorted(getattr(found, "__abstractmethods__", ()))
         if missing:
@@ -104,10 +107,14 @@ def _kind(axis: str) -> type:
 
 
 def imported(path: str, field: str) -> Any:
-    """The callable at `package.module:name`. SpecError names what Python said."""
+    """Return the callable at `package.module:name`.
+
+    Raises:
+        SpecError: the module cannot be imported or holds no such callable; the message says what Python said.
+    """
     module_name, _, name = path.partition(":")
     try:
-        module = importlib.import_module(module_name)
+        found = pkgutil.resolve_name(path)
     except ModuleNotFoundError as error:
         missing = error.name or module_name
         own = f"{module_name}.".startswith(f"{missing}.")
@@ -118,18 +125,18 @@ def imported(path: str, field: str) -> Any:
             f"{field}: {path!r}: {what}; install the package, or put its directory on PYTHONPATH"
         ) from None
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's module may raise anything
-        raise SpecError(
-            f"{field}: {path!r}: importing {module_name!r} raised {type(error).__name__}: {error}; mend the "
-            "module"
-        ) from None
-    found = getattr(module, name, None)
-    if found is None:
-        hint = did_you_mean(name, [key for key in vars(module) if not key.startswith("_")])
+        module = sys.modules.get(module_name)
+        if module is None or not isinstance(error, AttributeError) or error.obj is not module:
+            raise SpecError(
+                f"{field}: {path!r}: importing {module_name!r} raised {type(error).__name__}: {error}; fix "
+                "the module"
+            ) from None
+        hint = did_you_mean(name, [key for key in dir(module) if not key.startswith("_")])
         raise SpecError(
             f"{field}: {path!r}: module {module_name!r} has no class {name!r}; {hint or 'check the spelling'}"
-        )
+        ) from None
     if not callable(found):
         raise SpecError(
-            f"{field}: {path!r} is no class but the {type(found).__name__} {found!r}; name a class"
+            f"{field}: {path!r} is not a class but the {type(found).__name__} {found!r}; name a class"
         )
     return found

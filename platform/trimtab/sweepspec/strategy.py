@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
 from trainables.strategies.config import COMMON, parse_strategy, preset_names, preset_parameters
+from trainables.strategies.members.tables import TABLES
+from trainables.strategies.wording import did_you_mean
 from trimtab.errors import SpecError
-
-AXES = ("prior", "fusion", "budget", "estimator", "normaliser")
 
 
 def default_label(strategy: str | Mapping[str, Any], fallback: str) -> str:
-    """The preset's name; `fallback` for axes that are spelled out and for import paths."""
+    """Return the preset's name; `fallback` for axes that are spelled out and for import paths."""
     name = strategy if isinstance(strategy, str) else strategy.get("preset")
     return name if isinstance(name, str) and name in preset_names() else fallback
 
 
 def parameters(strategy: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Parameter -> value: what is written, over the defaults of the preset or of the axes' members; axes by
-    dotted path.
+    """Return parameter -> value: what is written, over the defaults of the preset or of the axes' members.
+
+    Axes are named by dotted path.
     """
     written = {} if isinstance(strategy, str) else _flatten(strategy)
     written.pop("preset", None)
@@ -31,30 +31,38 @@ def parameters(strategy: str | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _member_defaults(strategy: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of the axes that are spelled out, also those that are not written; empty if it cannot run."""
+    """Return the fields of the axes that are spelled out, defaults included; empty if it cannot run."""
     if isinstance(strategy, str):
         return {}
     try:
         resolved = parse_strategy(strategy)
     except SpecError:
         return {}
-    return _flatten({axis: getattr(resolved, axis).model_dump() for axis in AXES if axis in strategy})
+    return _flatten(resolved.model_dump(include=set(TABLES) & set(strategy)))
 
 
 def check_parameter(strategy: str | Mapping[str, Any], name: str) -> None:
-    """SpecError if this preset has no such parameter. Spelled-out axes are checked when they are built."""
+    """Refuse a parameter that this preset does not have. Spelled-out axes are checked when they are built.
+
+    Raises:
+        SpecError: the preset has no such parameter.
+    """
     preset = default_label(strategy, "")
     if not preset or name.split(".")[0] in COMMON:
         return
     known = preset_parameters(preset)
     if name not in known:
-        close = difflib.get_close_matches(name, list(known), n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise SpecError(f"preset {preset!r} has no such parameter; {hint}it has {', '.join(known)}")
+        raise SpecError(
+            f"preset {preset!r} has no such parameter; {did_you_mean(name, known)}it has {', '.join(known)}"
+        )
 
 
 def merge(strategy: str | Mapping[str, Any], values: Mapping[str, Any]) -> str | dict[str, Any]:
-    """The strategy with these parameters set. A dotted name goes down into the axes."""
+    """Return the strategy with these parameters set. A dotted name goes down into the axes.
+
+    Raises:
+        SpecError: an import path alone holds no parameters, or a dotted name leads into a plain value.
+    """
     if not values:
         return strategy if isinstance(strategy, str) else dict(strategy)
     if isinstance(strategy, str):

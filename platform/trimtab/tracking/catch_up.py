@@ -1,4 +1,4 @@
-"""Tell a tracking store what it lacks of a sweep that no driver runs any more."""
+"""Send a tracking store what it lacks of a sweep that no driver runs any more."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from trimtab.sweepspec.spec import SweepSpec
 from trimtab.tracking.tracker import Tracker
 
 CATCH_UP_S = 600.0
-"""Longest that `trimtab track` tries."""
+"""Time limit of `trimtab track`."""
 
 
 def catch_up(sweep_dir: Path, spec: SweepSpec, uri: str | None = None) -> list[str]:
-    """Send the rest of the journal; returns what could not be sent, as `Tracker.close` does.
+    """Send the rest of the journal and return what could not be sent, as `Tracker.close` does.
 
-    `uri`: a store other than the sweep's, which then gets everything. Call it while nothing drives the sweep.
+    Call this only while no driver runs the sweep.
+
+    Args:
+        uri: Another store than the sweep's own. It then gets the whole journal.
     """
     store = uri or tracking_uri(SweepDir(sweep_dir).home, spec.tracking.uri)
     tracker = Tracker(sweep_dir, store, sweep_dir.name, spec)
@@ -26,7 +29,7 @@ def catch_up(sweep_dir: Path, spec: SweepSpec, uri: str | None = None) -> list[s
 
 
 def sweep_status(sweep_dir: Path, spec: SweepSpec) -> Status:
-    """How a sweep ended, by its journal: `killed` if trials are left that `trimtab resume` would run."""
+    """Return how a sweep ended, by its journal: `killed` if `trimtab resume` has trials left to run."""
     ended: dict[str, str] = {}
     for event in Tail(sweep_dir).read():
         if event["event"] == "trial_started":

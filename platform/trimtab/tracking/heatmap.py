@@ -1,4 +1,4 @@
-"""Curves of all layers as one picture: an HTML page without scripts, shown by MLflow among the artifacts."""
+"""Per-layer metrics as heat maps: one HTML page without scripts, which MLflow shows as an artifact."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from collections.abc import Mapping
 
 LAYER = re.compile(r"^strategy/(layer_\w+)/(\d+)$")
 COLUMNS = 100
-"""Most columns of a map; the steps of longer runs are averaged in equal parts."""
+"""Maximum number of columns. A longer run is averaged over equal groups of steps."""
 Cells = Mapping[tuple[int, int], float]
 """(layer, step) -> value."""
 
 
 class LayerCurves:
-    """Values of `strategy/layer_<figure>/<layer>` over the steps of one run."""
+    """The values of `strategy/layer_<metric>/<layer>` over the steps of one run."""
 
     def __init__(self) -> None:
-        self._figures: dict[str, dict[tuple[int, int], float]] = defaultdict(dict)
+        self._metrics: dict[str, dict[tuple[int, int], float]] = defaultdict(dict)
 
     def add(self, name: str, step: int, value: float) -> None:
-        """Take a metric in if it is a layer's."""
+        """Add a value if its metric belongs to a layer; ignore all other metrics."""
         found = LAYER.match(name)
         if found and math.isfinite(value):
-            self._figures[found[1]][int(found[2]), step] = value
+            self._metrics[found[1]][int(found[2]), step] = value
 
     def page(self) -> str | None:
-        """A heat map for each figure, or None if there is nothing to show."""
-        if not self._figures:
+        """Return the page with one heat map per metric, or None if no metric belonged to a layer."""
+        if not self._metrics:
             return None
-        maps = "\n".join(_map(name, cells) for name, cells in sorted(self._figures.items()))
+        maps = "\n".join(_map(name, cells) for name, cells in sorted(self._metrics.items()))
         return (
             "<!doctype html><meta charset='utf-8'><title>layers</title><style>"
             "body{font:13px sans-serif;margin:1em}table{border-collapse:collapse;margin:0 0 2em}"

@@ -1,4 +1,4 @@
-"""What MLflow is told, one dataclass for each kind of operation."""
+"""What is sent to MLflow: one dataclass for each kind of operation."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, TypeAlias
 from trimtab.sweepdir.journal import Status
 
 Key: TypeAlias = tuple[str, int]
-"""Trial and seed: one MLflow run."""
+"""(trial, seed): one MLflow run."""
 SWEEP_RUN: Key = ("", -1)
-"""The sweep's own run."""
+"""Key of the sweep's own run."""
 END = sys.maxsize
-"""Stands for the end of the journal: what comes of it is always sent."""
+"""Position behind every event of the journal. An operation with this position is always sent."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class Point:
     time_ms: int
     step: int
     at: int = 0
-    """Byte of the journal behind the event it comes from."""
+    """Offset in the journal, in bytes, behind the event that it comes from."""
     later: bool = False
-    """It had to wait for the reference."""
+    """True if it had to wait for the reference to finish."""
 
 
 @dataclass(frozen=True)
 class OpenRun:
-    """Make the run of a trial and seed, or continue it."""
+    """Create the run of a trial and seed, or reopen it."""
 
     key: Key
     name: str
@@ -47,7 +47,7 @@ class OpenRun:
 
 @dataclass(frozen=True)
 class LogData:
-    """What a run reads: split -> source, number of problems, hash."""
+    """Record the data that a run reads: split -> name, source, number of problems, hash."""
 
     key: Key
     data: Mapping[str, Mapping[str, Any]]
@@ -56,21 +56,27 @@ class LogData:
 
 @dataclass(frozen=True)
 class LogPoints:
+    """Add points to the curves of a run."""
+
     key: Key
     points: tuple[Point, ...]
 
 
 @dataclass(frozen=True)
 class LogText:
+    """Store a text as an artifact of a run."""
+
     key: Key
     path: str
-    """Name of the artifact."""
+    """Path of the artifact within the run."""
     text: str
     at: int = 0
 
 
 @dataclass(frozen=True)
 class CloseRun:
+    """End a run with its status."""
+
     key: Key
     status: Status
     time_ms: int

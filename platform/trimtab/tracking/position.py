@@ -1,13 +1,14 @@
-"""How far a tracking store has been told of a sweep's journal.
+"""How much of a sweep's journal a tracking store already holds.
 
-The journal is the spool; this is the mark in it. A driver that goes on, or `trimtab track`, reads the journal
+The journal is the queue; this file is the mark in it. A resumed driver, or `trimtab track`, reads the journal
 from its beginning to know where every curve stands, and sends only what lies behind the mark.
 
-`<sweep>/tracked.json` holds, for each store (by a fingerprint of its address: that may hold a password), the
-byte behind the last event of each run (`trial/seed`) that it has been told: once for what follows from the
-event itself, once for the differences to the reference, which can come later. Seeds of a trial may run at
-once, and are told one by one; what is settled of all of them is entered under the trial's own name. A killed
-driver has at most the last `WRITE_S` seconds told twice, which changes nothing in the store.
+`<sweep>/tracked.json` has an entry for each store. Its key is a hash of the store's address, because an
+address may hold a password. For each run (`trial/seed`) the entry holds two byte offsets: the end of the last
+event whose own values were sent, and the end of the last event whose difference to the reference was sent,
+which can be later. Seeds of a trial may run at the same time and are sent one by one; an offset that holds
+for all seeds is stored under the trial's name. After a driver is killed, at most the last `WRITE_S` seconds
+are sent again, which changes nothing in the store.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from trimtab.tracking.operations import END, Key, LogPoints, Operation, Point
 FILE = "tracked.json"
 OWN, LATER = "own", "later"
 WRITE_S = 1.0
-"""Least time between two writes while operations are sent: the file holds every trial of the sweep."""
+"""Minimum time between two writes while operations are sent: the file holds every trial of the sweep."""
 
 
 class Position:
-    """The mark for one store; written by `save` once it has moved."""
+    """The mark of one store. `save` writes it to disk if it has moved."""
 
     def __init__(self, sweep_dir: Path, uri: str) -> None:
         self._file = sweep_dir / FILE
@@ -41,11 +42,11 @@ class Position:
         self._written_s = time.monotonic()
 
     def clear(self) -> None:
-        """The store has nothing of this sweep (any more)."""
+        """Forget the mark, because the store holds nothing of this sweep (any more)."""
         self._marks.clear()
 
     def rest(self, operation: Operation) -> Operation | None:
-        """What of an operation is still to be sent; None if nothing is."""
+        """Return the part of an operation that is still to be sent, or None if nothing is."""
         if not isinstance(operation, LogPoints):
             return operation if operation.at > self._mark(operation.key, OWN) else None
         points = tuple(
@@ -54,20 +55,23 @@ class Position:
         return LogPoints(operation.key, points) if points else None
 
     def advance(self, operation: Operation) -> None:
-        """The store has this operation. Curves of a run are sent in the order of its events."""
+        """Note that the store holds this operation. Operations of a run come in the order of its events."""
         marks = self._marks.setdefault(_run(operation.key), {})
         if isinstance(operation, LogPoints):
             for point in operation.points:
                 marks[_kind(point)] = max(marks.get(_kind(point), 0), point.at)
         elif operation.at != END:
-            # Others may follow from the same event; to open or close a run twice changes nothing.
+            # Other operations may follow from the same event. Opening or closing a run twice is harmless.
             marks[OWN] = max(marks.get(OWN, 0), operation.at - 1)
         self._moved = True
         if time.monotonic() - self._written_s >= WRITE_S:
             self.save()
 
     def settle(self, at: Mapping[str, int]) -> None:
-        """The store has all that follows from each trial's events up to these bytes themselves."""
+        """Note that the store holds all values of each trial's events up to these byte offsets.
+
+        Differences to the reference are not included.
+        """
         before = {trial: marks.get(OWN, 0) for trial, marks in self._marks.items()}
         if any(at[trial] > before.get(trial, 0) for trial in at):
             for trial, byte in at.items():

@@ -1,4 +1,4 @@
-"""Where a run came from: environment, and the git state of the user's project and of trimtab."""
+"""Where a run came from: the environment, and the git state of the user's project and of trimtab."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 MAX_DIFF = 1_000_000
-"""Characters of an uncommitted change that are kept."""
+"""Maximum length of the stored diff, in characters."""
 
 
 def provenance() -> dict[str, str]:
-    """File name -> text of the artifacts that say what ran."""
+    """Return the artifacts that say what ran: file name -> text."""
     project, own = git_state(Path.cwd()), git_state(Path(__file__).parent)
     files = {
         "environment.json": json.dumps(environment(), indent=2),
@@ -27,7 +27,10 @@ def provenance() -> dict[str, str]:
 
 
 def environment() -> dict[str, Any]:
-    """Python, platform and every installed distribution. No environment variables: they may hold secrets."""
+    """Describe Python, the platform and every installed distribution.
+
+    Environment variables are left out: they may hold secrets.
+    """
     found = {
         dist.metadata["Name"]: dist.version for dist in metadata.distributions() if dist.metadata["Name"]
     }
@@ -40,7 +43,7 @@ def environment() -> dict[str, Any]:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit, branch and whether it is changed; None outside a repository or without git."""
+    """Return commit, branch and whether tracked files changed; None outside a repository or without git."""
     commit = _git(folder, "rev-parse", "HEAD")
     if not commit:
         return None

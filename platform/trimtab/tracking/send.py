@@ -1,6 +1,7 @@
-"""Operations to MLflow. Each may be repeated: what is there already is found again by its tags.
+"""Carry out operations in MLflow. Every operation may be repeated.
 
-Metric points carry the journal's time, so a point sent twice is one row in the store.
+A run that exists already is found by its tags. Metric points carry the journal's time, so a point that is
+sent twice is one row in the store.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 MAX_PARAMS = 100
-"""MLflow's limit of one `log_batch`."""
+"""MLflow's limit on parameters in one `log_batch`."""
 MAX_TAG = 5000
-"""Characters of a tag that every store accepts."""
+"""Length of a tag that every store accepts, in characters."""
 MLFLOW_STATUS = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED", "killed": "KILLED"}
 
 
 class Sender:
-    """One sweep's runs in one store. Methods raise whatever the store does."""
+    """Writes one sweep's runs to one store. Methods raise whatever the store raises."""
 
     def __init__(self, uri: str, sweep: str, sweep_id: str, spec: Work) -> None:
         self._uri = uri
@@ -48,13 +49,14 @@ class Sender:
         self._experiment = ""
         self._runs: dict[Key, str] = {}
         self._complete: set[Key] = set()
-        """Runs that the store holds as finished: neither opened nor closed again."""
+        """Runs that are finished in the store. They are neither opened nor closed again."""
         self.parent_run_id: str | None = None
 
     def connect(self) -> bool:
-        """Reach the store, find the runs of an earlier attempt, make sure of the parent run.
+        """Connect to the store, find the runs of an earlier attempt, and create the parent run if needed.
 
-        Returns True if the store held nothing of this sweep.
+        Returns:
+            True if the store held nothing of this sweep.
         """
         if self._client is not None:
             return False
@@ -72,10 +74,10 @@ class Sender:
         return fresh
 
     def _find(self, existing: list[Run]) -> str | None:
-        """Take up the runs of an earlier attempt; returns the parent's id.
+        """Take over the runs of an earlier attempt and return the parent's id.
 
-        A request that was carried out after its sender gave up leaves a run twice: the fuller one is ours,
-        and `end` removes the other.
+        A request that the store carried out after its sender gave up leaves a run twice. The one with more
+        metrics is kept; `end` removes the other.
         """
         parents, named = [], set()
         for run in sorted(existing, key=lambda run: len(run.data.metrics)):
@@ -91,18 +93,18 @@ class Sender:
         return next((parent for parent in parents if parent in named), parents[-1] if parents else None)
 
     def disconnect(self) -> None:
-        """After an error: look again for what a request that timed out may have done."""
+        """Drop the connection after an error, so that the next one finds what a timed-out request did."""
         self._client = None
 
     def send(self, operation: Operation) -> None:
-        """Carry out one operation. A run that the store holds as finished stays so; points may still come."""
+        """Carry out one operation. A run that is finished in the store stays so, but still takes points."""
         if isinstance(operation, OpenRun):
             if operation.key not in self._complete:
                 self._open(operation)
         elif operation.key == SWEEP_RUN and isinstance(operation, LogPoints):
             self._log(operation, str(self.parent_run_id))
         elif operation.key not in self._runs:
-            return  # the store refused to open this run, which is reported once, there
+            return  # the store refused to open this run, and that refusal was reported
         elif isinstance(operation, LogPoints):
             self._log(operation, self._runs[operation.key])
         elif isinstance(operation, LogData):
@@ -113,7 +115,7 @@ class Sender:
             self._close(operation)
 
     def end(self, status: str) -> None:
-        """Close the parent run, and remove what a late request made beside ours."""
+        """Close the parent run, and remove duplicate runs that a late request created."""
         if self.parent_run_id is not None:
             client = self._connected()
             ours = {self.parent_run_id, *self._runs.values()}
@@ -184,7 +186,7 @@ class Sender:
             client.log_batch(run_id, params=items[start : start + MAX_PARAMS])
 
     def _log_data(self, operation: LogData) -> None:
-        """Data sets as MLflow's own, one a split. Entering one twice leaves one."""
+        """Log one MLflow dataset per split. Logging the same dataset twice leaves one."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         inputs = [

@@ -1,4 +1,4 @@
-"""How to reach MLflow: client, experiment, which errors pass by themselves."""
+"""How to reach MLflow: the client, the experiment, and which errors are worth a retry."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ SQLITE = "sqlite:///"
 PERMANENT = frozenset({
     "INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST", "NOT_IMPLEMENTED",
 })  # fmt: skip
-"""Error codes that no repetition heals: the request itself is refused."""
+"""Error codes that a retry cannot fix, because the request itself is refused."""
 
 
 def connect(uri: str) -> MlflowClient:
-    """A client of this store. SQLite files are made (and brought up to date) at its first use."""
-    # MLflow's own retries block for minutes, and repeat a request that was carried out: a second run. Ours
-    # know when the sweep is over, and look first. A user's values win.
+    """Return a client of this store. Its first use creates a SQLite file, or migrates an old one."""
+    # MLflow's own retries block for minutes, and may repeat a request that was carried out, which leaves a
+    # second run. The tracker's retries look first, and know when the sweep is over. A user's values win.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    # It would print the address of every run that ends into the live display.
+    # MLflow would print the address of every run that ends into the live display.
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     for noisy in ("mlflow.store.db.utils", "alembic"):
@@ -38,7 +38,10 @@ def connect(uri: str) -> MlflowClient:
 
 
 def transient_errors() -> tuple[type[Exception], ...]:
-    """What a store that is down, slow or full raises. A MlflowException is so only if not `is_permanent`."""
+    """Return what a store raises that is down, slow or full.
+
+    A MlflowException is transient only if it is not `is_permanent`.
+    """
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
     from sqlalchemy.exc import SQLAlchemyError
@@ -47,22 +50,23 @@ def transient_errors() -> tuple[type[Exception], ...]:
 
 
 def is_permanent(error: Exception) -> bool:
+    """Tell whether a retry of the same request would fail again."""
     return getattr(error, "error_code", None) in PERMANENT
 
 
 def refusal(error: Exception) -> str | None:
-    """What to do about a server that answers, but not to this user; None for any other error."""
+    """Return the fix for a server that refuses this user; None for any other error."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     code = getattr(error, "error_code", "")
     if status == 401 or code in ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"):
         return "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
     if status == 403 or code == "PERMISSION_DENIED":
-        return "ask whoever runs it for the right to do this"
+        return "ask its administrator for permission"
     return None
 
 
 def unreachable(uri: str, error: Exception) -> str:
-    """The message for a store that raised one of `transient_errors`."""
+    """Return the message about a store that raised one of `transient_errors`."""
     advice = refusal(error)
     if advice is not None:
         return f"{uri} refused: {error}; {advice}"
@@ -70,19 +74,19 @@ def unreachable(uri: str, error: Exception) -> str:
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """File of a SQLite store; None for every other kind."""
+    """Return the file of a SQLite store, or None for every other kind of store."""
     return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
 
 
 def ensure_experiment(client: MlflowClient, uri: str, name: str) -> str:
-    """Id of the experiment, made if it does not exist. Safe when two sweeps start at once."""
+    """Return the id of an experiment, and create it if needed. Two sweeps may call this at the same time."""
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
     path = sqlite_path(uri)
-    # Without a server MLflow would put artifacts into ./mlruns of whatever the working directory is.
+    # Without a server, MLflow would put artifacts into ./mlruns of the current working directory.
     location = (path.resolve().parent / "artifacts").as_uri() if path else None
     try:
         return str(client.create_experiment(name, artifact_location=location))

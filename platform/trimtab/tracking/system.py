@@ -1,4 +1,4 @@
-"""What a machine is doing while a sweep runs on it, once for each node."""
+"""System metrics of each node while a sweep runs: CPU, memory, disk, network, GPUs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GB = 1e9
 
 
 class NodeMeter:
-    """Readings of this machine. The first one has no rates yet."""
+    """Reads the system metrics of this machine. The first reading has no network rates."""
 
     def __init__(self) -> None:
         name = re.sub(r"[^\w.-]", "_", socket.gethostname())
@@ -29,7 +29,7 @@ class NodeMeter:
         psutil.cpu_percent()
 
     def event(self) -> dict[str, Any]:
-        """One journal event."""
+        """Return a reading as a journal event."""
         return {"event": "system", "trial": self.key, "time": time.time(), "metrics": self._read()}
 
     def _read(self) -> dict[str, float]:
@@ -51,7 +51,7 @@ class NodeMeter:
 
 @contextmanager
 def metered(sweep_dir: Path) -> Iterator[None]:
-    """Sample this machine into the sweep's journal for the time of the block."""
+    """Sample this machine into the sweep's journal while the block runs."""
     meter, ended = NodeMeter(), threading.Event()
 
     def sample() -> None:
@@ -68,14 +68,14 @@ def metered(sweep_dir: Path) -> Iterator[None]:
 
 
 class NodeActor:
-    """Samples the node that Ray places it on; for clusters, where the driver sees only its own."""
+    """Samples the node that Ray places it on. On a cluster, the driver sees only its own node."""
 
     def __init__(self, broker: Any) -> None:
         self._broker = broker
         self._meter = NodeMeter()
 
     def run(self) -> None:
-        """For as long as the actor lives."""
+        """Sample until the actor is killed."""
         while True:
             time.sleep(EVERY_S)
             self._broker.record.remote(self._meter.event())
@@ -83,7 +83,7 @@ class NodeActor:
 
 @contextmanager
 def metered_nodes(broker: Any) -> Iterator[None]:
-    """Sample every node that the cluster has now."""
+    """Sample every node of the cluster while the block runs. Nodes that join later are not sampled."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -104,7 +104,7 @@ def metered_nodes(broker: Any) -> Iterator[None]:
 
 
 def _gpus() -> dict[str, float]:
-    """Utilisation and memory of NVIDIA GPUs, where their library is installed and there are any."""
+    """Return utilisation and memory of NVIDIA GPUs; nothing without GPUs or without their library."""
     try:
         import pynvml
     except ImportError:

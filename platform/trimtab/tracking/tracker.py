@@ -1,6 +1,6 @@
-"""Follows a sweep's journal and tells MLflow, in a thread beside the control loop.
+"""Follow a sweep's journal and send it to MLflow, in a thread beside the control loop.
 
-The journal on disk is the queue: a store that is down, slow or restarted delays tracking, never training.
+The journal on disk is the queue, so a store that is down, slow or restarted delays tracking but not training.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from trimtab.tracking.store import is_permanent, transient_errors
 from trimtab.tracking.translate import Translator
 
 POLL_S = 1.0
-"""Time between looks at the journal."""
+"""Time between two reads of the journal."""
 MAX_BACKOFF_S = 30.0
 
 
@@ -45,23 +45,27 @@ class Tracker:
 
     @property
     def parent_run_id(self) -> str | None:
-        """MLflow id of the sweep's run; None until the store was reached."""
+        """Return the MLflow id of the sweep's run, or None until the store was reached."""
         return self._sender.parent_run_id
 
     @property
     def problem(self) -> str | None:
-        """Why the store cannot be reached at present; None while all is well."""
+        """Return why the store cannot be reached at present, or None if it can."""
         return self._problem
 
     def start(self) -> None:
-        """Begin to follow the journal. Returns at once, whether or not the store answers."""
+        """Start to follow the journal. This returns immediately, whether or not the store answers."""
         self._thread.start()
 
     def close(self, status: Status, timeout_s: float = 60.0) -> list[str]:
-        """Send the rest, close all runs truthfully, and say what could not be sent.
+        """Send the rest of the journal, close all runs, and return what could not be sent.
 
-        `status` is the sweep's. Waits at most `timeout_s` seconds. An empty list means that MLflow holds
-        everything; whatever is listed stays in the sweep's journal.
+        Args:
+            status: Status of the sweep.
+            timeout_s: Maximum wait, in seconds.
+
+        Returns:
+            One message per part that is missing in MLflow; the sweep's journal still holds it.
         """
         self._status = status
         self._closing.set()
@@ -89,7 +93,7 @@ class Tracker:
             self._wait(POLL_S)
 
     def _wait(self, seconds: float) -> None:
-        """Sleep, but hear at once that the sweep closes; once it does, retry every second."""
+        """Sleep, but wake up when the sweep closes. From then on, retry every second."""
         if self._closing.is_set():
             self._abandoned.wait(min(seconds, 1.0))
         else:
@@ -101,7 +105,7 @@ class Tracker:
             self._outbox.extend(self._translator.end(self._status, int(time.time() * 1000)))
 
     def _drain(self, closing: bool) -> None:
-        """Send in order; an operation leaves the outbox when the store has it."""
+        """Send in order. An operation leaves the outbox once the store holds it."""
         if self._sender.connect():
             self._position.clear()
         try:
@@ -134,7 +138,7 @@ class Tracker:
         what = f"{metrics} metric values and {kinds['run updates']} run updates of {runs} runs"
         why = self._problem or f"the store did not take them within {timeout_s:g} s"
         if self._problem is None and not self._thread.is_alive():
-            why = "the tracker broke: its traceback is in the output above"
+            why = "the tracker crashed: its traceback is in the output above"
         return f"{what} are not in {self._uri} ({why}); the sweep's records/ folder holds them"
 
 

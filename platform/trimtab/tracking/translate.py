@@ -1,4 +1,4 @@
-"""Journal events to what MLflow is to be told. Pure: no client, no clock, no files."""
+"""Turn journal events into operations for MLflow. Pure: no client, no clock, no files."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from trimtab.tracking.operations import (
 )
 
 MAX_METRICS = 1000
-"""MLflow's limit of one `log_batch`; at 250 characters a key it stays under its 1 MB as well."""
+"""MLflow's limit on metrics in one `log_batch`. With keys of 250 characters a batch also stays below 1 MB."""
 FORBIDDEN = re.compile(r"[^\w\-. :/]")
 
 
 @dataclass
 class _Trial:
-    """What is known of a trial so far."""
+    """The state of one trial so far."""
 
     started: Event
     open: set[int] = field(default_factory=set)
@@ -43,7 +43,7 @@ class _Trial:
 
 
 class Translator:
-    """Turns events into operations, in order within each run."""
+    """Turns events into operations. The operations of a run keep the order of its events."""
 
     def __init__(self, reference_label: str, seeds: tuple[int, ...]) -> None:
         self._minus = f"{names.ACCURACY}_minus_{reference_label}"
@@ -51,20 +51,20 @@ class Translator:
         self._reference_known = False
         self._seeds = seeds
         self._waiting: list[tuple[Event, int]] = []
-        """Candidates' evaluations seen before the reference was complete."""
+        """Evaluations of candidates that came before the reference was complete."""
         self._trials: dict[str, _Trial] = {}
         self._points: dict[Key, list[Point]] = {}
         self._layers: dict[Key, LayerCurves] = {}
         self._operations: list[Operation] = []
         self._at = 0
-        """Byte behind the event that is being translated."""
+        """Byte offset behind the event that is being translated."""
         self._done: set[tuple[Any, ...]] = set()
-        """Steps and evaluations seen: a run that goes on from a checkpoint repeats what came after it."""
+        """Steps and evaluations seen. A run that resumes from a checkpoint repeats what came after it."""
         self._nodes: dict[str, float] = {}
-        """Node -> time of its first sample."""
+        """Node -> time of its first sample, in seconds."""
 
     def feed(self, events: Iterable[tuple[Event, int]]) -> list[Operation]:
-        """Operations for these events (see `Tail.read_at`); a run's curves are gathered into few batches."""
+        """Return the operations for these events (see `Tail.read_at`), with each run's points in batches."""
         for event, at in events:
             self._at = at
             self._event(event)
@@ -74,7 +74,7 @@ class Translator:
         return operations
 
     def end(self, status: Status, time_ms: int) -> list[Operation]:
-        """Close what is still open when the sweep ends."""
+        """Return the operations that close the runs still open when the sweep ends."""
         self._at = END
         for name, trial in self._trials.items():
             for seed in sorted(trial.open):
@@ -173,7 +173,7 @@ class Translator:
         node = event["trial"].removeprefix("node-")
         began = self._nodes.setdefault(node, event["time"])
         for name, value in event["metrics"].items():
-            # MLflow shows what is called so under "System metrics".
+            # MLflow shows metrics whose names begin with `system/` under "System metrics".
             self._point(SWEEP_RUN, f"system/{node}/{name}", value, event, int(event["time"] - began))
 
     def _minus_reference(self, event: Event, at: int) -> None:
@@ -201,7 +201,7 @@ class Translator:
         trial = self._trials[event["trial"]]
         status, error = event["status"], event.get("error")
         if status == "failed" and not trial.open and not trial.closed:
-            # It failed before any seed began: without a run nobody would see why.
+            # It failed before its first seed started: without a run, MLflow would not show the error.
             seeds = trial.started.get("seeds") or self._seeds
             self._open((event["trial"], seeds[0]), event)
         for seed in sorted(trial.open):
@@ -209,7 +209,7 @@ class Translator:
             if event.get("cause"):
                 tags[names.CAUSE] = str(event["cause"])
             trace = event.get("traceback") or error if status == "failed" else None
-            # A trial cannot finish well while one of its runs has not reported its end.
+            # A run that has not reported its end did not finish, whatever its trial reports.
             ended: Status = "failed" if status == "finished" else status
             self._close((event["trial"], seed), ended, _ms(event), tags, trace)
         if trial.started.get("role") == "reference" and not self._reference_known:
@@ -233,7 +233,7 @@ class Translator:
         )
 
     def _compute(self, key: Key, event: Event) -> None:
-        # A step and the evaluation after it say the same.
+        # A step and the evaluation after it carry the same values.
         if (*key, "compute", event["step"]) in self._done:
             return
         self._done.add((*key, "compute", event["step"]))
@@ -260,7 +260,7 @@ class Translator:
             self._points.setdefault(key, []).append(point)
 
     def _flush(self, key: Key) -> None:
-        """Batches within MLflow's limit; all points of one event are in one of them."""
+        """Emit batches within MLflow's limit. All points of one event are in the same batch."""
         batch: list[Point] = []
         for _, group in groupby(self._points.pop(key, []), key=lambda point: (point.at, point.later)):
             points = list(group)
@@ -273,12 +273,15 @@ class Translator:
 
 
 def fingerprint(value: Any) -> str:
-    """Short name of a JSON value, equal for equal values."""
+    """Return a short hash of a JSON value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def shared_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What two configurations must agree in to be compared: model, task, compute, sampling, evaluation."""
+    """Return the settings that two runs must share to be compared.
+
+    These are the model, the task, the rollouts per step, sampling and evaluation.
+    """
     evaluation = {k: v for k, v in config.get("evaluation", {}).items() if k != "every"}
     whole = {name: config.get(name) for name in ("model", "task", "sampling", "rollouts_per_step")}
     return {**whole, "evaluation": evaluation}

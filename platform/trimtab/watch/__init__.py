@@ -1,1 +1,1 @@
-"""What reads a sweep's journal and shows it: the live display, status, the MLflow UI."""
+"""Shows a sweep while it runs and afterwards: the live display, `trimtab status`, the MLflow UI."""

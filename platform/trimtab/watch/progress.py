@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 POLL_S = 0.5
 AROUND = 5
-"""Lines of the live table that are no trial."""
+"""Lines of the live table that do not show a trial."""
 
 
 @dataclass
 class TrialProgress:
-    """How far one configuration is."""
+    """The progress of one configuration."""
 
     number: int
     label: str
@@ -31,30 +31,31 @@ class TrialProgress:
     seeds: list[int]
     stage: str = "waiting"
     seed: int | None = None
-    """Seed that was heard of last; two may run at once."""
+    """Seed of the latest event. Two seeds may run at the same time."""
     evaluated: dict[int, tuple[int, float]] = field(default_factory=dict)
-    """Seed -> rollouts and accuracy of its last evaluation on validation problems."""
+    """Seed -> rollouts and accuracy of its last evaluation."""
     spent: dict[int, int] = field(default_factory=dict)
-    """Seed -> training rollouts."""
+    """Seed -> training rollouts spent."""
     ended: bool = False
 
     @property
     def rollouts(self) -> int:
+        """Return the training rollouts spent over all seeds."""
         return sum(self.spent.values())
 
     @property
     def accuracy(self) -> float | None:
-        """Last accuracy of that seed."""
+        """Return the last accuracy of `seed`, or None before its first evaluation."""
         return self.evaluated[self.seed][1] if self.seed in self.evaluated else None
 
     @property
     def position(self) -> int:
-        """Which of its seeds runs, from 1; 0 before the first."""
+        """Return the position of `seed` among the seeds, from 1; 0 before the first seed."""
         return self.seeds.index(self.seed) + 1 if self.seed in self.seeds else 0
 
 
 class SweepProgress:
-    """What the journal says so far. Pure: events in, state and text out."""
+    """The state of a sweep by its journal so far. Pure: events in, state and text out."""
 
     def __init__(self, spec: Work, total_trials: int) -> None:
         self.reference = spec.reference_label
@@ -66,33 +67,38 @@ class SweepProgress:
         self._reference = ReferenceCurve()
         self._first_s: float | None = None
         self._before = 0
-        """Rollouts spent before that."""
+        """Rollouts spent before `_first_s`."""
         self._last_s = 0.0
 
     @property
     def rollouts(self) -> int:
+        """Return the training rollouts spent over all trials."""
         return sum(trial.rollouts for trial in self.trials.values())
 
     @property
     def ended(self) -> int:
+        """Return the number of trials that have ended."""
         return sum(trial.ended for trial in self.trials.values())
 
     def feed(self, events: Iterable[Event]) -> list[str]:
-        """Take in events; returns one line for each that is worth a line of plain output."""
+        """Process events and return the lines of plain output that they cause."""
         return [line for event in events if (line := self._event(event)) is not None]
 
     def eta_s(self) -> float | None:
-        """Seconds to the end at the rate so far; None before there is a rate."""
+        """Estimate the seconds to the end at the rate so far; None until a rate is known."""
         spent = self.rollouts - self._before
         if self._first_s is None or spent <= 0 or self._last_s <= self._first_s:
             return None
-        # A trial that was stopped early leaves its rest unspent.
+        # A trial that was stopped early does not spend the rest of its budget.
         saved = sum(self.trial_budget - trial.rollouts for trial in self.trials.values() if trial.ended)
         rate = spent / (self._last_s - self._first_s)
         return max(0, self.total - saved - self.rollouts) / rate
 
     def minus_reference(self, trial: TrialProgress) -> float | None:
-        """Accuracy less the reference's after as many rollouts; None where the reference is not there yet."""
+        """Return a trial's last accuracy minus the reference's at the same number of rollouts.
+
+        Return None for the reference, before the first evaluation, and where the reference has no value yet.
+        """
         if trial.seed not in trial.evaluated or trial.role == "reference":
             return None
         rollouts, accuracy = trial.evaluated[trial.seed]
@@ -129,7 +135,7 @@ class SweepProgress:
         known = event["trial"] in self.trials
         if known:
             self.trials[event["trial"]].ended = False
-            # Nothing ran while the sweep was down: the rate is taken from here on.
+            # Nothing ran while the sweep was down, so the rate is measured from the resume on.
             self._first_s, self._before = event["time"], self.rollouts
         label = f"{event.get('number', 0)} {event.get('label', event['trial'])}"
         if not known:
@@ -159,7 +165,12 @@ class Progress:
     def __init__(
         self, sweep_dir: Path, spec: Work, total_trials: int, console: Console | None = None
     ) -> None:
-        """`total_trials`: configurations, the reference included. `console`: default is standard output."""
+        """Prepare the display; nothing is shown before `start`.
+
+        Args:
+            total_trials: Number of configurations, including the reference.
+            console: Where to print; default: standard output.
+        """
         self._name = sweep_dir.name
         self._tail = Tail(sweep_dir)
         self._state = SweepProgress(spec, total_trials)
@@ -169,7 +180,7 @@ class Progress:
         self._thread = threading.Thread(target=self._run, name="trimtab-progress", daemon=True)
 
     def start(self) -> None:
-        """Begin to show. Returns at once."""
+        """Start the display's thread and return."""
         self._begun_s = time.monotonic()
         self._thread.start()
 
@@ -194,7 +205,7 @@ class Progress:
             while True:
                 closing = self._closing.wait(POLL_S)
                 self._state.feed(self._tail.read())
-                # The last picture stays and holds everything; until then a screen has room for so many.
+                # The last picture stays on screen and shows every trial; earlier ones must fit the screen.
                 rows = None if closing else max(1, console.height - AROUND)
                 shown = render(self._name, self._state, time.monotonic() - self._begun_s, rows)
                 live.update(shown, refresh=True)
@@ -212,9 +223,11 @@ class Progress:
 
 
 def render(name: str, state: SweepProgress, elapsed_s: float, rows: int | None = None) -> RenderableType:
-    """One row a trial, one line for the whole.
+    """Return a table with one row per trial, and a line for the whole sweep.
 
-    `rows`: as many trials at most, those under way before those that ended, the latest of both; default: all.
+    Args:
+        rows: Maximum number of trials. Running trials come before ended ones, later ones before earlier ones.
+            Default: all trials.
     """
     from rich import box
     from rich.console import Group
@@ -251,7 +264,7 @@ def render(name: str, state: SweepProgress, elapsed_s: float, rows: int | None =
 
 
 def clock(seconds: float) -> str:
-    """`1:02:03`, or `2:03` under an hour."""
+    """Format a duration as `1:02:03`, or as `2:03` under an hour."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,4 +1,4 @@
-"""How far a sweep is and what became of its trials, from its journal alone: nothing is started or asked."""
+"""The state of a sweep and of its trials, read from its journal alone."""
 
 from __future__ import annotations
 
@@ -17,50 +17,54 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 ENDED = ("finished", "failed", "stopped")
-"""What a trial ends as for good; one that was killed goes on with `trimtab resume`."""
+"""Final states of a trial. A killed trial is not final: `trimtab resume` continues it."""
 
 
 @dataclass(frozen=True)
 class TrialStatus:
-    """One configuration."""
+    """The state of one configuration."""
 
     trial: str
     number: int
     label: str
     role: str
     status: str
-    """`finished`, `failed`, `stopped` (by the scheduler), `running`, `interrupted` (resume continues it)."""
+    """`finished`, `failed`, `stopped` (by the scheduler), `running` or `interrupted` (can be resumed)."""
     stage: str
     seeds_finished: int
     seeds: int
     rollouts: int
-    """Training rollouts over all seeds."""
+    """Training rollouts spent over all seeds."""
     accuracy: float | None
     """Last validation accuracy."""
     score: float | None
     """The objective, once the trial has ended."""
     cause: str | None
-    """Kind of the failure: `out_of_memory`, `lost`, `diverged`, `verifier`, `user` or `bug`."""
+    """Kind of failure: `out_of_memory`, `lost`, `diverged`, `verifier`, `user` or `bug`."""
     error: str | None
 
 
 @dataclass(frozen=True)
 class SweepStatus:
-    """A sweep as a whole."""
+    """The state of a whole sweep."""
 
     name: str
     home: str
-    """Folder that holds it."""
+    """Folder that holds the sweep's folder."""
     status: Literal["running", "finished", "interrupted"]
     driver: int | None
-    """Process that drives it on this machine."""
+    """Process id of the driver on this machine; None if no driver runs."""
     trials_planned: int
     rollouts_planned: int
     trials: tuple[TrialStatus, ...]
 
 
 def read_status(home: Path, name: str) -> SweepStatus:
-    """The state of a sweep. NotFoundError: no such sweep, or one that never began."""
+    """Read the state of a sweep.
+
+    Raises:
+        NotFoundError: `home` has no sweep `name`, or that sweep never began.
+    """
     folder = SweepDir.existing(home, name)
     return _status(folder.path, folder.spec(), driver.running(folder.path))
 
@@ -112,7 +116,7 @@ def _trial(key: str, events: list[Event], progress: SweepProgress, *, running: b
 
 
 def render(found: SweepStatus) -> RenderableType:
-    """One row a trial, one line for the whole, and what to do next."""
+    """Return a table with one row per trial, and a line with the sweep's progress and the next command."""
     from rich import box
     from rich.console import Group
     from rich.table import Table
@@ -143,7 +147,7 @@ def _summary(found: SweepStatus) -> str:
     state = {
         "running": f"running (process {found.driver}; end it: {command(f'stop {found.name}', home)})",
         "finished": f"finished; compare: {command(f'compare {found.name}', home)}",
-        "interrupted": f"interrupted; go on: {command(f'resume {found.name}', home)}",
+        "interrupted": f"interrupted; resume it: {command(f'resume {found.name}', home)}",
     }[found.status]
     return (
         f"{found.name}: {ended} of {found.trials_planned} configurations ended · "

@@ -1,4 +1,4 @@
-"""The MLflow UI of a tracking store, on loopback."""
+"""The MLflow UI of a tracking store, on the loopback address."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOST = "127.0.0.1"
 
 
 def command(uri: str, port: int) -> list[str]:
-    """The server's command line."""
+    """Return the server's command line."""
     server = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     path = sqlite_path(uri)
     if path is not None:
@@ -26,10 +26,13 @@ def command(uri: str, port: int) -> list[str]:
 
 
 def serve(uri: str, home: Path, port: int) -> int:
-    """Run the server until it is interrupted; returns its exit code.
+    """Run the server until it is interrupted, and return its exit code.
 
-    A store that is itself a server needs none: its address is printed. NotFoundError: nothing was tracked
-    yet. SpecError: the port is taken.
+    A store that is itself a server has its own UI, so only its address is printed.
+
+    Raises:
+        NotFoundError: Nothing has been tracked yet.
+        SpecError: The port is in use.
     """
     if uri.startswith(("http://", "https://")):
         print(f"the tracking store serves its own UI: {uri}")
@@ -47,11 +50,11 @@ def serve(uri: str, home: Path, port: int) -> int:
     environment = {
         **os.environ,
         "MLFLOW_DISABLE_TELEMETRY": os.environ.get("MLFLOW_DISABLE_TELEMETRY", "true"),
-        # Background jobs of MLflow's GenAI features; they start several more processes.
+        # Background jobs of MLflow's GenAI features would start several more processes.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
     server = subprocess.Popen(command(uri, port), env=environment, cwd=home)
-    # Both signals, and even where a shell started this in the background and had SIGINT ignored.
+    # A shell that starts a process in the background makes it ignore SIGINT, so set both handlers.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:

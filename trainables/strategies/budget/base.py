@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from trainables.strategies.batch import (
     Requests,
     RolloutBudget,
 )
+from trainables.strategies.fusion.base import Fusion
 from trainables.strategies.groups import Groups
 from trainables.strategies.scale import UNIT, Scale
 from trainables.strategies.value_estimate import ValueEstimate
@@ -34,12 +36,16 @@ class Outlook:
     overhead: int = 0
     """Further rollouts of each prompt that the prior needs (ReMax: the greedy one)."""
     estimate: ValueEstimate | None = None
-    """ValueEstimate about the pool's prompts, (C,); only for budgets with `foresight`."""
+    """Value estimate of the pool's prompts, (C,); only for budgets with `foresight`."""
     scale: Scale = UNIT
 
     @property
     def rate_C(self) -> FloatArray:
-        """Predicted pass rates of the pool's prompts, in [0, 1]."""
+        """Predicted pass rates of the pool's prompts, in [0, 1].
+
+        Raises:
+            StrategyError: the prior cannot speak before sampling.
+        """
         if self.estimate is None or self.estimate.mean_P is None:
             raise StrategyError(
                 "strategy.prior: cannot speak about prompts before they are sampled, as this budget needs; "
@@ -48,7 +54,9 @@ class Outlook:
         return self.scale.unit(self.estimate.mean_P)
 
     def prompts(self, each: int, rollout_budget: int | None = None) -> int:
-        """Prompts of `each` rollouts (and the overhead) that fit `rollout_budget`, the pool and the wish."""
+        """Return how many prompts of `each` rollouts (and the overhead) fit `rollout_budget`, the pool and
+        the wish.
+        """
         left = (
             self.rollout_budget.rollouts
             if rollout_budget is None
@@ -58,8 +66,18 @@ class Outlook:
         return fit if self.wanted is None else min(fit, self.wanted)
 
     def take(self, prompts: int, each: int) -> Requests:
-        """`each` samples of the first `prompts` prompts of the pool."""
+        """Request `each` samples of the first `prompts` prompts of the pool."""
         return Requests.samples(self.pool.prompt_C[:prompts], each)
+
+    def open(self, each: int, share: float) -> Requests:
+        """Request `each` samples of the next prompts: out of `share` of the step at its start, afterwards out
+        of all that is left. A step too small for that still opens with one prompt.
+        """
+        first = None
+        if self.wanted is None:
+            # 1e-9: (1 - 0.9) * 160 must be 16, not 15.99...
+            first = max(int(self.rollout_budget.total * share + 1e-9), each + self.overhead)
+        return self.take(self.prompts(each, first), each)
 
 
 @dataclass(frozen=True)
@@ -71,8 +89,10 @@ class Progress:
     """`correct` of the valid rollouts."""
     rollout_budget: RolloutBudget
     prior_P: FloatArray | None = None
-    """ValueEstimate per prompt; only for budgets that read the prior."""
+    """Value estimate per prompt; only for budgets that read the prior."""
     overhead: int = 0
+    fusion: Fusion | None = None
+    """The strategy's fusion: a budget that stops by a test may ask the fusion's own."""
 
     @property
     def drawn_P(self) -> IntArray:
@@ -84,25 +104,37 @@ class Progress:
 class Budget(ABC):
     """Subclass this for your own budget. The loop enforces the rollout budget, whatever `decide` asks for."""
 
-    reads_prior: bool = False
+    reads_prior: ClassVar[bool] = False
     """True: `decide` gets `prior_P`."""
-    foresight: bool = False
-    """True: `select` gets a value estimate about the pool."""
-    whole_pool: bool = True
-    """False: with `foresight`, only prompts that come next are looked at, no more than there is room for."""
+    foresight: ClassVar[bool] = False
+    """True: `select` gets a value estimate of the pool's prompts."""
+    whole_pool: ClassVar[bool] = True
+    """False: with `foresight`, only the next prompts are looked at, at most one per rollout of the step."""
 
     @abstractmethod
     def select(self, outlook: Outlook) -> Requests:
-        """Which prompts to sample, and how often. Within `outlook.room.rollouts`."""
+        """Choose prompts to sample, and how often. At most `outlook.rollout_budget.rollouts` in all."""
 
     def decide(self, progress: Progress) -> Decision:
-        """After each round. The default is done."""
+        """Decide after each round whether to draw more. The default is done."""
         return Decision()
 
     def notes(self, progress: Progress) -> dict[str, float]:
-        """Diagnostics of this budget's own, at the end of a step."""
+        """Return diagnostics of this budget's own, at the end of a step."""
         return {}
 
     def shortfall(self, progress: Progress) -> float:
-        """Share of the step's prompts that wanted more rollouts than they got (diagnostic)."""
+        """Return the share of the step's prompts that wanted more rollouts than they got (diagnostic)."""
         return 0.0
+
+    def first_round(self) -> int:
+        """Return the fewest rollouts that a prompt has after its first round."""
+        return 1
+
+    def least(self) -> int:
+        """Return how many rollouts a step must hold to sample a single prompt."""
+        return self.first_round()
+
+    def rounds(self) -> int:
+        """Return the rounds of sampling after which every cap of the budget is reached."""
+        return 1

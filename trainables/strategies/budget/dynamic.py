@@ -1,34 +1,37 @@
-"""Dynamic sampling (DAPO, arXiv 2503.14476, section 3.2): drop uniform groups, refill out of the budget."""
+"""Budget `dynamic`: drop uniform groups, refill out of the budget (DAPO, arXiv 2503.14476, section 3.2)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field
 
 from trainables.strategies.batch import BoolArray, Decision, Requests
 from trainables.strategies.budget.base import Budget, Outlook, Progress
+from trainables.strategies.members.base import Member, PairSize
 
 
-@dataclass(frozen=True)
-class Dynamic(Budget):
-    """Groups whose answers are all *equally* correct are dropped (and stay paid for).
+class Dynamic(Member, Budget):
+    """Dynamic sampling (DAPO): drop groups whose answers are all equally correct, refill from the budget.
 
-    `initial` of the step goes to the first round; as many new prompts as were lost follow, until none is
-    missing, the rollout budget is spent or `max_refills` rounds are done. Running out is an outcome, not an
-    error: the step then trains on what it kept.
+    Dropped groups stay paid for. Running out is an outcome, not an error: the step trains on what it kept.
     """
 
-    group_size: int = 16
-    initial: float = 0.5
-    max_refills: int = 10
+    type: Literal["dynamic"] = "dynamic"
+    group_size: PairSize = 16
+    initial: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the step's rollouts that the first round spends; the rest is there for refills."""
+    max_refills: Annotated[int, Field(ge=0)] = 10
+
+    def first_round(self) -> int:
+        return self.group_size
+
+    def rounds(self) -> int:
+        return 1 + self.max_refills
 
     def select(self, outlook: Outlook) -> Requests:
-        first = None
-        if outlook.wanted is None:
-            each = self.group_size + outlook.overhead
-            first = max(int(outlook.rollout_budget.total * self.initial + 1e-9), each)
-        return outlook.take(outlook.prompts(self.group_size, first), self.group_size)
+        return outlook.open(self.group_size, self.initial)
 
     def decide(self, progress: Progress) -> Decision:
         drop_P = self._uniform(progress)
@@ -43,7 +46,7 @@ class Dynamic(Budget):
         return np.asarray(progress.groups.uniform_P | progress.batch.dropped_P, np.bool_)
 
     def _target(self, progress: Progress) -> int:
-        """Groups the step set out with: the prompts of the first round."""
+        """Return the groups the step set out with: the prompts of the first round."""
         batch = progress.batch
         return len(np.unique(batch.prompt_N[batch.round_N == 0]))
 

@@ -1,4 +1,4 @@
-"""Sequential sampling with one-step look-ahead (V0.5, arXiv 2603.10848, section 3).
+"""Budget `sequential`: one-step look-ahead (V0.5, arXiv 2603.10848, section 3).
 
 D = Delta2 / s2 is the prior's squared error by the test; with D held fixed the fused baseline's error after k
 rollouts is mse(k) = D / (k D + 1), in units of s2. One more rollout pays while mse(k) - mse(k + 1) > cost.
@@ -6,70 +6,74 @@ rollouts is mse(k) = D / (k D + 1), in units of s2. One more rollout pays while 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field, model_validator
 
 from trainables.errors import StrategyError
-from trainables.strategies.axes import PAPER_ALPHA
 from trainables.strategies.batch import BoolArray, Decision, FloatArray, IntArray, Requests
 from trainables.strategies.budget.base import Budget, Outlook, Progress
-from trainables.strategies.fusion.tested import Tested
+from trainables.strategies.budget.spend import spend
+from trainables.strategies.fusion.base import Fusion
+from trainables.strategies.fusion.tested import PAPER_ALPHA, Tested
+from trainables.strategies.members.base import Alpha, GroupSize, Member, Positive, Share
 
 
 def gain(count_P: FloatArray, error_P: FloatArray) -> FloatArray:
-    """Predicted fall of the baseline's error by one more rollout, in units of s2.
+    """Return the predicted fall of the baseline's error by one more rollout, in units of s2.
 
     `error_P` is D = Delta2 / s2: D^2 / ((k D + 1) ((k + 1) D + 1)).
     """
     return error_P**2 / ((count_P * error_P + 1.0) * ((count_P + 1.0) * error_P + 1.0))
 
 
-def spend(gain_P: FloatArray, wish_P: IntArray, cap: int) -> IntArray:
-    """Split `cap` rollouts over wishes, largest gain first (ties: earlier prompt first); (P,) counts."""
-    if cap < 0:
-        raise StrategyError(f"cap: {cap} rollouts is negative; a step's rollout budget ends at 0")
-    order = np.argsort(-gain_P, kind="stable")
-    before = np.cumsum(wish_P[order]) - wish_P[order]
-    count_P = np.zeros_like(wish_P)
-    count_P[order] = np.minimum(np.maximum(cap - before, 0), wish_P[order])
-    return count_P
+class Sequential(Member, Budget):
+    """Start with k_min rollouts of each prompt; draw more where one more is predicted to pay (V0.5)."""
 
-
-@dataclass(frozen=True)
-class Sequential(Budget):
-    """First rounds of `k_min` out of (1 - reserve) of the step, extras out of what is left.
-
-    A step too small for one first round under the reserve still takes one prompt. When every prompt is
-    settled the rest stays unspent, unless `refill` turns it into new prompts.
-    """
-
-    k_min: int = 4
-    k_max: int = 16
-    cost: float = 1.0 / 256.0
-    reserve: float = 0.25
-    draw: int = 1
+    type: Literal["sequential"] = "sequential"
+    k_min: GroupSize = 4
+    k_max: GroupSize = 16
+    cost: Positive = 1.0 / 256.0
+    """Price of one rollout, in units of the worst-case reward variance; 1/256 makes 16 the natural stop."""
+    reserve: Share = 0.25
+    """Share of the step's rollouts kept for extra draws; the rest is spent on first rounds."""
+    draw: Annotated[int, Field(ge=1)] = 1
+    """Rollouts an undecided prompt gets per round. More saves rounds and stops less sharply."""
     refill: bool = False
-    alpha: float | None = None
-    rule: Tested = field(default_factory=Tested)
-    """The test that says how wrong the prior is; `build` passes the fusion's own."""
+    """True: room left when all prompts are settled goes to new prompts. False: it stays unspent, and the
+    run gets more steps out of the same budget."""
+    alpha: Alpha | None = None
+    """Level of the stopping rule; null = the fusion's own level where it has one, else the paper's."""
 
-    reads_prior = True
+    reads_prior: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _cap(self) -> Sequential:
         if self.k_max < self.k_min:
-            raise StrategyError(f"budget.k_max: {self.k_max} is below k_min={self.k_min}; raise k_max")
-        level = PAPER_ALPHA if self.alpha is None else self.alpha
-        if self.alpha is not None and self.rule.alpha != level:
-            object.__setattr__(self, "rule", Tested(alpha=level, test=self.rule.test))
+            raise ValueError(
+                f"k_max: {self.k_max} is a cap below the group size k_min={self.k_min}; raise k_max to at "
+                f"least {self.k_min} or lower k_min"
+            )
+        return self
+
+    def first_round(self) -> int:
+        return self.k_min
+
+    def rounds(self) -> int:
+        need = 1 + math.ceil((self.k_max - self.k_min) / self.draw)
+        return 2 * need if self.refill else need
+
+    def rule(self, fusion: Fusion | None) -> Tested:
+        """Return the test that says how wrong the prior is: the fusion's own, so that stopping and shrinking
+        agree.
+        """
+        level, test = (fusion.alpha, fusion.test) if isinstance(fusion, Tested) else (PAPER_ALPHA, "chi2")
+        return Tested(alpha=level if self.alpha is None else self.alpha, test=test)
 
     def select(self, outlook: Outlook) -> Requests:
-        first = None
-        if outlook.wanted is None:
-            each = self.k_min + outlook.overhead
-            # 1e-9: (1 - 0.9) * 160 must be 16, not 15.99...
-            first = max(int(outlook.rollout_budget.total * (1.0 - self.reserve) + 1e-9), each)
-        return outlook.take(outlook.prompts(self.k_min, first), self.k_min)
+        return outlook.open(self.k_min, 1.0 - self.reserve)
 
     def decide(self, progress: Progress) -> Decision:
         rollout_budget = progress.rollout_budget
@@ -93,7 +97,7 @@ class Sequential(Budget):
         if progress.prior_P is None:
             raise StrategyError("strategy.prior: none, but budget 'sequential' tests one; set strategy.prior")
         groups, drawn_P = progress.groups, progress.drawn_P
-        error_P = self.rule.delta2(groups, progress.prior_P) / groups.scale.s2
+        error_P = self.rule(progress.fusion).delta2(groups, progress.prior_P) / groups.scale.s2
         gain_P = gain(groups.count_P, error_P)
         undecided_P = (gain_P > self.cost) & (drawn_P < self.k_max) & (groups.count_P > 0)
         return gain_P, np.asarray(undecided_P, np.bool_), drawn_P

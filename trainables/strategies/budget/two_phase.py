@@ -1,37 +1,58 @@
-"""Rounds until a group holds enough right and enough wrong answers (Reinforce-Ada, arXiv 2510.04996)."""
+"""Budget `two_phase`: rounds until a group holds enough right and wrong answers.
+
+After Reinforce-Ada (arXiv 2510.04996). Departs: all rollouts are trained, none is discarded to balance the
+group. Stopping depends on the rewards, so a plain group mean is biased under it (docs/strategy-tables.md).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field, model_validator
 
 from trainables.strategies.batch import BoolArray, Decision, IntArray, Requests
 from trainables.strategies.budget.base import Budget, Outlook, Progress
-from trainables.strategies.budget.sequential import spend
+from trainables.strategies.budget.spend import spend
+from trainables.strategies.members.base import Member, PairSize, Share
 
 
-@dataclass(frozen=True)
-class TwoPhase(Budget):
-    """First rounds out of (1 - reserve) of the step; then prompts that lack answers, least drawn first.
+class TwoPhase(Member, Budget):
+    """Sample in rounds until a group holds enough right and enough wrong answers (Reinforce-Ada style).
 
-    An answer is right above the middle of the reward range. Departs from Reinforce-Ada: all rollouts are
-    trained, none is discarded to balance the group. Stopping depends on the rewards, so a plain group mean
-    is biased under it (docs/strategy-tables.md).
+    The least drawn prompts come first. An answer is right above the middle of the reward range.
     """
 
-    group_size: int = 4
-    k_max: int = 16
-    right: int = 1
-    wrong: int = 1
-    reserve: float = 0.5
+    type: Literal["two_phase"] = "two_phase"
+    group_size: PairSize = 4
+    """Rollouts of one prompt in one round."""
+    k_max: PairSize = 16
+    right: Annotated[int, Field(ge=0)] = 1
+    wrong: Annotated[int, Field(ge=0)] = 1
+    reserve: Share = 0.5
+    """Share of the step's rollouts kept for the later rounds."""
+
+    @model_validator(mode="after")
+    def _cap(self) -> TwoPhase:
+        if self.k_max < self.group_size:
+            raise ValueError(
+                f"k_max: {self.k_max} is a cap below the group size group_size={self.group_size}; raise k_max"
+            )
+        if self.right + self.wrong > self.k_max:
+            raise ValueError(
+                f"right + wrong: {self.right + self.wrong} answers never fit k_max={self.k_max}; raise k_max"
+            )
+        return self
+
+    def first_round(self) -> int:
+        return self.group_size
+
+    def rounds(self) -> int:
+        return 1 + math.ceil((self.k_max - self.group_size) / self.group_size)
 
     def select(self, outlook: Outlook) -> Requests:
-        first = None
-        if outlook.wanted is None:
-            each = self.group_size + outlook.overhead
-            first = max(int(outlook.rollout_budget.total * (1.0 - self.reserve) + 1e-9), each)
-        return outlook.take(outlook.prompts(self.group_size, first), self.group_size)
+        return outlook.open(self.group_size, 1.0 - self.reserve)
 
     def decide(self, progress: Progress) -> Decision:
         if progress.rollout_budget.rounds <= 0 or progress.rollout_budget.rollouts <= 0:

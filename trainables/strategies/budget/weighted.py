@@ -1,28 +1,37 @@
-"""Prompts sampled by how undecided the prior is (SPO, arXiv 2509.13232, section 3.3)."""
+"""Budget `weighted`: prompts sampled by how undecided the prior is (SPO, arXiv 2509.13232, section 3.3)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from trainables.strategies.batch import Kind, Requests
 from trainables.strategies.budget.base import Budget, Outlook
+from trainables.strategies.members.base import GroupSize, Member, Positive
 
 
-@dataclass(frozen=True)
-class Weighted(Budget):
-    """Draw prompts without replacement with weight sqrt(v (1 - v)) + floor, v the predicted pass rate.
+class Weighted(Member, Budget):
+    """Prompts sampled by how undecided the prior is: weight sqrt(v (1 - v)) + floor (SPO).
 
-    With `bootstrap`, a prompt that the prior never met gets that many untrained rollouts instead, which
-    start its tracker. They are paid for, and train nothing in this step.
+    v is the predicted pass rate. Prompts are drawn without replacement.
     """
 
-    group_size: int = 1
-    floor: float = 0.05
-    bootstrap: int = 0
+    type: Literal["weighted"] = "weighted"
+    group_size: GroupSize = 1
+    floor: Positive = 0.05
+    bootstrap: Annotated[int, Field(ge=0)] = 0
+    """Untrained rollouts that a prompt gets when it is first met, to start its tracker (SPO uses 8). They
+    are paid for, and nothing else is drawn of the prompt in this step."""
 
-    foresight = True
+    foresight: ClassVar[bool] = True
+
+    def first_round(self) -> int:
+        return self.group_size
+
+    def least(self) -> int:
+        return max(self.group_size, self.bootstrap)
 
     def select(self, outlook: Outlook) -> Requests:
         rate_C = outlook.rate_C

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -28,24 +29,36 @@ class Baseline:
 class Fusion(ABC):
     """Subclass this for a fusion of your own."""
 
-    leaves_out: bool = False
+    leaves_out: ClassVar[bool] = False
     """True: a rollout's baseline does not contain its own reward."""
-    per_round: bool = False
-    """True: it reads earlier rounds and its own round only."""
+    keeps_tokens: ClassVar[bool] = False
+    """True: values per token stay per token, and the estimator makes advantages of them."""
+    mixes_prior: ClassVar[bool] = False
+    """True: the fusion cannot do without a prior."""
+    needs_pair: ClassVar[bool] = False
+    """True: the advantage of a group of one rollout is always 0."""
 
     @abstractmethod
     def fuse(self, groups: Groups, estimate: ValueEstimate | None) -> Baseline:
-        """Baselines of (N,) rollouts. `value estimate` is None only where the strategy has no prior."""
+        """Return baselines of (N,) rollouts. `estimate` is None only where the strategy has no prior."""
+
+    def others(self, groups: Groups) -> tuple[FloatArray, FloatArray]:
+        """Return count and sum of the values beside each rollout's own that its baseline may read, (N,)."""
+        return groups.others()
 
 
 def required(estimate: ValueEstimate | None, fusion: str) -> ValueEstimate:
-    """The value estimate, or a StrategyError if the strategy has none."""
+    """Return the value estimate.
+
+    Raises:
+        StrategyError: the strategy has no prior.
+    """
     if estimate is None:
         raise StrategyError(f"strategy.prior: none, but fusion {fusion!r} needs one; set strategy.prior")
     return estimate
 
 
 def masked(mean_N: FloatArray, scored_N: BoolArray, w_P: FloatArray | None = None) -> Baseline:
-    """A Baseline with 0 in the rows that have none; NaN (a prior without an opinion) is none."""
+    """Return a Baseline with 0 in the rows that have none; NaN (a prior without an opinion) is none."""
     scored_N = scored_N & np.isfinite(mean_N)
     return Baseline(np.where(scored_N, mean_N, 0.0), scored_N, w_P)

@@ -8,7 +8,6 @@ table look-up.
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import gammaln, xlog1py, xlogy
 
 from trainables.errors import StrategyError
 from trainables.strategies.batch import BoolArray, FloatArray, IntArray
@@ -21,7 +20,9 @@ CELLS = 1 << 18
 
 
 def pvalues(count_Q: IntArray, successes_Q: IntArray, prior_Q: FloatArray) -> FloatArray:
-    """Two-sided p-values of Q tests: `successes_Q` of `count_Q` draws under pass rate `prior_Q` in [0, 1]."""
+    """Return Q two-sided p-values: `successes_Q` of `count_Q` draws under pass rate `prior_Q` in [0, 1]."""
+    from scipy.special import gammaln, xlog1py, xlogy
+
     pvalue_Q = np.ones(len(count_Q))
     for count in np.unique(count_Q):
         rows = np.flatnonzero(count_Q == count)
@@ -37,7 +38,11 @@ def pvalues(count_Q: IntArray, successes_Q: IntArray, prior_Q: FloatArray) -> Fl
 
 
 def check_binary(groups: Groups) -> None:
-    """StrategyError naming the prompt if a reward is neither the lowest nor the highest of the range."""
+    """Refuse rewards that are neither the lowest nor the highest of the range.
+
+    Raises:
+        StrategyError: there is one; it names the prompt.
+    """
     scale = groups.scale
     between_N = groups.mask_N & (groups.value_N != scale.low) & (groups.value_N != scale.high)
     if between_N.any():
@@ -52,7 +57,7 @@ def check_binary(groups: Groups) -> None:
 def accepts(
     count_Q: FloatArray, sum_Q: FloatArray, prior_Q: FloatArray, alpha: float, groups: Groups
 ) -> BoolArray:
-    """True where the prior survives the test at level `alpha` (p-value >= alpha); without data it does.
+    """Return where the prior survives the test at level `alpha` (p-value >= alpha); without data it does.
 
     Q tests; reward sums and priors in the reward units of `groups`. Call `check_binary` first.
     """

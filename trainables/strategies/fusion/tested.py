@@ -9,61 +9,85 @@ is exact for the worst-case variance s2 (pass rate 1/2); elsewhere the true reje
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal
+import math
+from functools import lru_cache
+from typing import ClassVar, Literal
 
 import numpy as np
-from scipy.stats import chi2
+from pydantic import model_validator
 
-from trainables.strategies.axes import PAPER_ALPHA
 from trainables.strategies.batch import BoolArray, FloatArray
 from trainables.strategies.fusion.base import Baseline, Fusion, masked, required
 from trainables.strategies.fusion.exact import accepts, check_binary
 from trainables.strategies.groups import Groups, Totals
+from trainables.strategies.members.base import Alpha, Member
 from trainables.strategies.value_estimate import ValueEstimate
 
+PAPER_ALPHA = math.erfc(math.sqrt(0.5))
+"""chi2.sf(1, 1) = 0.3173...: the level at which the tested fusion is V0.5's published rule exactly."""
 SLICE = 1 << 15
 """Rollouts per pass of the leave-one-out kernel: its temporaries stay in the cache."""
 
 
+@lru_cache(maxsize=256)
 def threshold(alpha: float) -> float:
-    """c of the test at nominal level `alpha`: chi2.isf(alpha, 1)."""
+    """Return c of the test at nominal level `alpha`: chi2.isf(alpha, 1)."""
+    from scipy.stats import chi2
+
     return float(chi2.isf(alpha, 1))
 
 
 def excess(d: FloatArray, v: FloatArray, c: float) -> FloatArray:
-    """Delta2 = max(0, d^2 - c v): the squared error of the prior, as far as the test believes in it."""
+    """Return Delta2 = max(0, d^2 - c v): the prior's squared error, as far as the test believes in it."""
     return np.maximum(d * d - c * v, 0.0)
 
 
 def shrink_weight(d: FloatArray, v: FloatArray, c: float) -> FloatArray:
-    """w of the group's mean, in [0, 1]. `d` = m - V and `v` = s2 / k > 0, any shape, reward units."""
+    """Return w of the group's mean, in [0, 1]. `d` = m - V and `v` = s2 / k > 0, any shape, reward units."""
     delta2 = excess(d, v, c)
     return delta2 / (delta2 + v)
 
 
-@dataclass(frozen=True)
-class Tested(Fusion):
-    alpha: float = PAPER_ALPHA
+class Tested(Member, Fusion):
+    """Tested shrinkage (V0.5, arXiv 2603.10848): trust the prior unless the group refutes it."""
+
+    type: Literal["tested"] = "tested"
+    alpha: Alpha = PAPER_ALPHA
+    """Nominal level of the test. Towards 0 the prior is always trusted."""
     leave_one_out: bool = False
+    """Mean, count and prior without the scored rollout: no self-coupling."""
     per_round: bool = False
+    """Earlier rounds and the other rollouts of the rollout's own round only: unbiased under sequential
+    stopping. Needs `leave_one_out: true`."""
     test: Literal["chi2", "exact"] = "chi2"
+    """`exact`: two-sided binomial test; binary rewards only."""
+
+    mixes_prior: ClassVar[bool] = True
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Tested:
+        if self.per_round and not self.leave_one_out:
+            raise ValueError("per_round: true needs leave_one_out: true; set both")
+        return self
 
     @property
     def leaves_out(self) -> bool:  # type: ignore[override]
         return self.leave_one_out
 
-    @cached_property
+    @property
     def c(self) -> float:
+        """Threshold of the test, in units of v."""
         return threshold(self.alpha)
 
+    def others(self, groups: Groups) -> tuple[FloatArray, FloatArray]:
+        return groups.others(self.per_round)
+
     def fuse(self, groups: Groups, estimate: ValueEstimate | None) -> Baseline:
-        estimate = required(estimate, "tested")
+        estimate = required(estimate, self.type)
         return self._left_out(groups, estimate) if self.leave_one_out else self._whole(groups, estimate)
 
     def delta2(self, groups: Groups, prior_P: FloatArray) -> FloatArray:
-        """The prior's squared error by the whole group, (P,), reward units squared; 0 = accepted."""
+        """Return the prior's squared error by the whole group, (P,), reward units squared; 0 = accepted."""
         v_P = groups.scale.s2 / np.maximum(groups.count_P, 1.0)
         d_P = np.where(groups.count_P > 0, groups.mean_P - prior_P, 0.0)
         if self.test == "chi2":
@@ -110,7 +134,7 @@ class Tested(Fusion):
     def _accepted(
         self, groups: Groups, totals: Totals, prior_P: FloatArray | None, prior_N: FloatArray
     ) -> BoolArray:
-        """The exact test without the scored rollout, (N,)."""
+        """Return where the prior survives the exact test without the scored rollout, (N,)."""
         check_binary(groups)
         low, high = groups.scale.low, groups.scale.high
         if prior_P is None:

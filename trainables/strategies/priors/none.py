@@ -1,17 +1,21 @@
-"""No prior at all: the group speaks for itself."""
+"""Prior `none`: the group speaks for itself."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Literal
 
 from trainables.strategies.batch import Batch
-from trainables.strategies.priors.base import Prior
-from trainables.strategies.scale import UNIT, Scale
+from trainables.strategies.priors.base import Prior, PriorMember
+from trainables.strategies.scale import Scale
 
 
-@dataclass
-class NoPrior(Prior):
-    scale: Scale = UNIT
+class NoPrior(PriorMember, Prior):
+    """No prior at all."""
+
+    type: Literal["none"] = "none"
+
+    def begin(self, scale: Scale) -> NoPrior:
+        return self
 
     def predict(self, batch: Batch) -> None:
         return None

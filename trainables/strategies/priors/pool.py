@@ -1,24 +1,31 @@
-"""The mean of the step's other prompts (James-Stein's anchor, arXiv 2511.03710)."""
+"""Prior `pool`: the mean of the step's other prompts (James-Stein's anchor, arXiv 2511.03710)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from trainables.strategies.batch import Batch
 from trainables.strategies.groups import Groups
-from trainables.strategies.priors.base import Prior
+from trainables.strategies.priors.base import Prior, PriorMember
 from trainables.strategies.scale import UNIT, Scale
 from trainables.strategies.value_estimate import ValueEstimate
 
 
-@dataclass
-class PoolPrior(Prior):
-    """Mean of the other prompts' group means. A prompt's own rewards never enter its own value estimate.
+class PoolPrior(PriorMember):
+    """Mean of the step's other prompts (James-Stein): leaves the prompt's own group out."""
 
-    Silent where no other prompt has a valid rollout.
-    """
+    type: Literal["pool"] = "pool"
+
+    def begin(self, scale: Scale) -> OtherPrompts:
+        return OtherPrompts(scale)
+
+
+@dataclass(frozen=True)
+class OtherPrompts(Prior):
+    """Mean of the other prompts' group means. Silent where no other prompt has a valid rollout."""
 
     scale: Scale = UNIT
 

@@ -1,224 +1,113 @@
-"""A probe on the policy's own hidden states (POISE, arXiv 2605.07579, section 3 and algorithm 1).
-
-Each rollout's states are read by a regression that earlier steps fitted, so a value estimate knows nothing
-of this step's rewards. A rollout's baseline must come from the *other* rollouts' states (fusions that leave
-one out): its own states depend on its own tokens, and reading them would bias the gradient.
-"""
+"""Prior `probe`: a probe on the policy's hidden states (POISE, arXiv 2605.07579, section 3, algorithm 1)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
+from pydantic import Field
 
-from trainables.errors import DivergedError, StrategyError
-from trainables.strategies.batch import (
-    Batch,
-    BoolArray,
-    FeatureNeeds,
-    Features,
-    FloatArray,
-    IntArray,
-    Needs,
-    Stats,
+from trainables.strategies.batch import FeatureNeeds
+from trainables.strategies.budget.base import Budget
+from trainables.strategies.fusion.base import Fusion
+from trainables.strategies.members.base import Point, Positive
+from trainables.strategies.priors.base import PriorMember
+from trainables.strategies.priors.probing.regression import ModelKind
+from trainables.strategies.scale import Scale
+
+if TYPE_CHECKING:
+    from trainables.strategies.priors.probing.state import Probe
+
+DEPTH = 0.53
+OWN_STATES = (
+    "lets the probe read the states of the very rollout that it is a baseline for: they depend on the "
+    "rollout's own tokens, so the gradient would be biased"
 )
-from trainables.strategies.priors.base import Prior
-from trainables.strategies.priors.probe_buffer import Rows, finite_N, rows_of
-from trainables.strategies.priors.probe_layers import FEWEST, LayerSurvey, States, halves
-from trainables.strategies.priors.probe_model import ModelKind, Part, Projection, Regression
-from trainables.strategies.scale import UNIT, Scale
-from trainables.strategies.value_estimate import ValueEstimate
-
-POOLED = -1
-"""Key of the probe over all strata."""
 
 
-@dataclass
-class ProbePrior(Prior):
-    """Believes what the probe reads from a rollout's states, clipped to the reward range; `start` unfitted.
+class ProbePrior(PriorMember):
+    """Probe on the policy's own hidden states, refitted every step (POISE, arXiv 2605.07579).
 
-    State: the buffer (and, where it refits incrementally, the projections): the probe follows from it.
+    Its states come with the learner's log-prob pass. Defaults are those of the authors' code; their paper
+    has no PCA and a penalty of .01.
     """
 
-    depth: float = 0.53
+    type: Literal["probe"] = "probe"
+    depth: Annotated[float, Field(gt=0, le=1)] = DEPTH
+    """Relative depth of the decoder block that is read: block floor(depth * L) of L, 19 of 36."""
     layer: int | Literal["auto"] | None = None
+    """That block by its number, from 0. `auto`: the block with the smallest trailing error on rewards that
+    it had not seen; reads the survey."""
     survey: bool = False
-    survey_width: int = 64
-    states: States = "trajectory"
-    window: int = 10
-    reasoning_end: str = "</think>"
+    """Score every block at each step: `strategy/layer_mae/<block>`, `strategy/layer_pearson/<block>`."""
+    survey_width: Annotated[int, Field(ge=0)] = 64
+    """Numbers per part to which the survey projects a block's states; 0 = none is left out."""
+    states: Literal["trajectory", "prompt"] = "trajectory"
+    """`prompt`: prompt states only. A value estimate per prompt, which any fusion may use; `trajectory` needs
+    one that leaves the scored rollout out."""
+    window: Annotated[int, Field(ge=1)] = 10
+    """Tokens at the end of prompt and reasoning that are averaged."""
+    reasoning_end: Annotated[str, Field(min_length=1)] = "</think>"
+    """Ends the reasoning; a response without it is reasoning as a whole."""
     model: ModelKind = "ridge"
-    penalty: float = 100.0
-    pca_prompt: int = 32
-    pca_response: int = 64
-    buffer: int = 4096
+    penalty: Positive = 100.0
+    """L2 penalty on the sum over rows."""
+    pca_prompt: Annotated[int, Field(ge=0)] = 32
+    """Principal components of the prompt part, at most as many as rows and columns; 0 = all columns."""
+    pca_response: Annotated[int, Field(ge=0)] = 64
+    buffer: Annotated[int, Field(ge=16)] = 4096
+    """Rows the probe is fitted on; the oldest prompt groups leave first."""
     refit: Literal["scratch", "incremental"] = "scratch"
-    refresh: int = 16
+    """`incremental`: scaling and PCA are kept for `refresh` steps, and only the regression is refitted."""
+    refresh: Annotated[int, Field(ge=1)] = 16
     per_stratum: bool = False
-    max_bad_features: float = 0.05
-    start: float = 0.5
-    scale: Scale = UNIT
-    rows: Rows | None = None
-    observed: int = 0
-    """Steps learned from."""
-    layers: LayerSurvey | None = None
-    projections: dict[int, Projection] = field(default_factory=dict)
-    _regressions: dict[int, Regression] = field(default_factory=dict)
-
-    @property
-    def reads_own(self) -> bool:  # type: ignore[override]
-        return self.states == "trajectory"
+    """One probe for each declared stratum (declare domains as strata); false: one for all prompts."""
+    max_bad_features: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Share of a step's rollouts whose states may be NaN or infinite (they are left out) before the trial
+    fails as diverged."""
+    start: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Value estimate before the first fit, as a share of the reward range."""
 
     @property
     def auto(self) -> bool:
+        """Whether the block is chosen by its trailing error."""
         return self.layer == "auto"
 
-    def needs(self) -> Needs:
-        return Needs(
-            features=FeatureNeeds(
-                depth=self.depth,
-                layer=self.layer if isinstance(self.layer, int) else None,
-                window=self.window,
-                reasoning_end=self.reasoning_end,
-                survey=self.survey_width if self.survey or self.auto else None,
-            )
+    def features(self) -> FeatureNeeds:
+        """Return the hidden states that the learner must keep."""
+        return FeatureNeeds(
+            depth=self.depth,
+            layer=self.layer if isinstance(self.layer, int) else None,
+            window=self.window,
+            reasoning_end=self.reasoning_end,
+            survey=self.survey_width if self.survey or self.auto else None,
         )
 
-    def predict(self, batch: Batch) -> ValueEstimate:
-        features = _required(batch)
-        good_N = finite_N(features)
-        self._check_rate(good_N)
-        stratum_N = batch.stratum_P[batch.prompt_N]
-        unit_N = np.full(batch.rollouts, np.nan)
-        unit_N[good_N] = self._read(self._parts_of(features.take(np.flatnonzero(good_N))), stratum_N[good_N])
-        mean_N = self.scale.reward(unit_N)
-        silent_N = None if good_N.all() else ~good_N
-        if self.states == "trajectory":
-            return ValueEstimate(mean_N=mean_N, silent_N=silent_N)
-        mean_P = np.full(batch.prompts, np.nan)
-        # The prompt's states are the same before each of its rollouts: the first readable one speaks.
-        rows = np.flatnonzero(good_N)[::-1]
-        mean_P[batch.prompt_N[rows]] = mean_N[rows]
-        return ValueEstimate(mean_P=mean_P, silent_P=np.asarray(np.isnan(mean_P)), silent_N=silent_N)
-
-    def observe(self, batch: Batch, stats: Stats) -> None:
-        features = _required(batch)
-        before = self.block(features)
-        if features.survey_NL2K is not None:
-            if self.layers is None:
-                blocks = features.survey_NL2K.shape[1]
-                self.layers = self._survey(features.layer, np.zeros(blocks))
-            self.layers.learn(batch, features)
-        new = rows_of(batch, features, self.scale, per_prompt=self.states == "prompt")
-        old = new.take(slice(0, 0)) if self.rows is None else self.rows
-        self.rows = old.push(new, self.buffer)
-        fresh = self.refit == "scratch" or self.observed % self.refresh == 0
-        self.observed += 1
-        self._fit(keep_projections=not fresh and self.block(features) == before)
-
-    def metrics(self, batch: Batch) -> dict[str, float]:
-        features = _required(batch)
-        notes = {
-            "probe_rows": float(0 if self.rows is None else len(self.rows)),
-            "bad_features": float(1.0 - finite_N(features).mean()),
-            "probe_layer": float(self.block(features)),
-        }
-        if self.layers is not None and features.survey_NL2K is not None:
-            notes |= self.layers.metrics(batch, features)
-        return notes
-
-    def block(self, features: Features) -> int:
-        """The decoder block that is read at the moment."""
-        return self.layers.best if self.auto and self.layers is not None else features.layer
-
-    def state_dict(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"observed": self.observed}
-        if self.rows is not None:
-            state["rows"] = self.rows.state_dict()
-        if self.layers is not None:
-            state["layers"] = {"best": self.layers.best, "error_L": self.layers.error_L.copy()}
-        if self.refit == "incremental":
-            state["projections"] = [[key, made.state_dict()] for key, made in self.projections.items()]
-        return state
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.observed = int(state["observed"])
-        self.rows = Rows(**state["rows"]) if "rows" in state else None
-        found = state.get("layers")
-        self.layers = self._survey(int(found["best"]), found["error_L"].copy()) if found else None
-        kept = state.get("projections", [])
-        self.projections = {int(key): Projection.from_state(made) for key, made in kept}
-        self._fit(keep_projections=self.refit == "incremental")
-
-    # -- internals -----------------------------------------------------------------------------------
-
-    def _survey(self, best: int, error_L: FloatArray) -> LayerSurvey:
-        return LayerSurvey(best, error_L, self.penalty, self.states, self.scale)
-
-    def _fit(self, *, keep_projections: bool) -> None:
-        self._regressions = {}
-        if not keep_projections:
-            self.projections = {}
-        if self.rows is None:
-            return
-        if self.layers is not None:
-            self.layers.fit(self.rows)
-        for key, rows in self._shares(self.rows):
-            parts = self._parts_of_rows(rows)
-            if key not in self.projections:
-                self.projections[key] = Projection.fit(parts, self._components())
-            columns = self.projections[key].apply(parts)
-            self._regressions[key] = Regression.fit(columns, rows.rate_R, self.model, self.penalty)
-
-    def _shares(self, rows: Rows) -> Iterator[tuple[int, Rows]]:
-        """The rows of each probe: all of them, and each stratum that has enough."""
-        if len(rows) < FEWEST:
-            return
-        yield POOLED, rows
-        if self.per_stratum:
-            for stratum, count in zip(*np.unique(rows.stratum_R, return_counts=True), strict=True):
-                if count >= FEWEST:
-                    yield int(stratum), rows.take(rows.stratum_R == stratum)
-
-    def _read(self, parts: list[Part], stratum_N: IntArray) -> FloatArray:
-        """Pass rates in [0, 1]; a stratum without a probe of its own is read by the one for all."""
-        unit_N = np.full(len(stratum_N), self.start)
-        if POOLED not in self._regressions:
-            return unit_N
-        own_N = np.where(np.isin(stratum_N, list(self._regressions)), stratum_N, POOLED)
-        for key in np.unique(own_N).tolist():
-            mine = own_N == key
-            columns = self.projections[key].apply([part[mine] for part in parts])
-            unit_N[mine] = self._regressions[key].predict(columns)
-        return unit_N
-
-    def _components(self) -> list[int]:
+    def components(self) -> list[int]:
+        """Return the principal components of each part; 0 = all columns."""
         return [self.pca_prompt] if self.states == "prompt" else [self.pca_prompt, self.pca_response, 0]
 
-    def _parts_of(self, features: Features) -> list[Part]:
-        prompt, response = features.prompt_NF, features.response_NF
-        if self.auto and features.survey_NL2K is not None:
-            prompt, response = halves(features.survey_NL2K[:, self.block(features)])
-        return [prompt] if self.states == "prompt" else [prompt, response, features.entropy_N3]
-
-    def _parts_of_rows(self, rows: Rows) -> list[Part]:
-        prompt, response = rows.prompt_RF, rows.response_RF
-        if self.auto and self.layers is not None:
-            prompt, response = halves(rows.survey_RL2K[:, self.layers.best])
-        return [prompt] if self.states == "prompt" else [prompt, response, rows.entropy_R3]
-
-    def _check_rate(self, good_N: BoolArray) -> None:
-        bad = int((~good_N).sum())
-        if bad > self.max_bad_features * len(good_N):
-            raise DivergedError(
-                f"strategy.prior: the hidden states of {bad} of {len(good_N)} rollouts are NaN or infinite, "
-                f"more than max_bad_features={self.max_bad_features:g}; lower learner.lr or change the layer"
+    def check(self, beside: Point) -> None:
+        """Refuse fusions that let a trajectory's own states into its own baseline."""
+        if self.auto and self.depth != DEPTH:
+            raise ValueError(
+                f"prior.depth: {self.depth} beside layer 'auto', which chooses; remove one of them"
+            )
+        if isinstance(self.layer, int) and self.layer < 0:
+            raise ValueError(f"prior.layer: {self.layer} is no block; blocks count from 0, or write auto")
+        fusion, budget = beside.fusion, beside.budget
+        if self.states == "prompt" or not isinstance(fusion, Fusion) or not fusion.mixes_prior:
+            return
+        if not dict(fusion).get("leave_one_out", fusion.leaves_out):
+            raise ValueError(
+                f"fusion.leave_one_out: false {OWN_STATES}; set leave_one_out: true, or prior.states: prompt"
+            )
+        if isinstance(budget, Budget) and budget.first_round() < 2:
+            raise ValueError(
+                f"budget: {budget.type!r} may leave a prompt with one rollout, which has no other one "
+                f"whose states the probe could read; start with at least 2, or set prior.states: prompt"
             )
 
+    def begin(self, scale: Scale) -> Probe:
+        from trainables.strategies.priors.probing.state import Probe
 
-def _required(batch: Batch) -> Features:
-    if batch.features is None:
-        raise StrategyError("strategy.prior: 'probe' reads hidden states, and this batch has none")
-    return batch.features
+        return Probe(self, scale)

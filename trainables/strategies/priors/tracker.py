@@ -1,22 +1,49 @@
-"""Per-prompt Beta counts with forgetting (SPO, arXiv 2509.13232, section 3.1)."""
+"""Prior `tracker`: per-prompt Beta counts with forgetting (SPO, arXiv 2509.13232, section 3.1)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field, model_validator
 
 from trainables.strategies.batch import Batch, FloatArray, IntArray, Needs, Stats
 from trainables.strategies.groups import Groups, first_round_N
-from trainables.strategies.priors.base import Prior
-from trainables.strategies.priors.strata import MASS
+from trainables.strategies.members.base import Keep, Positive
+from trainables.strategies.priors.base import Prior, PriorMember
+from trainables.strategies.priors.running import MASS
 from trainables.strategies.scale import UNIT, Scale, verified_N
 from trainables.strategies.value_estimate import ValueEstimate
 
 
+class TrackerPrior(PriorMember):
+    """Per-prompt Beta counts with forgetting (SPO, arXiv 2509.13232)."""
+
+    type: Literal["tracker"] = "tracker"
+    mass: Positive = 8.0
+    """Pseudo-counts of the first estimate of a prompt."""
+    half_change: Positive = 0.06
+    """Mean absolute log-prob change (nats) after which half of the old evidence is forgotten."""
+    keep_min: Keep = 0.875
+    keep_max: Keep = 0.96
+    start: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Value estimate before any evidence, as a share of the reward range."""
+
+    foresight: ClassVar[bool] = True
+
+    @model_validator(mode="after")
+    def _ordered(self) -> TrackerPrior:
+        if self.keep_min > self.keep_max:
+            raise ValueError(f"keep_min: {self.keep_min} exceeds keep_max={self.keep_max}; lower keep_min")
+        return self
+
+    def begin(self, scale: Scale) -> Tracker:
+        return Tracker(self, scale)
+
+
 @dataclass
-class TrackerPrior(Prior):
+class Tracker(Prior):
     """v = a / (a + b), read before the update. At a visit with s successes in k rollouts:
 
         a <- rho a + s;  b <- rho b + k - s;  rho = 2^(-D / half_change), kept within [keep_min, keep_max]
@@ -27,11 +54,7 @@ class TrackerPrior(Prior):
     State is in [0, 1] units, one column per prompt met.
     """
 
-    mass: float = 8.0
-    half_change: float = 0.06
-    keep_min: float = 0.875
-    keep_max: float = 0.96
-    start: float = 0.5
+    config: TrackerPrior
     scale: Scale = UNIT
     prompt_M: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
     """Prompts met, ascending."""
@@ -48,7 +71,7 @@ class TrackerPrior(Prior):
 
     def predict_prompts(self, prompt_C: IntArray, stratum_C: IntArray) -> ValueEstimate:
         a_M, b_M, _ = self.counts_3M
-        pool = (a_M.sum() + MASS * self.start) / (a_M.sum() + b_M.sum() + MASS)
+        pool = (a_M.sum() + MASS * self.config.start) / (a_M.sum() + b_M.sum() + MASS)
         row_C, known_C = self._find(prompt_C)
         a_C, b_C = np.full(len(prompt_C), pool), np.full(len(prompt_C), 1.0 - pool)
         a_C[known_C], b_C[known_C] = a_M[row_C[known_C]], b_M[row_C[known_C]]
@@ -68,10 +91,16 @@ class TrackerPrior(Prior):
         self._insert(prompt_V[~known_V])
         row_V = np.searchsorted(self.prompt_M, prompt_V)
         a_V, b_V, last_V = self.counts_3M[:, row_V]
-        rho_V = np.clip(2.0 ** (-(self.clock - last_V) / self.half_change), self.keep_min, self.keep_max)
-        first_V = self.mass * (sum_V + 0.5) / (count_V + 1.0)
+        rho_V = np.clip(
+            2.0 ** (-(self.clock - last_V) / self.config.half_change),
+            self.config.keep_min,
+            self.config.keep_max,
+        )
+        first_V = self.config.mass * (sum_V + 0.5) / (count_V + 1.0)
         self.counts_3M[0, row_V] = np.where(known_V, rho_V * a_V + sum_V, first_V)
-        self.counts_3M[1, row_V] = np.where(known_V, rho_V * b_V + count_V - sum_V, self.mass - first_V)
+        self.counts_3M[1, row_V] = np.where(
+            known_V, rho_V * b_V + count_V - sum_V, self.config.mass - first_V
+        )
         self.counts_3M[2, row_V] = self.clock
         self.clock += stats.logprob_change
 
@@ -88,7 +117,7 @@ class TrackerPrior(Prior):
         self.clock = float(state["clock"])
 
     def _find(self, prompt_C: IntArray) -> tuple[IntArray, Any]:
-        """Column of each prompt, and whether it was met."""
+        """Return the column of each prompt, and whether it was met."""
         row_C = np.searchsorted(self.prompt_M, prompt_C)
         known_C = np.zeros(len(prompt_C), np.bool_)
         inside = row_C < len(self.prompt_M)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -11,28 +11,29 @@ import numpy.typing as npt
 from trainables.strategies.batch import Batch, Features, FloatArray
 from trainables.strategies.diagnostics import forecast
 from trainables.strategies.groups import Groups
-from trainables.strategies.priors.probe_buffer import Rows, finite_N
-from trainables.strategies.priors.probe_model import Part, Projection, Regression
+from trainables.strategies.priors.probing.buffer import Rows, finite_N
+from trainables.strategies.priors.probing.regression import Part, Projection, Regression
 from trainables.strategies.scale import UNIT, Scale
 from trainables.strategies.value_estimate import ValueEstimate
+
+if TYPE_CHECKING:
+    from trainables.strategies.priors.probe import ProbePrior
 
 KEEP = 0.9
 """Share of the old error that survives a step."""
 FEWEST = 16
 """Rows before anything is fitted."""
-States = Literal["trajectory", "prompt"]
 
 
 @dataclass
 class LayerSurvey:
     """Errors of all blocks on rewards that no fit had seen, and the block to read next (`best`)."""
 
+    config: ProbePrior
     best: int
     """The block with the smallest trailing mean squared error; the default one before there is any."""
     error_L: FloatArray
     """Decayed sum of mean squared errors, one a block."""
-    penalty: float
-    states: States
     scale: Scale = UNIT
     _fits: list[tuple[Projection, Regression]] = field(init=False, default_factory=list)
 
@@ -45,7 +46,9 @@ class LayerSurvey:
             parts = self._parts(rows.survey_RL2K[:, block], rows.entropy_R3)
             projection = Projection.fit(parts, [0] * len(parts))
             columns = projection.apply(parts)
-            self._fits.append((projection, Regression.fit(columns, rows.rate_R, "ridge", self.penalty)))
+            self._fits.append(
+                (projection, Regression.fit(columns, rows.rate_R, "ridge", self.config.penalty))
+            )
 
     def learn(self, batch: Batch, features: Features) -> None:
         """Take a step's errors, under the fits from before it, into the trailing ones and choose anew."""
@@ -61,7 +64,7 @@ class LayerSurvey:
         self.best = int(self.error_L.argmin())
 
     def metrics(self, batch: Batch, features: Features) -> dict[str, float]:
-        """`layer_mae/<block>` and `layer_pearson/<block>` of this step, out of sample."""
+        """Return `layer_mae/<block>` and `layer_pearson/<block>` of this step, out of sample."""
         notes: dict[str, float] = {}
         groups = Groups.of(batch, self.scale)
         for block in range(len(self._fits)):
@@ -70,7 +73,7 @@ class LayerSurvey:
         return notes
 
     def _estimate(self, block: int, batch: Batch, features: Features) -> FloatArray:
-        """The block's value estimate about each rollout, from the group's other rollouts, (N,)."""
+        """Return the block's value estimate of each rollout, from the group's other rollouts, (N,)."""
         if features.survey_NL2K is None:
             raise ValueError("the survey was fitted and is now missing from the features")
         good_N = finite_N(features)
@@ -79,7 +82,7 @@ class LayerSurvey:
         parts = self._parts(features.survey_NL2K[good_N, block], features.entropy_N3[good_N])
         unit_N[good_N] = regression.predict(projection.apply(parts))
         own_N = self.scale.reward(unit_N)
-        if self.states == "prompt":
+        if self.config.states == "prompt":
             return own_N
         silent_N = None if good_N.all() else np.asarray(~good_N)
         groups = Groups.of(batch, self.scale)
@@ -87,9 +90,9 @@ class LayerSurvey:
 
     def _parts(self, states_N2K: npt.NDArray[np.float16], entropy_N3: Part) -> list[Part]:
         prompt, response = halves(states_N2K)
-        return [prompt] if self.states == "prompt" else [prompt, response, entropy_N3]
+        return [prompt] if self.config.states == "prompt" else [prompt, response, entropy_N3]
 
 
 def halves(states_N2K: npt.NDArray[np.float16]) -> tuple[Part, Part]:
-    """Prompt and reasoning part of a block in the survey, in single precision."""
+    """Return prompt and reasoning part of a block in the survey, in single precision."""
     return states_N2K[:, 0].astype(np.float32), states_N2K[:, 1].astype(np.float32)

@@ -1,46 +1,29 @@
-"""Baselines from the prompt's own group alone: mean, leave-one-out, length-weighted."""
+"""Fusion `length_weighted`: the length-weighted group mean (OPO, arXiv 2505.23585, section 3.2)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from trainables.errors import StrategyError
 from trainables.strategies.fusion.base import Baseline, Fusion, masked
 from trainables.strategies.groups import Groups
+from trainables.strategies.members.base import Member
 from trainables.strategies.value_estimate import ValueEstimate
 
 
-@dataclass(frozen=True)
-class GroupMean(Fusion):
-    """b = m (GRPO, arXiv 2402.03300, section 4.1.2). Contains the scored rollout: couples at Var r / k."""
+class LengthWeighted(Member, Fusion):
+    """Length-weighted group mean (OPO, arXiv 2505.23585).
 
-    def fuse(self, groups: Groups, estimate: ValueEstimate | None) -> Baseline:
-        pair_P = groups.count_P >= 2
-        scored_N = pair_P[groups.prompt_N] & groups.mask_N
-        return masked(groups.mean_P[groups.prompt_N], scored_N, np.ones(groups.prompts))
-
-
-@dataclass(frozen=True)
-class LeaveOneOut(Fusion):
-    """b_i = mean of the group's other rollouts (RLOO, arXiv 2402.14740, eq. 8)."""
-
-    leaves_out = True
-
-    def fuse(self, groups: Groups, estimate: ValueEstimate | None) -> Baseline:
-        count_N, sum_N = groups.others()
-        return masked(sum_N / np.maximum(count_N, 1.0), count_N >= 1, np.ones(groups.prompts))
-
-
-@dataclass(frozen=True)
-class LengthWeighted(Fusion):
-    """b = sum(l r) / sum(l) over the group, l = response tokens (OPO, arXiv 2505.23585, section 3.2).
-
-    The minimum-variance baseline if the squared gradient of a response grows with its length.
+    b = sum(l r) / sum(l) over the group, l = response tokens: the minimum-variance baseline if the squared
+    gradient of a response grows with its length.
     """
 
+    type: Literal["length_weighted"] = "length_weighted"
     leave_one_out: bool = False
+
+    needs_pair: ClassVar[bool] = True
 
     @property
     def leaves_out(self) -> bool:  # type: ignore[override]

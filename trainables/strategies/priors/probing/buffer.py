@@ -35,7 +35,7 @@ class Rows:
         return Rows(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
     def push(self, new: Rows, size: int) -> Rows:
-        """With new rows at the end, and without the oldest whole groups beyond `size` rows.
+        """Return the rows with new ones at the end, and without the oldest whole groups beyond `size` rows.
 
         The newest group stays even where it alone is larger.
         """
@@ -56,7 +56,7 @@ class Rows:
 
 
 def finite_N(features: Features) -> npt.NDArray[np.bool_]:
-    """Rollouts whose states can be used, (N,)."""
+    """Return the rollouts whose states can be used, (N,)."""
     arrays = (features.prompt_NF, features.response_NF, features.entropy_N3, features.survey_NL2K)
     good = np.ones(len(features.prompt_NF), dtype=np.bool_)
     for array in arrays:
@@ -66,7 +66,7 @@ def finite_N(features: Features) -> npt.NDArray[np.bool_]:
 
 
 def rows_of(batch: Batch, features: Features, scale: Scale, *, per_prompt: bool) -> Rows:
-    """This step's evidence, by prompt group.
+    """Return this step's evidence, by prompt group.
 
     A row per rollout, with the mean reward of the prompt's other rollouts as its target, so that a row says
     what a state foretells about *another* rollout. `per_prompt`: a row per prompt with the mean of all.

@@ -59,7 +59,7 @@ class Projection:
         return Projection(tuple(PartProjection.fit(p, c) for p, c in zip(parts, components, strict=True)))
 
     def apply(self, parts: Sequence[Part]) -> Part:
-        """(R, K) columns for the regression."""
+        """Return the (R, K) columns for the regression."""
         return np.concatenate([own.apply(part) for own, part in zip(self.parts, parts, strict=True)], axis=1)
 
     def state_dict(self) -> list[dict[str, Any]]:
@@ -76,11 +76,14 @@ class Projection:
 class Regression:
     """Pass rates from projected rows; predictions are clipped to [0, 1]."""
 
-    model: Any
+    fitted: Any
+    """A fitted model of scikit-learn, or the one rate there is."""
+    classifies: bool = False
+    """True: it predicts the probabilities of failure and success."""
 
     @staticmethod
     def fit(row_RK: Part, rate_R: FloatArray, kind: ModelKind, penalty: float) -> Regression:
-        """`penalty` weighs the squared coefficients against the sum of the rows' losses, in every kind."""
+        """Fit one. `penalty` weighs the squared coefficients against the summed losses of the rows."""
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression, Ridge
         from sklearn.neural_network import MLPRegressor
@@ -93,7 +96,8 @@ class Regression:
             if label.min() == label.max():
                 return Regression(float(label[0]))
             model = LogisticRegression(C=1.0 / penalty, max_iter=200)
-            return Regression(model.fit(np.tile(row_RK, (2, 1))[seen], label, sample_weight=weight[seen]))
+            model.fit(np.tile(row_RK, (2, 1))[seen], label, sample_weight=weight[seen])
+            return Regression(model, classifies=True)
         if kind == "mlp":
             model = MLPRegressor(
                 hidden_layer_sizes=(32,), alpha=penalty, solver="lbfgs", max_iter=200, random_state=0
@@ -105,10 +109,9 @@ class Regression:
         return Regression(Ridge(alpha=penalty, solver="cholesky").fit(row_RK, rate_R.astype(np.float32)))
 
     def predict(self, row_RK: Part) -> FloatArray:
-        if isinstance(self.model, float):
-            return np.full(len(row_RK), self.model)
+        if isinstance(self.fitted, float):
+            return np.full(len(row_RK), self.fitted)
         if not len(row_RK):
             return np.zeros(0)
-        classifies = hasattr(self.model, "predict_proba")
-        raw = self.model.predict_proba(row_RK)[:, 1] if classifies else self.model.predict(row_RK)
+        raw = self.fitted.predict_proba(row_RK)[:, 1] if self.classifies else self.fitted.predict(row_RK)
         return np.clip(np.asarray(raw, dtype=np.float64), 0.0, 1.0)

@@ -1,0 +1,1 @@
+"""What the members of all axes share, and the tables that name them."""

@@ -1,0 +1,108 @@
+"""The members of each axis, by the `type` a user writes. A new member is one file and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from trainables.strategies.budget.allocated import Allocated
+from trainables.strategies.budget.dynamic import Dynamic
+from trainables.strategies.budget.fixed import Fixed
+from trainables.strategies.budget.sequential import Sequential
+from trainables.strategies.budget.two_phase import TwoPhase
+from trainables.strategies.budget.weighted import Weighted
+from trainables.strategies.estimators.gae import Gae
+from trainables.strategies.estimators.monte_carlo import MonteCarlo
+from trainables.strategies.fusion.beta import BetaCounts
+from trainables.strategies.fusion.ebpo import Ebpo
+from trainables.strategies.fusion.group_mean import GroupMean
+from trainables.strategies.fusion.james_stein import JamesStein
+from trainables.strategies.fusion.leave_one_out import LeaveOneOut
+from trainables.strategies.fusion.length_weighted import LengthWeighted
+from trainables.strategies.fusion.prior_only import PriorOnly
+from trainables.strategies.fusion.tested import Tested
+from trainables.strategies.members.base import Custom, Member
+from trainables.strategies.normalisers import BatchStd, GroupStd, NoNormaliser
+from trainables.strategies.priors.context import ContextPrior
+from trainables.strategies.priors.critic import CriticPrior
+from trainables.strategies.priors.global_mean import GlobalPrior
+from trainables.strategies.priors.greedy import GreedyPrior
+from trainables.strategies.priors.none import NoPrior
+from trainables.strategies.priors.pool import PoolPrior
+from trainables.strategies.priors.probe import ProbePrior
+from trainables.strategies.priors.strata import StrataPrior
+from trainables.strategies.priors.tracker import TrackerPrior
+
+PRIORS: dict[str, type[Member]] = {
+    "none": NoPrior,
+    "strata": StrataPrior,
+    "global": GlobalPrior,
+    "tracker": TrackerPrior,
+    "pool": PoolPrior,
+    "greedy": GreedyPrior,
+    "context": ContextPrior,
+    "probe": ProbePrior,
+    "critic": CriticPrior,
+    "custom": Custom,
+}
+FUSIONS: dict[str, type[Member]] = {
+    "group_mean": GroupMean,
+    "leave_one_out": LeaveOneOut,
+    "prior_only": PriorOnly,
+    "tested": Tested,
+    "beta": BetaCounts,
+    "james_stein": JamesStein,
+    "ebpo": Ebpo,
+    "length_weighted": LengthWeighted,
+    "custom": Custom,
+}
+BUDGETS: dict[str, type[Member]] = {
+    "fixed": Fixed,
+    "sequential": Sequential,
+    "dynamic": Dynamic,
+    "allocated": Allocated,
+    "two_phase": TwoPhase,
+    "weighted": Weighted,
+    "custom": Custom,
+}
+ESTIMATORS: dict[str, type[Member]] = {"monte_carlo": MonteCarlo, "gae": Gae}
+NORMALISERS: dict[str, type[Member]] = {
+    "none": NoNormaliser,
+    "group_std": GroupStd,
+    "batch_std": BatchStd,
+    "custom": Custom,
+}
+TABLES = {
+    "prior": PRIORS,
+    "fusion": FUSIONS,
+    "budget": BUDGETS,
+    "estimator": ESTIMATORS,
+    "normaliser": NORMALISERS,
+}
+"""Axis -> its members."""
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Marks a field of a pydantic model as an axis: a member chosen from `table` by its `type`.
+
+    The axis accepts a mapping with a `type`, a bare string (that type with its defaults) or an import path.
+    """
+
+    table: Mapping[str, type[Member]]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        choices = {name: handler.generate_schema(member) for name, member in self.table.items()}
+        union = core_schema.tagged_union_schema(choices, discriminator="type")
+        return core_schema.no_info_before_validator_function(_open, union)
+
+
+def _open(value: object) -> object:
+    """Open a bare string: a type with its defaults, or an import path."""
+    if isinstance(value, str):
+        return {"type": "custom", "path": value} if ":" in value else {"type": value}
+    return value

@@ -1,0 +1,78 @@
+"""Presets whose prior is a running mean, or the step's other prompts."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from trainables.strategies.budget.fixed import Fixed
+from trainables.strategies.budget.weighted import Weighted
+from trainables.strategies.fusion.beta import BetaCounts
+from trainables.strategies.fusion.ebpo import Ebpo
+from trainables.strategies.fusion.james_stein import JamesStein
+from trainables.strategies.fusion.prior_only import PriorOnly
+from trainables.strategies.members.base import GroupSize, Keep, PairSize, Positive
+from trainables.strategies.normalisers import BatchStd, GroupStd
+from trainables.strategies.presets.base import Axes, Preset
+from trainables.strategies.priors.global_mean import GlobalPrior
+from trainables.strategies.priors.pool import PoolPrior
+from trainables.strategies.priors.strata import StrataPrior
+from trainables.strategies.priors.tracker import TrackerPrior
+
+
+class Spo(Preset):
+    """SPO (arXiv 2509.13232): per-prompt tracker as baseline, weighted prompts, whitened over the batch.
+
+    Departs: no offline bootstrap by default (`bootstrap: 8` buys it out of the step's rollouts); a prompt
+    that was never seen starts at the mean of those that were.
+    """
+
+    group_size: GroupSize = 1
+    floor: Positive = 0.05
+    bootstrap: int = Field(default=0, ge=0)
+
+    def axes(self) -> Axes:
+        return {
+            "prior": TrackerPrior(),
+            "fusion": PriorOnly(),
+            "budget": Weighted(group_size=self.group_size, floor=self.floor, bootstrap=self.bootstrap),
+            "normaliser": BatchStd(center=True),
+        }
+
+
+class Jspo(Preset):
+    """James-Stein leave-one-out across the step's prompts (arXiv 2511.03710)."""
+
+    group_size: PairSize = 4
+
+    def axes(self) -> Axes:
+        return {"prior": PoolPrior(), "fusion": JamesStein(), "budget": Fixed(group_size=self.group_size)}
+
+
+class EbpoPreset(Preset):
+    """EBPO (arXiv 2602.05165): group mean shrunk to a running global mean, divided by the group std."""
+
+    group_size: PairSize = 8
+    keep: Keep = 0.9
+
+    def axes(self) -> Axes:
+        return {
+            "prior": GlobalPrior(keep=self.keep),
+            "fusion": Ebpo(),
+            "budget": Fixed(group_size=self.group_size),
+            "normaliser": GroupStd(),
+        }
+
+
+class BetaMix(Preset):
+    """Beta pseudo-counts on the strata prior: a simple, strong rival of the tested fusion (unpublished)."""
+
+    group_size: GroupSize = 4
+    n0: Positive = 4.0
+    keep: Keep = 0.9
+
+    def axes(self) -> Axes:
+        return {
+            "prior": StrataPrior(keep=self.keep),
+            "fusion": BetaCounts(n0=self.n0),
+            "budget": Fixed(group_size=self.group_size),
+        }
