@@ -116,7 +116,8 @@ def test_a_process_id_that_was_given_to_another_is_not_signalled(tmp_path: Path)
     try:
         with driver.registered(tmp_path):
             record = json.loads((tmp_path / driver.FILE).read_text())
-        (tmp_path / driver.FILE).write_text(json.dumps({**record, "pid": bystander.pid}))
+        earlier = {"pid": bystander.pid, "started": record["started"] - 60}
+        (tmp_path / driver.FILE).write_text(json.dumps({**record, **earlier}))
         with pytest.raises(NotFoundError, match="not running"):
             driver.stop(tmp_path)
         assert bystander.poll() is None
