@@ -139,7 +139,7 @@ def test_refuses_a_model_that_is_not_there(raw: Raw, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"config\.json"):
         parse_spec(put(raw, "trial.model", str(tmp_path / "empty")))
     (tmp_path / "empty" / "config.json").write_text('{"model_type": "qwen3"}')
-    assert parse_spec(put(raw, "trial.model", str(tmp_path / "empty"))).trial["model"].endswith("empty")
+    assert parse_spec(put(raw, "trial.model", str(tmp_path / "empty"))).trial.model.endswith("empty")
 
 
 def test_two_candidates_of_one_preset_need_labels(raw: Raw) -> None:

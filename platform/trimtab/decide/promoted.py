@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, model_validator
 
 from trainables.config import Strict
-from trainables.trial import TrialConfig
+from trainables.trial import TrialConfig, TrialSettings
 from trimtab.errors import SpecError
 from trimtab.sweepspec.load import apply_override, parse_spec, read_yaml
 from trimtab.sweepspec.messages import spec_error
@@ -93,8 +93,9 @@ class Promoted(Strict):
         put("sampling", max_tokens=more.max_tokens)
         put("task", train=more.train, validation=more.validation)
         put("evaluation", every=more.evaluate_every)
+        settings = {key: value for key, value in raw.items() if key != "strategy"}
         try:
-            return TrialConfig.model_validate(raw)
+            return TrialSettings.model_validate(settings).with_strategy(raw.get("strategy"))
         except ValidationError as error:
             raise spec_error(error, TrialConfig, raw, prefix="trial") from None
 

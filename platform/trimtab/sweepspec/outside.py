@@ -10,9 +10,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainables.models.shape import read_config
+from trainables.models.resolve import check_model
 from trainables.strategies.wording import did_you_mean
-from trimtab.errors import ModelError, SpecError
+from trimtab.errors import SpecError
 from trimtab.sweepspec.imports import IMPORT_PATH, check_own_strategies, imported
 
 if TYPE_CHECKING:
@@ -21,40 +21,16 @@ if TYPE_CHECKING:
 
 TASKS = ("addition", "math")
 FILE_KINDS = (".jsonl", ".json", ".parquet")
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 HUB_DATA = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(/[\w.-]+)?(:.+)?")
 
 
 def check_outside(spec: SweepSpec) -> None:
     """SpecError, ModelError: something that the spec names is not there, or is not what it must be."""
-    config = spec.reference_config()
-    check_model(config.model)
-    check_task(config.task)
+    check_model(spec.trial.model)
+    check_task(spec.trial.task)
     check_own_strategies(spec, spec.reference, "reference")
     for number, candidate in enumerate(spec.candidates):
         check_own_strategies(spec, candidate, f"candidates.{number}")
-
-
-def check_model(model: str) -> None:
-    """Refuse a model that is neither built in, nor a directory, nor shaped like a hub id. No network."""
-    if model == "tiny":
-        return
-    path = Path(model).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ModelError(
-                f"trial.model: {model!r} holds no config.json; give a directory in Hugging Face format"
-            )
-        if not isinstance(read_config(path / "config.json").get("model_type"), str):
-            raise ModelError(
-                f"trial.model: {str(path / 'config.json')!r} names no model_type; save the model there again"
-            )
-        return
-    if not HUB_ID.fullmatch(model) or path.parent.is_dir():
-        raise ModelError(
-            f"trial.model: {model!r} does not exist; give 'tiny' (built in), an existing directory in "
-            "Hugging Face format, or a hub id such as 'org/name'"
-        )
 
 
 def check_task(task: TaskConfig) -> None:

@@ -7,10 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import (
+    Field,
+    SerializationInfo,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from trainables.config import Strict
-from trainables.trial import TrialConfig
+from trainables.trial import TrialConfig, TrialSettings
 from trimtab.sweepspec.check import check_sampler, check_searched
 from trimtab.sweepspec.messages import spec_error
 from trimtab.sweepspec.names import check_name
@@ -168,8 +175,8 @@ class SweepSpec(Strict):
 
     name: str
     """Family of the sweep's name: the first is called so, later ones `<name>-2`, `<name>-3`, ..."""
-    trial: Annotated[dict[str, Any], Field(default_factory=dict)]
-    """`TrialConfig` without its strategy: shared by all, so that only the baseline axes differ."""
+    trial: TrialSettings = TrialSettings()
+    """Shared by all configurations, so that only the baseline axes differ."""
     reference: Reference
     candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0, 1, 2)
@@ -185,6 +192,21 @@ class SweepSpec(Strict):
     confirms: str | None = None
     """Name of the sweep whose best configurations this one retrains; `trimtab confirm` writes it."""
 
+    @field_serializer("trial")
+    def _as_written(self, trial: TrialSettings, info: SerializationInfo) -> dict[str, Any]:
+        """Only what the user set: a stored spec stays as short as the file it comes from."""
+        return trial.model_dump(mode=info.mode, exclude_unset=True)
+
+    @field_validator("trial", mode="before")
+    @classmethod
+    def _no_strategy(cls, raw: Any) -> Any:
+        if isinstance(raw, Mapping) and "strategy" in raw:
+            raise ValueError(
+                "strategy: strategies differ between configurations; move it to reference.strategy or "
+                "candidates[].strategy"
+            )
+        return raw
+
     @model_validator(mode="after")
     def _runs(self) -> SweepSpec:
         check_name(self.name)
@@ -192,14 +214,9 @@ class SweepSpec(Strict):
             raise ValueError(f"seeds: {list(self.seeds)} names a seed twice; give distinct seeds")
         _check_labels([candidate_label(candidate) for candidate in self.candidates])
         _check_urls(self.storage, self.tracking.uri)
-        if "strategy" in self.trial:
-            raise ValueError(
-                "trial.strategy: strategies differ between configurations; move it to reference.strategy or "
-                "candidates[].strategy"
-            )
-        config = self.reference_config()
+        self.reference_config()
         _check_reference_label(self.reference_label, self.candidates)
-        if config.evaluation.split == "test" and self.confirms is None:
+        if self.trial.evaluation.split == "test" and self.confirms is None:
             raise ValueError(
                 "trial.evaluation.split: test would let the search see the prompts of the verdict; remove it "
                 "(trimtab confirm evaluates on them)"
@@ -208,7 +225,7 @@ class SweepSpec(Strict):
             check_searched(self, searched, self._where(searched))
         check_sampler(self)
         rung = self.search.early_stopping.first_rung if self.search.early_stopping else 0
-        budget = config.budget * len(self.seeds)
+        budget = self.budget * len(self.seeds)
         if rung >= budget:
             raise ValueError(
                 f"search.early_stopping.first_rung: {rung} rollouts is the whole trial ({budget} over "
@@ -223,11 +240,11 @@ class SweepSpec(Strict):
     @property
     def budget(self) -> int:
         """Rollouts of one run (one configuration, one seed)."""
-        return self.reference_config().budget
+        return self.trial.budget
 
     def reference_config(self) -> TrialConfig:
         """The reference's resolved configuration."""
-        return _trial_config(self.trial, self.reference.strategy, "reference.strategy")
+        return self.config_of(self.reference, {})
 
     @property
     def reference_trials(self) -> int:
@@ -242,8 +259,7 @@ class SweepSpec(Strict):
     @property
     def rung(self) -> int:
         """Rollouts of one run between two evaluations: trials are compared at multiples of it."""
-        config = self.reference_config()
-        return config.evaluation.every * config.rollouts_per_step
+        return self.trial.evaluation.every * self.trial.rollouts_per_step
 
     def label_of(self, searched: Searched) -> str:
         """The reference's or a candidate's name in the study and in tables."""
@@ -251,9 +267,12 @@ class SweepSpec(Strict):
 
     def config_of(self, searched: Searched, values: Mapping[str, Value]) -> TrialConfig:
         """Resolved configuration of the reference or a candidate at these values of its parameters."""
-        return _trial_config(
-            self.trial, merge(searched.strategy, values), f"{self._where(searched)}.strategy"
-        )
+        strategy = merge(searched.strategy, values)
+        try:
+            return self.trial.with_strategy(strategy)
+        except ValidationError as error:
+            raw, where = {"strategy": strategy}, f"{self._where(searched)}.strategy"
+            raise spec_error(error, TrialConfig, raw, prefix="trial", renamed={"strategy": where}) from None
 
     def _where(self, searched: Searched) -> str:
         if searched is self.reference:
@@ -264,14 +283,6 @@ class SweepSpec(Strict):
 def candidate_label(candidate: Searched) -> str:
     label: str | None = getattr(candidate, "label", None)
     return label or default_label(candidate.strategy, "candidate")
-
-
-def _trial_config(trial: Mapping[str, Any], strategy: RawStrategy, where: str) -> TrialConfig:
-    raw = {**trial, "strategy": strategy}
-    try:
-        return TrialConfig.model_validate(raw)
-    except ValidationError as error:
-        raise spec_error(error, TrialConfig, raw, prefix="trial", renamed={"strategy": where}) from None
 
 
 def _check_labels(labels: list[str]) -> None:
