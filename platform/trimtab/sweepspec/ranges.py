@@ -167,7 +167,7 @@ Range: TypeAlias = Annotated[
     Discriminator(
         _kind,
         custom_error_type="range",
-        custom_error_message="not a range; write exactly one of {choice: [a, b]}, {float: [low, high]} or "
+        custom_error_message="is not a range; write exactly one of {choice: [a, b]}, {float: [low, high]} or "
         "{int: [low, high]}",
     ),
 ]
