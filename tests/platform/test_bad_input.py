@@ -207,7 +207,7 @@ def test_a_float_range_in_whole_steps_may_serve_a_whole_number() -> None:
 def test_a_key_that_is_a_list_or_a_mapping(tmp_path: Path, text: str) -> None:
     file = tmp_path / "spec.yaml"
     file.write_text(text)
-    refused(trimtab("plan", str(file)), "not YAML", "is no text", "line")
+    refused(trimtab("plan", str(file)), "not YAML", "is not text", "line")
 
 
 @pytest.mark.parametrize("text", ["{", "[1, 2]", "\xff", "{}", '{"model_type": 3}'])

@@ -172,10 +172,10 @@ def test_overrides_reach_mappings_and_list_items(tmp_path: Path, raw: Raw) -> No
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("nonsense", "no assignment"),
-        ("=3", "no assignment"),
+        ("nonsense", "is not an assignment"),
+        ("=3", "is not an assignment"),
         ("name.x=3", "holds no keys"),
-        ("candidates.7.label=x", "no item"),
+        ("candidates.7.label=x", "is not an item"),
         ("seeds=[1", "not YAML"),
         ("trial.stepz=3", "'steps'"),
     ],
