@@ -53,7 +53,7 @@ def put(raw: Raw, path: str, value: Any) -> Raw:
         (
             "candidates.0.enqueue",
             [{"alhpa": 0.5}],
-            ["candidates.0.enqueue.0.alhpa", "is not searched", "alpha"],
+            ["candidates.0.enqueue.0.alhpa", "is not a searched parameter", "alpha"],
         ),
         ("candidates.0.enqueue", [{"alpha": 0.95}], ["candidates.0.enqueue.0.alpha", "0.95", "widen"]),
         ("candidates.0.enqueue", [{"k_max": 8}], ["candidates.0.enqueue.0.k_max", "'group_size'"]),

@@ -93,9 +93,10 @@ class ModelShape:
 
     @property
     def activation_numbers(self) -> int:
-        """Numbers that one token leaves in all blocks for the backward pass, nothing being recomputed: inputs
-        and outputs of both norms and both residuals, queries, keys and values before and after rotation, the
-        attention's output, and four of the feed-forward part's width.
+        """Numbers that one token leaves in all blocks for the backward pass, without recomputation.
+
+        Inputs and outputs of both norms and both residuals; queries, keys and values before and after
+        rotation; the attention's output; four vectors of the feed-forward part's width.
         """
         attention = 2 * (self.heads + 2 * self.kv_heads) * self.head_dim + self.heads * self.head_dim
         return self.layers * (6 * self.hidden + attention + 4 * self.intermediate)

@@ -1,7 +1,7 @@
 """What a spec refers to outside itself: the model, the task with its data, classes of the user's own.
 
-Checked before a sweep starts. A spec that only describes a past one (`load_spec(..., outside=False)`) is read
-although they may have moved since.
+Checked before a sweep starts. The spec of a past sweep (`load_spec(..., outside=False)`) is read without the
+check, because these may have moved since.
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ HUB_DATA = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(/[\w.-]+)?(:.+)?")
 
 
 def check_outside(spec: SweepSpec) -> None:
-    """SpecError, ModelError: something that the spec names is not there, or is not what it must be."""
+    """Refuse a spec that names something that is not there, or is not what it must be.
+
+    Raises:
+        SpecError: the task, its data, or a class.
+        ModelError: the model.
+    """
     check_model(spec.trial.model)
     check_task(spec.trial.task)
     check_own_strategies(spec, spec.reference, "reference")
@@ -34,14 +39,18 @@ def check_outside(spec: SweepSpec) -> None:
 
 
 def check_task(task: TaskConfig) -> None:
-    """Refuse a task that does not exist or is none, and one without its data. SpecError."""
+    """Refuse a task that does not exist, a class that is not a task, and a task without its data.
+
+    Raises:
+        SpecError: with the field under `trial.task`.
+    """
     if task.name == "math":
         _check_math(task)
     elif IMPORT_PATH.fullmatch(task.name):
         _check_own_task(task.name)
     elif task.name not in TASKS:
         raise SpecError(
-            f"trial.task.name: {task.name!r} is no task; {did_you_mean(task.name, TASKS)}use one of "
+            f"trial.task.name: {task.name!r} is not a task; {did_you_mean(task.name, TASKS)}use one of "
             f"{', '.join(TASKS)}, or an import path package.module:Task"
         )
 
@@ -50,8 +59,7 @@ def _check_own_task(path: str) -> None:
     found = imported(path, "trial.task.name")
     if isinstance(found, type) and not hasattr(found, "split"):
         raise SpecError(
-            f"trial.task.name: {path!r} is a class without `split`, so no task; see docs/tasks.md for what "
-            "it needs"
+            f"trial.task.name: {path!r} is a class without `split`, which a task needs; see docs/tasks.md"
         )
 
 
@@ -82,6 +90,6 @@ def _check_source(field: str, source: str) -> None:
         return
     if path.suffix in FILE_KINDS or path.is_dir() or not HUB_DATA.fullmatch(source):
         raise SpecError(
-            f"{field}: {source!r} is no file here; give the path of a {' or '.join(FILE_KINDS)} file, or a "
-            "hub data set owner/name[/configuration][:split]"
+            f"{field}: {source!r} is not a file here; give the path of a {' or '.join(FILE_KINDS)} file, or "
+            "a hub data set owner/name[/configuration][:split]"
         )

@@ -1,4 +1,4 @@
-"""What a user writes to start a sweep."""
+"""What a user writes to start a sweep: one model, checked when it is made."""
 
 from __future__ import annotations
 
@@ -59,15 +59,15 @@ class Searched(Strict):
 class Reference(Searched):
     """The configuration that everything is compared with. It runs first, at the same compute.
 
-    With `search` its own parameters are searched as well, in as many trials as the candidates', so that the
-    best of many is compared with the best of as many.
+    With `search` its own parameters are searched as well, by default in the same number of trials as the
+    candidates': the best of N is then compared with the best of N.
     """
 
     label: Label | None = None
     """Name in tables and tags; default: the preset's name."""
     trials: Annotated[int, Field(ge=1)] | None = None
-    """Configurations of the reference, its own values included; default: `search.trials` if it has a
-    `search`, else 1."""
+    """Number of configurations of the reference, its own values included; default: `search.trials` if it has
+    a `search`, else 1."""
 
     @model_validator(mode="after")
     def _own_values_first(self) -> Reference:
@@ -87,13 +87,13 @@ class Candidate(Searched):
 
 
 class Asha(Strict):
-    """Successive halving (ASHA, arXiv 1810.05934): continue past a rung only in the best share."""
+    """Successive halving (ASHA, arXiv 1810.05934): only the best continue past a rung."""
 
     type: Literal["asha"] = "asha"
     first_rung: Annotated[int, Field(ge=1)]
     """Rollouts of a trial (all its seeds, in the order they run) before it can be stopped."""
     reduction_factor: Annotated[int, Field(ge=2)] = 3
-    """One in so many configurations passes a rung; rungs are this factor apart."""
+    """Keeps the top 1/reduction_factor at each rung; rungs are this factor apart."""
 
 
 class Median(Strict):
@@ -103,7 +103,7 @@ class Median(Strict):
     first_rung: Annotated[int, Field(ge=1)]
     """Rollouts of a trial (all its seeds, in the order they run) before it can be stopped."""
     min_trials: Annotated[int, Field(ge=1)] = 3
-    """Finished configurations before any is stopped."""
+    """No configuration is stopped before this number has finished."""
 
 
 EarlyStopping: TypeAlias = Annotated[Asha | Median, Field(discriminator="type")]
@@ -113,10 +113,10 @@ class SearchConfig(Strict):
     """How candidates are drawn."""
 
     trials: Annotated[int, Field(ge=1)] = 5
-    """Configurations of the candidates; each runs all seeds. One that is proposed twice runs under fresh
-    seeds the second time."""
+    """Number of configurations of the candidates; each runs all seeds. One that is proposed twice runs under
+    fresh seeds the second time."""
     sampler: Literal["tpe", "gp", "qmc", "random", "grid"] = "tpe"
-    """`tpe`: multivariate, branch by branch. `gp`, `qmc`: one candidate, fixed bounds. `grid`: all points."""
+    """`tpe`: multivariate, branch by branch. `gp`, `qmc`: one candidate, fixed bounds. `grid`: each point."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the sampler; the run seeds are `seeds`."""
     early_stopping: EarlyStopping | None = None
@@ -129,7 +129,7 @@ class SlotsConfig(Strict):
     """`warm`: a slot serves one trial after another. `cold`: every trial gets new processes. `slots: cold`
     for short."""
     count: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
-    """Slots at once; `auto`: as many as fit, at most one for each configuration."""
+    """Number of slots at once; `auto`: as many as fit, at most one for each configuration."""
     learner_cpus: Annotated[float, Field(gt=0)] = 0.45
     """CPU cores of each learner worker."""
     engine_cpus: Annotated[float, Field(gt=0)] = 0.45
@@ -156,7 +156,7 @@ class SlotsConfig(Strict):
             value: float = getattr(self, field)
             if value > 1 and value != int(value):
                 raise ValueError(
-                    f"{field}: {value} is no whole number of GPUs; only fractions below 1 share one"
+                    f"{field}: {value} is not a whole number of GPUs; only fractions below 1 share one"
                 )
         return self
 
@@ -174,7 +174,7 @@ class SweepSpec(Strict):
     """A sweep: one task and budget, a reference, candidates, seeds."""
 
     name: str
-    """Family of the sweep's name: the first is called so, later ones `<name>-2`, `<name>-3`, ..."""
+    """Family of the sweep's name: the first sweep is `<name>`, later ones `<name>-2`, `<name>-3`, ..."""
     trial: TrialSettings = TrialSettings()
     """Shared by all configurations, so that only the baseline axes differ."""
     reference: Reference
@@ -228,13 +228,14 @@ class SweepSpec(Strict):
         budget = self.budget * len(self.seeds)
         if rung >= budget:
             raise ValueError(
-                f"search.early_stopping.first_rung: {rung} rollouts is the whole trial ({budget} over "
+                f"search.early_stopping.first_rung: {rung} rollouts, but a whole trial has {budget} (over "
                 f"{len(self.seeds)} seeds); lower it or remove early_stopping"
             )
         return self
 
     @property
     def reference_label(self) -> str:
+        """The reference's name in the study and in tables."""
         return self.reference.label or default_label(self.reference.strategy, "reference")
 
     @property
@@ -243,7 +244,7 @@ class SweepSpec(Strict):
         return self.trial.budget
 
     def reference_config(self) -> TrialConfig:
-        """The reference's resolved configuration."""
+        """Return the reference's configuration at its own values."""
         return self.config_of(self.reference, {})
 
     @property
@@ -262,11 +263,15 @@ class SweepSpec(Strict):
         return self.trial.evaluation.every * self.trial.rollouts_per_step
 
     def label_of(self, searched: Searched) -> str:
-        """The reference's or a candidate's name in the study and in tables."""
+        """Return the reference's or a candidate's name in the study and in tables."""
         return self.reference_label if searched is self.reference else candidate_label(searched)
 
     def config_of(self, searched: Searched, values: Mapping[str, Value]) -> TrialConfig:
-        """Resolved configuration of the reference or a candidate at these values of its parameters."""
+        """Return the reference's or a candidate's configuration at these values of its parameters.
+
+        Raises:
+            SpecError: it cannot run; with the field as the user wrote it.
+        """
         strategy = merge(searched.strategy, values)
         try:
             return self.trial.with_strategy(strategy)
@@ -281,6 +286,7 @@ class SweepSpec(Strict):
 
 
 def candidate_label(candidate: Searched) -> str:
+    """Return a candidate's name in the study and in tables."""
     label: str | None = getattr(candidate, "label", None)
     return label or default_label(candidate.strategy, "candidate")
 
@@ -297,14 +303,14 @@ def _check_labels(labels: list[str]) -> None:
 def _check_urls(storage: str | None, tracking: str | None) -> None:
     if storage is not None and not STORAGE.match(storage):
         raise ValueError(
-            f"storage: {_without_password(storage)!r} is no database that holds a study; write "
+            f"storage: {_without_password(storage)!r} is not a database that can hold a study; write "
             "postgresql+psycopg://user@host/database (or sqlite:////path/study.db on one machine), or leave "
             "it out for a journal file in the sweep's folder"
         )
     if tracking is not None and tracking != "databricks" and not URL.match(tracking):
         raise ValueError(
-            f"tracking.uri: {tracking!r} is no URL; write http://host:5000 or sqlite:////path/mlflow.db, or "
-            "leave it out for SQLite under home"
+            f"tracking.uri: {tracking!r} is not a URL; write http://host:5000 or sqlite:////path/mlflow.db, "
+            "or leave it out for SQLite under home"
         )
 
 
