@@ -141,6 +141,17 @@ def test_refuses_what_leads_nowhere_or_back(tmp_path: Path, extends: Any, expect
         load_spec(write(tmp_path / "top.yaml", {**MINIMAL, "extends": extends}))
 
 
+def test_a_merge_removes_no_key(tmp_path: Path) -> None:
+    reference = {"strategy": {"preset": "dapo", "group_size": 8}, "search": {"initial": {"float": [0.5, 1]}}}
+    write(tmp_path / "base.yaml", {**MINIMAL, "reference": reference})
+    file = tmp_path / "top.yaml"
+    other = {"extends": "base.yaml", "reference": {"strategy": {"preset": "grpo"}, "label": "other"}}
+    assert read_extended(write(file, other))["reference"]["strategy"] == {"preset": "grpo", "group_size": 8}
+    kind = {"extends": "base.yaml", "reference": {"search": {"initial": {"choice": [0.5, 1.0]}}}}
+    with pytest.raises(SpecError, match=r"reference\.search\.initial: .* is not a range; write exactly one"):
+        load_spec(write(file, kind))
+
+
 def test_a_mistake_in_a_base_names_its_field(tmp_path: Path) -> None:
     write(tmp_path / "base.yaml", {**MINIMAL, "trial": {"stepz": 3}})
     with pytest.raises(SpecError, match=r"trial\.stepz: unknown key \(value 3\); did you mean 'steps'\?"):
