@@ -178,6 +178,7 @@ def test_overrides_reach_mappings_and_list_items(tmp_path: Path, raw: Raw) -> No
         ("candidates.7.label=x", "is not an item"),
         ("seeds=[1", "not YAML"),
         ("trial.stepz=3", "'steps'"),
+        ("extends=quickstart", "extends is resolved before any --set; write it in the file"),
     ],
 )
 def test_refuses_an_override_that_goes_nowhere(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -184,8 +184,8 @@ def _step(kind: Any, part: str | int) -> list[Any]:
 
 def _tagged(kinds: list[Any], tag: str | int) -> list[Any]:
     """Members of a union that go by this tag, which pydantic puts into the path; all of them if none does."""
-    fields = [(kind, kind.model_fields.get("type")) for kind in kinds if _is_model(kind)]
-    return [kind for kind, field in fields if field is not None and field.default == tag] or kinds
+    types = [(kind, kind.model_fields.get("type")) for kind in kinds if _is_model(kind)]
+    return [kind for kind, field in types if field and tag in get_args(field.annotation)] or kinds
 
 
 def _plain(annotation: Any) -> list[Any]:
@@ -193,7 +193,7 @@ def _plain(annotation: Any) -> list[Any]:
     origin = get_origin(annotation)
     if origin is Annotated:
         return _plain(get_args(annotation)[0])
-    if origin in (Union, types.UnionType):
+    if origin in (Union, UnionType):
         return [inner for argument in get_args(annotation) for inner in _plain(argument)]
     return [annotation]
 

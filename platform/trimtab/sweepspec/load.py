@@ -34,6 +34,8 @@ def load_spec(path: str | Path, overrides: Sequence[str] = (), *, outside: bool 
     raw = read_extended(find_spec(path))
     for override in overrides:
         apply_override(raw, override)
+    if EXTENDS in raw:
+        raise SpecError(f"--set: {EXTENDS} is resolved before any --set; write it in the file")
     return parse_spec(raw, outside=outside)
 
 
