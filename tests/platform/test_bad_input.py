@@ -178,6 +178,15 @@ def test_an_axis_that_can_be_built_is_taken(package: str) -> None:
             ["reference.strategy.warmup.update", "did you mean 'updates'?"],
         ),
         (
+            "search.early_stopping={type: median, first_rung: 5, x: 1}",
+            ["its keys are type, first_rung, min_trials"],
+        ),
+        (
+            "reference.strategy={prior: strata, fusion: {type: beta, x: 1}}",
+            ["reference.strategy.fusion.x", "its keys are type, "],
+        ),
+        ("reference.strategy={warmup: {updates: 1}}", ["reference.strategy.warmup.strategy: is missing"]),
+        (
             "candidates=[{strategy: {fusion: tested, prior: pool}, search: {fusion.aplha: {choice: [1]}}}]",
             ["candidates.0.search.fusion.aplha", "did you mean 'alpha'?"],
         ),

@@ -12,19 +12,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
 
 from trainables.errors import SpecError
 from trainables.strategies import axes
 from trainables.strategies.learned import check_critic, check_probe
 from trainables.strategies.presets import PRESETS, Preset
-from trainables.strategies.wording import did_you_mean, rule
+from trainables.strategies.wording import did_you_mean, explain
 
 IMPORT_PATH = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 COMMON = ("prior", "fusion", "budget", "estimator", "normaliser", "weighting", "reward_range", "warmup")
@@ -160,7 +159,7 @@ def parse_strategy(value: object) -> StrategyConfig:
     try:
         return StrategyConfig(**fields)
     except ValidationError as error:
-        raise SpecError(_readable(error)) from error
+        raise SpecError("\n".join(explain(error, StrategyConfig, fields, prefix="strategy"))) from error
 
 
 def preset_names() -> tuple[str, ...]:
@@ -218,7 +217,7 @@ def _open_preset(name: object, fields: Mapping[str, Any]) -> dict[str, Any]:
     try:
         point = preset(**own).axes()
     except ValidationError as error:
-        raise SpecError(_readable(error)) from error
+        raise SpecError("\n".join(explain(error, preset, own, prefix="strategy"))) from error
     return {**point, **{k: v for k, v in fields.items() if k in COMMON}}
 
 
@@ -364,53 +363,6 @@ def _short(value: object) -> str:
     if isinstance(value, Mapping):
         return str(value.get("type", value.get("updates", "...")))
     return str(value)
-
-
-def _readable(error: ValidationError) -> str:
-    """`strategy.fusion.alpha: 1.5: Input should be less than 1`, one line per problem."""
-    return "\n".join(_problem(e) for e in error.errors())
-
-
-def _problem(error: ErrorDetails) -> str:
-    # Pydantic puts the union's tag into the path; the user wrote no such key.
-    where, parent = "strategy", None
-    for part in error["loc"]:
-        if not (parent in StrategyConfig.model_fields and isinstance(part, str) and _members(part)):
-            where += f".{part}"
-        parent = part
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "value_error":
-        return f"{where}.{message}" if re.match(r"[a-z_.]+: ", message) else f"{where}: {message}"
-    if error["type"] == "extra_forbidden":
-        known = _keys_beside(error["loc"])
-        fallback = f"its keys are {', '.join(known)}" if known else "remove it"
-        hint = did_you_mean(error["loc"][-1], known).rstrip() or fallback
-        return f"{where}: unknown key (value {error['input']!r}); {hint}"
-    value = error["input"]
-    if error["type"] == "union_tag_invalid":
-        value = value.get("type", value)
-    return f"{where}: {value!r} {rule(error['type'], message, error.get('ctx', {}))}"
-
-
-def _keys_beside(place: Sequence[str | int]) -> list[str]:
-    """Keys that may stand where pydantic refused the last one of `place`."""
-    parent = str(place[-2]) if len(place) > 1 else "strategy"
-    own: dict[str, list[type[BaseModel]]] = {"strategy": [StrategyConfig], "warmup": [WarmupConfig]}
-    return [
-        key for model in own.get(parent) or _members(parent) for key in model.model_fields if key != "type"
-    ]
-
-
-def _members(name: str) -> list[type[BaseModel]]:
-    """Members of the axes that are written as `type: name`."""
-    return [
-        member
-        for member in vars(axes).values()
-        if isinstance(member, type)
-        and issubclass(member, axes.Axis)
-        and "type" in member.model_fields
-        and member.model_fields["type"].default == name
-    ]
 
 
 WarmupConfig.model_rebuild()
