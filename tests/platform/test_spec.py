@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from trainables.models.shape import read_config
+from trainables.trial import TrialConfig
 from trimtab.errors import ModelError, SpecError, TrimtabError
 from trimtab.sweepspec.load import dump_spec, load_spec, parse_spec, shipped_spaces
 
@@ -155,6 +159,37 @@ def test_what_is_dumped_loads_to_the_same_spec(raw: Raw, tmp_path: Path) -> None
     file = tmp_path / "again.yaml"
     file.write_text(dump_spec(spec))
     assert load_spec(file) == spec
+
+
+def test_a_stored_spec_holds_of_the_trial_what_was_written(raw: Raw) -> None:
+    raw["trial"] = {"steps": 7, "learner": {"lr": 1e-4}}
+    assert yaml.safe_load(dump_spec(parse_spec(raw)))["trial"] == raw["trial"]
+    del raw["trial"]
+    assert yaml.safe_load(dump_spec(parse_spec(raw)))["trial"] == {}
+
+
+def test_a_worker_reads_back_the_trial_that_was_stored(raw: Raw) -> None:
+    config = parse_spec(raw).reference_config()
+    assert TrialConfig.model_validate(json.loads(config.model_dump_json())) == config
+
+
+def test_a_model_is_read_once_however_many_corners_a_space_has(
+    raw: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "x", "n_layer": 12, "n_embd": 64}')
+    raw["candidates"] = [{"strategy": "poise", "search": {"layer": {"int": [0, 11]}}}]
+    reads: list[Path] = []
+
+    def counted(file: Path) -> Raw:
+        reads.append(file)
+        return read_config(file)
+
+    monkeypatch.setattr("trainables.models.shape.read_config", counted)
+    spec = parse_spec(put(raw, "trial.model", str(tmp_path)))
+    assert spec.config_of(spec.candidates[0], {"layer": 11})
+    with pytest.raises(SpecError, match=r"candidates\.0\.strategy\.prior\.layer: 12 is beyond"):
+        spec.config_of(spec.candidates[0], {"layer": 12})
+    assert reads == [tmp_path / "config.json"]
 
 
 def test_overrides_reach_mappings_and_list_items(tmp_path: Path, raw: Raw) -> None:
