@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainables.models.shape import model_shape
+from trainables.models.shape import depth_and_width
 from trainables.strategies.suits import warnings
 from trimtab.errors import PlanError
 from trimtab.planning.gpu_memory import GpuMemory, describe, estimate
@@ -147,10 +147,10 @@ def summary(plan: Plan) -> dict[str, Any]:
 
 def _warnings(spec: Work) -> list[str]:
     """What the strategies will find hard on this model, each said once."""
-    shape = model_shape(spec.reference_config().model)
-    if shape is None:
+    size = depth_and_width(spec.reference_config().model)
+    if size is None:
         return []
-    found = [line for config in spec.configs() for line in warnings(config.strategy, shape.hidden)]
+    found = [line for config in spec.configs() for line in warnings(config.strategy, size.width)]
     return list(dict.fromkeys(found))
 
 
