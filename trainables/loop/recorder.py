@@ -31,6 +31,7 @@ class Recorder:
 
     @property
     def file(self) -> Path:
+        """Return the file of rows."""
         return self.folder / "record.jsonl"
 
     def start(self, step: int, prompts: Sequence[str]) -> None:

@@ -39,10 +39,12 @@ class GpuMemory:
 
     @property
     def learner_bytes(self) -> int:
+        """Return the memory of one learner worker."""
         return sum(self.learner.values())
 
     @property
     def engine_bytes(self) -> int:
+        """Return the memory of one engine on each of its GPUs."""
         return sum(self.engine.values())
 
 

@@ -43,10 +43,12 @@ class Cluster:
 
     @property
     def cpus(self) -> float:
+        """Return the CPU cores of all nodes."""
         return sum(node.resources.get("CPU", 0) for node in self.nodes)
 
     @property
     def gpus(self) -> float:
+        """Return the GPUs of all nodes."""
         return sum(node.resources.get("GPU", 0) for node in self.nodes)
 
     @property

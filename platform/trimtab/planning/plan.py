@@ -49,6 +49,7 @@ class SlotPlan:
 
     @property
     def gpus(self) -> float:
+        """Return the GPUs of the whole slot."""
         return self.learner_workers * self.learner_gpus + self.engines * self.engine_gpus
 
 
@@ -83,6 +84,7 @@ class Plan:
 
     @property
     def runs(self) -> int:
+        """Return the number of runs: one per configuration and seed."""
         return self.trials * self.seeds
 
     @property
