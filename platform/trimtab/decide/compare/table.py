@@ -116,8 +116,9 @@ def compare(
         _check_comparable(first, sweep)
     counted = [run for run in theirs if _counts(run)]
     level = float(np.mean([final_accuracy(run.curve.accuracy_E) for run in counted])) if counted else None
+    own = (first.sweep, key)
     rows = [
-        _row(sweep.sweep, runs, counted, level, first.by, is_reference=sweep is first and trial == key)
+        _row(sweep.sweep, runs, counted, level, first.by, is_reference=(sweep.sweep, trial) == own)
         for sweep in sweeps
         for trial, runs in _configurations(sweep)
     ]
