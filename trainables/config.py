@@ -16,7 +16,7 @@ Backend = Literal["gloo", "nccl"]
 
 
 def resolve_dtype(dtype: Dtype, *, on_gpu: bool) -> Literal["float32", "bfloat16"]:
-    """What `auto` stands for: learner and engines must compute in the same type."""
+    """Return what `auto` stands for: learner and engines must compute in the same type."""
     if dtype == "auto":
         return "bfloat16" if on_gpu else "float32"
     return dtype
@@ -47,9 +47,9 @@ class TaskConfig(Strict):
     template: str = "{question}"
     """Prompt text made from the question."""
     chat: bool = False
-    """True: the prompt text is one user turn in the tokenizer's chat template (instruct models)."""
+    """Whether the prompt text is one user turn in the tokenizer's chat template (instruct models)."""
     train_prompts: Positive = 512
-    """How many training prompts the built-in task draws."""
+    """Number of training prompts that the built-in task draws."""
     validation_prompts: Positive = 512
     test_prompts: Positive = 512
     data_seed: int = 0
@@ -57,7 +57,7 @@ class TaskConfig(Strict):
 
 
 class SamplingConfig(Strict):
-    """How training rollouts are drawn. There is no top-p or top-k: they make importance ratios wrong."""
+    """How training rollouts are drawn. Top-p and top-k are left out: they make importance ratios wrong."""
 
     temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
     max_tokens: Positive = 8
@@ -115,8 +115,8 @@ class LearnerConfig(Strict):
     collective_timeout_s: Positive = 120
     """How long a learner worker waits for the others inside a step before the group counts as broken."""
     command_timeout_s: Positive = 1800
-    """How long learner workers wait for their next part of a step, while engines draw and judges verify:
-    longer than the longest draw. A worker that hangs outside a collective is noticed as late."""
+    """How long learner workers wait for their next part of a step, while engines draw and judges verify: it
+    must exceed the longest draw. A worker that hangs outside a collective is noticed only after this time."""
     gradient_noise_every: Annotated[int, Field(ge=0)] = 0
     """Steps between measurements of tr Cov(g) / |E g|^2, from the gradients of two halves of the step's
     prompts; 0 = never. Each takes one more backward pass and memory for two gradients."""
@@ -126,7 +126,7 @@ class LearnerConfig(Strict):
         if self.gradient_noise_every and self.zero_stage == 3:
             raise ValueError(
                 f"gradient_noise_every: {self.gradient_noise_every} needs whole parameters on every worker, "
-                "which zero_stage 3 has not; set it to 0 or lower zero_stage"
+                "which zero_stage 3 splits; set it to 0 or lower zero_stage"
             )
         return self
 
@@ -143,7 +143,7 @@ class LossConfig(Strict):
     max_mismatch_kl: Annotated[float, Field(gt=0)] | None = 1.0
     """A step whose sampler/learner KL exceeds this fails the trial as diverged."""
     overlong_buffer: Annotated[int, Field(ge=0)] = 0
-    """DAPO's soft punishment over the last so many tokens before `max_tokens`; 0 = none."""
+    """DAPO's soft punishment grows over this number of tokens before `max_tokens`; 0 = none."""
     overlong_penalty: Annotated[float, Field(ge=0)] = 0.5
     """Size of the full punishment in [0, 1] reward units (DAPO's -1 on rewards of +-1 is 0.5 here)."""
 
@@ -155,7 +155,7 @@ class VerifierConfig(Strict):
     timeout_s: Annotated[float, Field(gt=0)] = 10.0
     """Deadline of one answer."""
     max_failure_rate: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """Share of one step's answers whose verification may fail before the trial is aborted."""
+    """Share of one step's answers whose verification may fail; above it the trial is aborted."""
 
 
 class EvaluationConfig(Strict):

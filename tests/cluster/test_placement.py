@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimtab.errors import PlanError
+from trimtab.planning.machine import GB
 from trimtab.planning.placement import Cluster, Node, plan_on
-from trimtab.planning.plan import GB
 from trimtab.sweepspec.spec import SweepSpec
 
 

@@ -113,7 +113,7 @@ def test_refused_at_load(override: str, parts: list[str]) -> None:
         ("mine:Thign", ["no class 'Thign'", "did you mean 'Thing'"]),
         ("mine:number", ["is not a class but the int 3"]),
         ("leaves:Thing", ["SystemExit"]),
-        ("mine:Thing", ["no Strategy"]),
+        ("mine:Thing", ["not a Strategy"]),
     ],
 )
 def test_a_users_class_is_looked_at_before_anything_starts(package: str, path: str, parts: list[str]) -> None:
@@ -123,7 +123,7 @@ def test_a_users_class_is_looked_at_before_anything_starts(package: str, path: s
 
 def test_axes_and_tasks_of_the_users_own_are_looked_at_too(package: str) -> None:
     prior = f"candidates=[{{strategy: {{prior: '{package}.mine:Thing', fusion: tested}}}}]"
-    with pytest.raises(SpecError, match=r"candidates\.0\.strategy\.prior: .*no Prior"):
+    with pytest.raises(SpecError, match=r"candidates\.0\.strategy\.prior: .*not a Prior"):
         load_spec("quickstart", [prior])
     with pytest.raises(SpecError, match=r"trial\.task\.name.*without `split`"):
         load_spec("quickstart", [f"trial.task.name={package}.mine:Thing"])
@@ -178,6 +178,15 @@ def test_an_axis_that_can_be_built_is_taken(package: str) -> None:
             ["reference.strategy.warmup.update", "did you mean 'updates'?"],
         ),
         (
+            "search.early_stopping={type: median, first_rung: 5, x: 1}",
+            ["its keys are type, first_rung, min_trials"],
+        ),
+        (
+            "reference.strategy={prior: strata, fusion: {type: beta, x: 1}}",
+            ["reference.strategy.fusion.x", "its keys are type, "],
+        ),
+        ("reference.strategy={warmup: {updates: 1}}", ["reference.strategy.warmup.strategy: is missing"]),
+        (
             "candidates=[{strategy: {fusion: tested, prior: pool}, search: {fusion.aplha: {choice: [1]}}}]",
             ["candidates.0.search.fusion.aplha", "did you mean 'alpha'?"],
         ),
@@ -207,7 +216,7 @@ def test_a_float_range_in_whole_steps_may_serve_a_whole_number() -> None:
 def test_a_key_that_is_a_list_or_a_mapping(tmp_path: Path, text: str) -> None:
     file = tmp_path / "spec.yaml"
     file.write_text(text)
-    refused(trimtab("plan", str(file)), "not YAML", "is no text", "line")
+    refused(trimtab("plan", str(file)), "not YAML", "is not text", "line")
 
 
 @pytest.mark.parametrize("text", ["{", "[1, 2]", "\xff", "{}", '{"model_type": 3}'])

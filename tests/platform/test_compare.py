@@ -1,19 +1,23 @@
 """The comparison, recomputed from MLflow alone and checked against the journal's own numbers."""
 
 import json
-from dataclasses import asdict
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from trimtab.decide.compare.render import heading, render
-from trimtab.decide.compare.table import comparison
+from trimtab.decide.compare.read import Store
+from trimtab.decide.compare.render import heading, plain, render, verdict_text
+from trimtab.decide.compare.table import Comparison, compare
 from trimtab.errors import NotFoundError, TrackingError
 from trimtab.tracking.tracker import Tracker
 
 X = np.arange(7) * 1280.0
 SHAPE = np.array([0.50, 0.54, 0.58, 0.60, 0.62, 0.63, 0.64])
+
+
+def comparison(uri: str, name: str) -> Comparison:
+    return compare(Store(uri).sweep(name))
 
 
 def sweep(journal, uri, seeds=(0, 1, 2), status="finished"):
@@ -55,7 +59,7 @@ def test_the_table_says_what_the_curves_say(journal, store_uri) -> None:
     areas = [np.trapezoid(curves["good", s] - curves["ref", s], X) / X[-1] for s in (0, 1, 2)]
     assert good.difference.mean == pytest.approx(np.mean(areas))
     assert good.difference.low > 0
-    assert good.verdict == "above"
+    assert good.verdict == verdict_text(good) == "above"
 
 
 def test_runs_that_never_reach_the_level_are_marked_not_dropped(journal, store_uri) -> None:
@@ -70,7 +74,8 @@ def test_runs_that_never_reach_the_level_are_marked_not_dropped(journal, store_u
 def test_two_seeds_are_not_enough_evidence(journal, store_uri) -> None:
     sweep(journal, store_uri, seeds=(0, 1))
     good = next(row for row in comparison(store_uri, "quickstart").rows if row.trial == "good")
-    assert good.verdict == "not enough evidence: 2 seeds"
+    assert (good.verdict, good.pairs) == ("not enough evidence", 2)
+    assert verdict_text(good) == "not enough evidence: 2 seeds"
 
 
 def test_seeds_are_paired(journal, store_uri) -> None:
@@ -87,7 +92,11 @@ def test_seeds_are_paired(journal, store_uri) -> None:
     tracker.close("finished")
     good = comparison(store_uri, "quickstart").rows[-1]
     assert good.difference is None
-    assert good.verdict == "not enough evidence: 1 seed"
+    assert (good.verdict, good.pairs) == ("not enough evidence", 1)
+    assert verdict_text(good) == "not enough evidence: 1 seed"
+    shown = plain(comparison(store_uri, "quickstart"))["rows"][-1]
+    assert shown["verdict"] == "not enough evidence: 1 seed"
+    assert "pairs" not in shown
 
 
 def test_runs_that_did_not_finish_are_counted_apart(journal, store_uri) -> None:
@@ -134,7 +143,7 @@ def test_the_table_is_honest_about_what_it_is(journal, store_uri) -> None:
     assert "search only: not confirmed" in shown
     assert "(3 of 3 never)" in shown
     assert "dapo's level" in shown
-    assert json.loads(json.dumps(asdict(found)))["rows"][0]["label"] == "dapo"
+    assert json.loads(json.dumps(plain(found)))["rows"][0]["label"] == "dapo"
 
 
 def test_a_repeated_step_counts_once_as_it_was_last(journal, store_uri) -> None:

@@ -201,7 +201,7 @@ def test_promotion_is_refused_unless_established(home) -> None:
     typed = f"trimtab confirm quick --top N --home {home.home}"
     with pytest.raises(PromotionError, match=f"not among those that were confirmed.*{re.escape(typed)}"):
         promoted(home, trial=3)
-    with pytest.raises(NotFoundError, match="there are 1, 2, 3"):
+    with pytest.raises(NotFoundError, match="choose from 1, 2, 3"):
         promoted(home, trial=9)
     assert not (home.home / "promoted").exists()
     assert connect(home.uri).search_registered_models() == []
@@ -211,7 +211,7 @@ def test_a_deleted_checkpoint_registers_nothing(home) -> None:
     hidden = home.checkpoint.with_name("hidden")
     home.checkpoint.rename(hidden)
     try:
-        with pytest.raises(PromotionError, match=r"is not there.*holds no config.json"):
+        with pytest.raises(PromotionError, match=r"is missing.*holds no config.json"):
             promoted(home)
     finally:
         hidden.rename(home.checkpoint)
@@ -244,7 +244,7 @@ def test_promote_again_force_and_roll_back(home) -> None:
     assert Registry(home.uri).version_of("quick", "champion") == "1"
     done = run(home, "rollback", "quick")
     assert done.exit_code == 2
-    assert "replaced none" in done.output
+    assert "replaced no other" in done.output
 
 
 def test_of_two_promotions_at_once_one_wins_and_the_other_says_so(home) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,9 @@ from rich.console import Console
 from trainables.models.shape import QWEN3_4B, model_shape
 from trimtab.errors import PlanError
 from trimtab.planning.gpu_memory import estimate
-from trimtab.planning.machine import Machine, this_machine
+from trimtab.planning.machine import GB, Machine, installed_gpus, smallest, this_machine, usable
 from trimtab.planning.placement import plan_here
-from trimtab.planning.plan import GB, HEAD_BYTES, make_plan, render
+from trimtab.planning.plan import HEAD_BYTES, make_plan, render
 from trimtab.sweepspec.load import load_spec, parse_spec
 from trimtab.sweepspec.spec import SweepSpec
 
@@ -92,6 +94,64 @@ def test_this_machine_has_something_to_offer() -> None:
     machine = this_machine()
     assert machine.cpus > 0
     assert machine.memory_bytes > GB
+
+
+class NoDriver(Exception):
+    """What NVML raises without a driver."""
+
+
+class NotSupported(NoDriver):
+    """What NVML raises for a question that a GPU does not answer."""
+
+
+def driver(monkeypatch: pytest.MonkeyPatch, *memory: int | None, works: bool = True) -> None:
+    """Put a driver in the place of NVML: one GPU for each size."""
+
+    def start() -> None:
+        if not works:
+            raise NoDriver
+
+    def size(gpu: int) -> SimpleNamespace:
+        if memory[gpu] is None:
+            raise NotSupported
+        return SimpleNamespace(total=memory[gpu])
+
+    nvml = SimpleNamespace(
+        NVMLError=NoDriver,
+        NVMLError_NotSupported=NotSupported,
+        nvmlInit=start,
+        nvmlShutdown=lambda: None,
+        nvmlDeviceGetCount=lambda: len(memory),
+        nvmlDeviceGetHandleByIndex=lambda k: k,
+        nvmlDeviceGetName=lambda gpu: f"GPU {gpu}",
+        nvmlDeviceGetMemoryInfo=size,
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+
+
+@pytest.mark.parametrize(
+    ("visible", "count"), [(None, 3), ("0,2", 2), ("1", 1), ("", 0), ("-1", 0), ("GPU-a, GPU-b", 2)]
+)
+def test_gpus_are_what_the_driver_says_and_the_process_may_use(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, count: int
+) -> None:
+    driver(monkeypatch, 80 * GB, None, 40 * GB)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [gpu.name for gpu in usable(installed_gpus())] == ["GPU 0", "GPU 1", "GPU 2"][:count]
+    machine = this_machine()
+    assert (machine.gpus, machine.gpu_memory_bytes) == (count, 40 * GB if count else None)
+
+
+def test_gpus_of_unknown_size_and_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver(monkeypatch, None)
+    assert len(installed_gpus()) == 1
+    assert smallest(installed_gpus()) is None
+    driver(monkeypatch, 80 * GB, works=False)
+    assert installed_gpus() == []
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # importing it raises ImportError
+    assert installed_gpus() == []
 
 
 def on_gpus(raw: Raw, learner_gpus: float, engine_gpus: float, /, **trial: Any) -> SweepSpec:

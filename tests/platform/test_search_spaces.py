@@ -6,9 +6,8 @@ import itertools
 
 import pytest
 
-from trimtab.planning.machine import Machine
+from trimtab.planning.machine import GB, Machine
 from trimtab.planning.placement import plan_here
-from trimtab.planning.plan import GB
 from trimtab.sweepspec.check import corners
 from trimtab.sweepspec.load import load_spec, shipped_spaces
 from trimtab.sweepspec.space import enqueued, own_values

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from trainables.models.shape import read_config
+from trainables.trial import TrialConfig
 from trimtab.errors import ModelError, SpecError, TrimtabError
 from trimtab.sweepspec.load import load_spec, parse_spec, shipped_spaces
 
@@ -53,7 +57,7 @@ def put(raw: Raw, path: str, value: Any) -> Raw:
         (
             "candidates.0.enqueue",
             [{"alhpa": 0.5}],
-            ["candidates.0.enqueue.0.alhpa", "is not searched", "alpha"],
+            ["candidates.0.enqueue.0.alhpa", "is not a searched parameter", "alpha"],
         ),
         ("candidates.0.enqueue", [{"alpha": 0.95}], ["candidates.0.enqueue.0.alpha", "0.95", "widen"]),
         ("candidates.0.enqueue", [{"k_max": 8}], ["candidates.0.enqueue.0.k_max", "'group_size'"]),
@@ -139,7 +143,7 @@ def test_refuses_a_model_that_is_not_there(raw: Raw, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"config\.json"):
         parse_spec(put(raw, "trial.model", str(tmp_path / "empty")))
     (tmp_path / "empty" / "config.json").write_text('{"model_type": "qwen3"}')
-    assert parse_spec(put(raw, "trial.model", str(tmp_path / "empty"))).trial["model"].endswith("empty")
+    assert parse_spec(put(raw, "trial.model", str(tmp_path / "empty"))).trial.model.endswith("empty")
 
 
 def test_two_candidates_of_one_preset_need_labels(raw: Raw) -> None:
@@ -157,6 +161,37 @@ def test_what_is_dumped_loads_to_the_same_spec(raw: Raw, tmp_path: Path) -> None
     assert load_spec(file) == spec
 
 
+def test_a_stored_spec_holds_of_the_trial_what_was_written(raw: Raw) -> None:
+    raw["trial"] = {"steps": 7, "learner": {"lr": 1e-4}}
+    assert yaml.safe_load(parse_spec(raw).text())["trial"] == raw["trial"]
+    del raw["trial"]
+    assert yaml.safe_load(parse_spec(raw).text())["trial"] == {}
+
+
+def test_a_worker_reads_back_the_trial_that_was_stored(raw: Raw) -> None:
+    config = parse_spec(raw).reference_config()
+    assert TrialConfig.model_validate(json.loads(config.model_dump_json())) == config
+
+
+def test_a_model_is_read_once_however_many_corners_a_space_has(
+    raw: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "x", "n_layer": 12, "n_embd": 64}')
+    raw["candidates"] = [{"strategy": "poise", "search": {"layer": {"int": [0, 11]}}}]
+    reads: list[Path] = []
+
+    def counted(file: Path) -> Raw:
+        reads.append(file)
+        return read_config(file)
+
+    monkeypatch.setattr("trainables.models.shape.read_config", counted)
+    spec = parse_spec(put(raw, "trial.model", str(tmp_path)))
+    assert spec.config_of(spec.candidates[0], {"layer": 11})
+    with pytest.raises(SpecError, match=r"candidates\.0\.strategy\.prior\.layer: 12 is beyond"):
+        spec.config_of(spec.candidates[0], {"layer": 12})
+    assert reads == [tmp_path / "config.json"]
+
+
 def test_overrides_reach_mappings_and_list_items(tmp_path: Path, raw: Raw) -> None:
     file = tmp_path / "spec.yaml"
     file.write_text(parse_spec(raw).text())
@@ -172,12 +207,13 @@ def test_overrides_reach_mappings_and_list_items(tmp_path: Path, raw: Raw) -> No
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("nonsense", "no assignment"),
-        ("=3", "no assignment"),
+        ("nonsense", "is not an assignment"),
+        ("=3", "is not an assignment"),
         ("name.x=3", "holds no keys"),
-        ("candidates.7.label=x", "no item"),
+        ("candidates.7.label=x", "is not an item"),
         ("seeds=[1", "not YAML"),
         ("trial.stepz=3", "'steps'"),
+        ("extends=quickstart", "extends is resolved before any --set; write it in the file"),
     ],
 )
 def test_refuses_an_override_that_goes_nowhere(

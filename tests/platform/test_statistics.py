@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from trimtab.decide.compare.statistics import (
     WINDOW,
@@ -135,7 +136,30 @@ def test_interval_of_known_differences() -> None:
 
 
 def test_one_pair_has_no_interval() -> None:
+    assert paired_interval([]) is None
     assert paired_interval([0.1]) is None
+
+
+@pytest.mark.parametrize(("difference", "p"), [(0.0, 1.0), (0.1, 0.0), (-0.1, 0.0)])
+def test_equal_differences_have_an_interval_without_width(difference: float, p: float) -> None:
+    interval = paired_interval([difference] * 3)
+    assert interval is not None
+    assert (interval.low, interval.high, interval.p_value) == (interval.mean, interval.mean, p)
+    assert interval.mean == pytest.approx(difference)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-1, 1), min_size=2, max_size=10))
+def test_the_interval_is_the_textbooks(differences: list[float]) -> None:
+    interval, pairs = paired_interval(differences), len(differences)
+    assert interval is not None
+    error = np.std(differences, ddof=1) / pairs**0.5
+    half = stats.t.ppf(0.975, pairs - 1) * error
+    assert interval.low == pytest.approx(np.mean(differences) - half, abs=1e-12)
+    assert interval.high == pytest.approx(np.mean(differences) + half, abs=1e-12)
+    if error > 0:
+        expected = 2 * stats.t.sf(abs(np.mean(differences)) / error, pairs - 1)
+        assert interval.p_value == pytest.approx(expected, abs=1e-12)
 
 
 @settings(deadline=None)

@@ -399,15 +399,18 @@ def test_bad_settings_name_the_field(written: dict[str, Any], field: str):
 
 
 def test_a_layer_beyond_the_depth_is_refused_when_a_trial_is_described(tmp_path):
-    from trainables.trial import TrialConfig
+    from trainables.trial import TrialConfig, TrialSettings
+
+    def described(layer: int, model: str) -> TrialConfig:
+        return TrialSettings(model=model).with_strategy({"preset": "poise", "layer": layer})
 
     with pytest.raises(ValueError, match=r"layer: 4 is beyond the model's depth: it has 4 decoder blocks"):
-        TrialConfig(strategy={"preset": "poise", "layer": 4})  # type: ignore[arg-type]
+        described(4, "tiny")
     (tmp_path / "config.json").write_text(json.dumps({"n_layer": 12, "n_embd": 64}))
     with pytest.raises(ValueError, match="0 to 11"):
-        TrialConfig(model=str(tmp_path), strategy={"preset": "poise", "layer": 12})  # type: ignore[arg-type]
-    assert TrialConfig(model=str(tmp_path), strategy={"preset": "poise", "layer": 11})  # type: ignore[arg-type]
-    assert TrialConfig(model="owner/unknown", strategy={"preset": "poise", "layer": 30})  # type: ignore[arg-type]
+        described(12, str(tmp_path))
+    assert described(11, str(tmp_path))
+    assert described(30, "owner/unknown")
 
 
 def test_more_features_than_rows_are_warned_of_unless_something_shrinks_them():

@@ -173,7 +173,7 @@ def test_resolve(tmp_path: Path, tiny_model: Path) -> None:
 
 @pytest.mark.parametrize("path", ["no-such-model", "/no/such/model", "./model", "~/no-such-model", "a/b/c"])
 def test_a_path_that_does_not_exist(path: str) -> None:
-    with pytest.raises(ModelError, match=rf"model: '{path}' does not exist; give `tiny`"):
+    with pytest.raises(ModelError, match=rf"model: '{path}' does not exist; give 'tiny'"):
         check_model(path)
 
 

@@ -47,9 +47,9 @@ def test_the_cache_of_another_encoder_is_refused(tmp_path: Path) -> None:
         other.encode(["a"])
 
 
-def test_a_file_that_is_no_cache_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_cache_is_refused(tmp_path: Path) -> None:
     (tmp_path / "e.sqlite").write_text("something else, long enough to be no database at all" * 50)
-    with pytest.raises(RecordError, match="is no cache of embeddings"):
+    with pytest.raises(RecordError, match="is not a cache of embeddings"):
         CachedEncoder(Lengths(), tmp_path / "e.sqlite").encode(["a"])
 
 

@@ -81,8 +81,8 @@ def test_held_out_refuses_shared_prompts() -> None:
         held_out(data, data.policy_R == 0, {"knn": lambda: Neighbours(data.layout)}, [40])
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=4, max_size=40))
-def test_auc_is_sklearns(pairs: list[tuple[int, bool]]) -> None:
+@given(st.lists(st.tuples(st.integers(0, 5) | st.floats(0, 1), st.booleans()), min_size=4, max_size=40))
+def test_auc_is_sklearns(pairs: list[tuple[float, bool]]) -> None:
     score, right = np.array([p[0] for p in pairs], float), np.array([p[1] for p in pairs])
     if right.all() or not right.any():
         with pytest.raises(RecordError, match="does not exist"):
@@ -107,7 +107,7 @@ def test_bootstrap_keeps_a_prompts_rows_together() -> None:
 
 
 @pytest.mark.parametrize("method", ["isotonic", "temperature"])
-def test_calibration_mends_overconfidence_and_keeps_the_order(method: str) -> None:
+def test_calibration_corrects_overconfidence_and_keeps_the_order(method: str) -> None:
     rng = np.random.default_rng(0)
     logit = rng.normal(size=4000)
     truth = 1 / (1 + np.exp(-logit))
@@ -115,9 +115,9 @@ def test_calibration_mends_overconfidence_and_keeps_the_order(method: str) -> No
     bold = 1 / (1 + np.exp(-3 * logit))
     calibration = Calibration(method)  # type: ignore[arg-type]
     calibration.fit(bold[:2000], rate[:2000], np.zeros(2000, np.int64), before=1)
-    mended = calibration(bold[2000:])
-    assert calibration_error(mended, rate[2000:]) < 0.04 < calibration_error(bold[2000:], rate[2000:])
-    assert (np.diff(mended[np.argsort(bold[2000:])]) >= -1e-12).all()
+    fixed = calibration(bold[2000:])
+    assert calibration_error(fixed, rate[2000:]) < 0.04 < calibration_error(bold[2000:], rate[2000:])
+    assert (np.diff(fixed[np.argsort(bold[2000:])]) >= -1e-12).all()
 
 
 def test_calibration_never_reads_the_present() -> None:

@@ -136,5 +136,5 @@ def test_bad_input(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="no rows"):
         GaussianProcess(LAYOUT).fit([])
     records, _ = world(1, 10)
-    with pytest.raises(ModelError, match="checkpoint '' is no file"):
+    with pytest.raises(ModelError, match="checkpoint '' is not a file"):
         make_head("tabpfn", LAYOUT).predict(records[0], records[0].features_NF)

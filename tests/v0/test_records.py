@@ -84,7 +84,7 @@ def test_no_file_and_no_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "word"), [("[]", "list"), ("{", "not JSON"), ('{"a": 3}', "'a' is 3"), ('{"a": " "}', "'a'")]
 )
-def test_prompts_that_are_none(tmp_path: Path, content: str, word: str) -> None:
+def test_prompts_that_are_not_texts_by_key(tmp_path: Path, content: str, word: str) -> None:
     with pytest.raises(RecordError, match=word):
         read_prompts(written(tmp_path / "p.json", content))
 

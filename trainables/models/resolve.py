@@ -2,37 +2,48 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from trainables.errors import ModelError
+from trainables.models.shape import TINY, read_config
 from trainables.models.tiny import ensure_tiny
 
-TINY = "tiny"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def check_model(model: str) -> None:
-    """Refuse a local model path that cannot be loaded. Quick: makes nothing and reads no network.
+    """Refuse a model that is neither built in, nor a directory to load, nor shaped like a hub id.
 
-    Raises ModelError naming the path and the fix.
+    Quick: makes nothing and reads no network.
+
+    Raises:
+        ModelError: with the path and the fix.
     """
     path = Path(model).expanduser()
     if model == TINY or _is_hub_id(model, path):
         return
     if not path.exists():
         raise ModelError(
-            f"model: {model!r} does not exist; give `{TINY}`, a directory in Hugging Face format, or a hub "
-            "id `owner/name`"
+            f"trial.model: {model!r} does not exist; give {TINY!r} (built in), a directory in Hugging Face "
+            "format, or a hub id such as 'owner/name'"
         )
-    if not (path / "config.json").is_file():
+    config = path / "config.json"
+    if not config.is_file():
         raise ModelError(
-            f"model: {model!r} holds no config.json; give the directory that `save_pretrained` wrote to"
+            f"trial.model: {model!r} holds no config.json; give the directory that `save_pretrained` wrote to"
+        )
+    if not isinstance(read_config(config).get("model_type"), str):
+        raise ModelError(
+            f"trial.model: {str(config)!r} does not name a model_type; save the model there again"
         )
 
 
 def resolve_model(model: str, cache: Path) -> Path | str:
-    """The directory of the tiny model (made now if need be) or of a local one; a hub id as it is.
+    """Return the directory of the tiny model (made now if need be) or of a local one; a hub id as it is.
 
-    Raises ModelError for a local path that does not hold a model.
+    Raises:
+        ModelError: a local path does not hold a model.
     """
     check_model(model)
     if model == TINY:
@@ -42,8 +53,7 @@ def resolve_model(model: str, cache: Path) -> Path | str:
 
 
 def _is_hub_id(model: str, path: Path) -> bool:
-    """`owner/name` that is no directory here. A bare name, a leading `.`, `/` or `~` and anything deeper
-    means a path: a misspelt one must not be looked for on the hub.
+    """Whether it reads `owner/name` and neither that nor `owner` is a directory here: a misspelt path must
+    not be looked for on the hub.
     """
-    parts = model.split("/")
-    return len(parts) == 2 and all(parts) and model[0] not in ".~" and not path.exists()
+    return bool(HUB_ID.fullmatch(model)) and not path.parent.is_dir() and not path.exists()

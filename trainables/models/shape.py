@@ -1,4 +1,8 @@
-"""What a model is made of, from its configuration alone: no torch, no network, no weights."""
+"""What a model is made of, from its config.json alone: no torch, no network, no weights.
+
+One reader (`read_config`) and two views: `depth_and_width` of any architecture, for the checks of a strategy;
+`model_shape` of a dense decoder, for the estimate of memory.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,28 @@ from typing import Any
 from trainables.errors import ModelError
 from trainables.models.recipe import Recipe
 
+TINY = "tiny"
+"""What a spec calls the built-in model."""
 DEPTH = ("num_hidden_layers", "n_layer")
 WIDTH = ("hidden_size", "n_embd")
-"""Keys in config.json; GPT-2's have their own names."""
+"""Keys in config.json; GPT-2's have names of their own."""
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """Read a model's config.json as a mapping.
+
+    Raises:
+        ModelError: it cannot be read as one.
+    """
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"trial.model: {str(file)!r} cannot be read as JSON ({error}); save the model there again"
+        ) from None
+    if not isinstance(raw, dict):
+        raise ModelError(f"trial.model: {str(file)!r} does not hold a mapping; save the model there again")
+    return raw
 
 
 @dataclass(frozen=True)
@@ -24,17 +47,16 @@ class Size:
 
 
 def depth_and_width(model: str) -> Size | None:
-    """The shape of `tiny` or a local model; None where only a download would tell, or where config.json does
-    not say or cannot be read (whoever loads the model complains).
+    """Return the size of `tiny` or of a local model of any architecture.
+
+    None where only a download would tell, and where config.json does not say or cannot be read: the check of
+    the model (`resolve.check_model`) complains about that.
     """
-    if model == "tiny":
+    if model == TINY:
         return Size(Recipe().layers, Recipe().hidden_size)
-    path = Path(model).expanduser() / "config.json"
     try:
-        config = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    if not isinstance(config, dict):
+        config = read_config(Path(model).expanduser() / "config.json")
+    except ModelError:
         return None
     text = config.get("text_config", config)
     layers = next((text[key] for key in DEPTH if key in text), None)
@@ -71,9 +93,10 @@ class ModelShape:
 
     @property
     def activation_numbers(self) -> int:
-        """Numbers that one token leaves in all blocks for the backward pass, nothing being recomputed: inputs
-        and outputs of both norms and both residuals, queries, keys and values before and after rotation, the
-        attention's output, and four of the feed-forward part's width.
+        """Numbers that one token leaves in all blocks for the backward pass, without recomputation.
+
+        Inputs and outputs of both norms and both residuals; queries, keys and values before and after
+        rotation; the attention's output; four vectors of the feed-forward part's width.
         """
         attention = 2 * (self.heads + 2 * self.kv_heads) * self.head_dim + self.heads * self.head_dim
         return self.layers * (6 * self.hidden + attention + 4 * self.intermediate)
@@ -85,26 +108,17 @@ KNOWN = dict.fromkeys(("Qwen/Qwen3-4B", "Qwen/Qwen3-4B-Base", "Qwen/Qwen3-4B-Ins
 
 
 def model_shape(model: str) -> ModelShape | None:
-    """The shape of a local directory or of a hub id that is known or cached here; None where it cannot be
-    told (another architecture, no copy here). Reads no network. ModelError: config.json is no JSON mapping.
+    """Return the shape of a local model, or of a hub id that is known or cached here, without the network.
+
+    None where it cannot be told: another architecture, or no copy here.
+
+    Raises:
+        ModelError: config.json does not hold a JSON mapping.
     """
     if model in KNOWN:
         return KNOWN[model]
     file = _config_file(model)
     return None if file is None else _shape(read_config(file))
-
-
-def read_config(file: Path) -> dict[str, Any]:
-    """config.json as a mapping. ModelError: it cannot be read as one."""
-    try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"trial.model: {str(file)!r} cannot be read as JSON ({error}); save the model there again"
-        ) from None
-    if not isinstance(raw, dict):
-        raise ModelError(f"trial.model: {str(file)!r} holds no mapping; save the model there again")
-    return raw
 
 
 def _config_file(model: str) -> Path | None:

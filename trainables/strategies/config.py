@@ -11,7 +11,7 @@ Four forms, all resolved to one `StrategyConfig`:
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
@@ -26,7 +26,6 @@ from pydantic import (
     model_validator,
 )
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
 
 from trainables.errors import SpecError, StrategyError
 from trainables.strategies.budget.base import Budget
@@ -37,6 +36,7 @@ from trainables.strategies.estimators.monte_carlo import MonteCarlo
 from trainables.strategies.fusion.base import Fusion
 from trainables.strategies.fusion.group_mean import GroupMean
 from trainables.strategies.members.base import Custom, Member, build_own, label, short
+from trainables.strategies.members.one_of import OneOf
 from trainables.strategies.members.tables import (
     BUDGETS,
     ESTIMATORS,
@@ -44,7 +44,6 @@ from trainables.strategies.members.tables import (
     NORMALISERS,
     PRIORS,
     TABLES,
-    OneOf,
 )
 from trainables.strategies.normalisers import NoNormaliser, Normaliser
 from trainables.strategies.presets.base import Preset
@@ -55,7 +54,7 @@ from trainables.strategies.priors.probe import OWN_STATES
 from trainables.strategies.protocol import Strategy
 from trainables.strategies.scale import Scale
 from trainables.strategies.warmup import Warmup
-from trainables.strategies.wording import did_you_mean, rule
+from trainables.strategies.wording import did_you_mean, explain
 
 IMPORT_PATH = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 COMMON = ("prior", "fusion", "budget", "estimator", "normaliser", "weighting", "reward_range", "warmup")
@@ -231,7 +230,7 @@ def parse_strategy(value: object) -> StrategyConfig:
     try:
         return StrategyConfig(**fields)
     except ValidationError as error:
-        raise SpecError(_readable(error)) from error
+        raise SpecError("\n".join(explain(error, StrategyConfig, fields, prefix="strategy"))) from error
 
 
 def preset_names() -> tuple[str, ...]:
@@ -271,7 +270,7 @@ def _open_preset(name: object, fields: Mapping[str, Any]) -> dict[str, Any]:
     try:
         point = preset(**own).axes()
     except ValidationError as error:
-        raise SpecError(_readable(error)) from error
+        raise SpecError("\n".join(explain(error, preset, own, prefix="strategy"))) from error
     return {**point, **{k: v for k, v in fields.items() if k in COMMON}}
 
 
@@ -369,45 +368,6 @@ def _preset_label(name: str, settings: Mapping[str, Any]) -> str:
 
 def _short(value: object) -> str:
     return f"{value.updates}" if isinstance(value, WarmupConfig) else short(value)
-
-
-def _readable(error: ValidationError) -> str:
-    """Return `strategy.fusion.alpha: 1.5: Input should be less than 1`, one line per problem."""
-    return "\n".join(_problem(e) for e in error.errors())
-
-
-def _problem(error: ErrorDetails) -> str:
-    # Pydantic puts the union's tag into the path; the user wrote no such key.
-    where, parent = "strategy", None
-    for part in error["loc"]:
-        if not (parent in StrategyConfig.model_fields and isinstance(part, str) and _members(part)):
-            where += f".{part}"
-        parent = part
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "value_error":
-        return f"{where}.{message}" if re.match(r"[a-z_.]+: ", message) else f"{where}: {message}"
-    if error["type"] == "extra_forbidden":
-        known = _keys_beside(error["loc"])
-        fallback = f"its keys are {', '.join(known)}" if known else "remove it"
-        hint = did_you_mean(error["loc"][-1], known).rstrip() or fallback
-        return f"{where}: unknown key (value {error['input']!r}); {hint}"
-    value = error["input"]
-    if error["type"] == "union_tag_invalid":
-        value = value.get("type", value)
-    return f"{where}: {value!r} {rule(error['type'], message, error.get('ctx', {}))}"
-
-
-def _keys_beside(place: Sequence[str | int]) -> list[str]:
-    """Return the keys that may stand where pydantic refused the last one of `place`."""
-    parent = str(place[-2]) if len(place) > 1 else "strategy"
-    own: dict[str, list[type[BaseModel]]] = {"strategy": [StrategyConfig], "warmup": [WarmupConfig]}
-    keys = (key for model in own.get(parent) or _members(parent) for key in model.model_fields)
-    return [key for key in dict.fromkeys(keys) if key != "type"]
-
-
-def _members(name: str) -> list[type[BaseModel]]:
-    """Return the members of all axes that are written as `type: name`."""
-    return [table[name] for table in TABLES.values() if name in table]
 
 
 WarmupConfig.model_rebuild()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 from typing import TYPE_CHECKING
 
 from trainables.errors import SpecError
@@ -18,9 +18,10 @@ BUILT_IN = {
 
 
 def load_task(config: TaskConfig) -> Task:
-    """The task a configuration names: built in, or `package.module:Class` called with the configuration.
+    """Return the task a configuration names: built in, or `package.module:Class` called with it.
 
-    Raises SpecError where the name leads nowhere or to something that is not a task.
+    Raises:
+        SpecError: the name leads nowhere, or to something that is not a task.
     """
     path = BUILT_IN.get(config.name, config.name)
     factory = import_object(path, field="task.name", known=tuple(BUILT_IN))
@@ -34,19 +35,21 @@ def load_task(config: TaskConfig) -> Task:
 
 
 def import_object(path: str, field: str, known: tuple[str, ...] = ()) -> object:
-    """The object at `package.module:name`. Raises SpecError naming the field, the path and the fix."""
-    choices = f"use one of {', '.join(known)}, or" if known else "use"
-    module_name, colon, name = path.partition(":")
-    if not (module_name and colon and name):
+    """Return the object at `package.module:name`.
+
+    Raises:
+        SpecError: the path leads nowhere.
+    """
+    module, colon, name = path.partition(":")
+    if not (module and colon and name):
+        choices = f"use one of {', '.join(known)}, or" if known else "use"
         raise SpecError(f"{field}: {path!r} is unknown; {choices} an import path `package.module:name`")
     try:
-        module = importlib.import_module(module_name)
+        return pkgutil.resolve_name(path)
     except ModuleNotFoundError as error:
         raise SpecError(
             f"{field}: {path!r} cannot be imported ({error}); install the package or put its directory on "
             "PYTHONPATH"
         ) from error
-    if not hasattr(module, name):
-        raise SpecError(f"{field}: module {module_name!r} has no {name!r}; check the spelling")
-    found: object = getattr(module, name)
-    return found
+    except AttributeError as error:
+        raise SpecError(f"{field}: module {module!r} has no {name!r}; check the spelling") from error

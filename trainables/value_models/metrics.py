@@ -1,4 +1,4 @@
-"""How good predicted pass rates are. P predictions, each of one prompt under one policy."""
+"""Quality of predicted pass rates. Shapes: P predictions, each of one prompt under one policy."""
 
 from __future__ import annotations
 
@@ -16,18 +16,23 @@ BINS = 10
 
 @dataclass(frozen=True)
 class Quality:
-    """`auc` is the mean over policies of the AUC inside each, weighted by size (V0's intra-AUC); a row counts
-    as right where its mean reward is at least one half. The others compare with the mean reward itself."""
+    """Figures of a set of predictions. All but `auc` compare with the mean reward itself."""
 
     auc: float
+    """V0's intra-AUC: the mean over policies, weighted by their rows, of the AUC within each. A row counts as
+    right if its mean reward is at least one half."""
     brier: float
     calibration: float
-    """Expected calibration error over ten equal bins."""
+    """Expected calibration error over ten bins of equal width."""
     log_loss: float
 
 
 def quality(predicted_P: Float64, rate_P: Float64, policy_P: Int64) -> Quality:
-    """RecordError for a policy whose rows are all right or all wrong: its AUC does not exist."""
+    """Compute all figures.
+
+    Raises:
+        RecordError: the rows of a policy are all right or all wrong, so that its AUC does not exist.
+    """
     p_P = np.clip(predicted_P, 1e-6, 1.0 - 1e-6)
     logs_P = rate_P * np.log(p_P) + (1.0 - rate_P) * np.log(1.0 - p_P)
     return Quality(
@@ -39,7 +44,11 @@ def quality(predicted_P: Float64, rate_P: Float64, policy_P: Int64) -> Quality:
 
 
 def intra_auc(predicted_P: Float64, rate_P: Float64, policy_P: Int64) -> float:
-    """Weighted mean over policies of the area under the ROC curve."""
+    """Return the mean over policies of the area under the ROC curve, weighted by their rows.
+
+    Raises:
+        RecordError: the rows of a policy are all right or all wrong.
+    """
     total = 0.0
     for policy in np.unique(policy_P):
         rows = policy_P == policy
@@ -48,21 +57,29 @@ def intra_auc(predicted_P: Float64, rate_P: Float64, policy_P: Int64) -> float:
 
 
 def auc(predicted_P: Float64, right_P: npt.NDArray[np.bool_], policy: int = 0) -> float:
-    """Probability that a right row is ranked above a wrong one, ties counted half."""
+    """Return the probability that a right row ranks above a wrong one; ties count half.
+
+    `policy`: number of the policy, for the error.
+
+    Raises:
+        RecordError: all rows are right, or all are wrong.
+    """
     right = int(right_P.sum())
     wrong = len(right_P) - right
     if not right or not wrong:
         word = "right" if right else "wrong"
         raise RecordError(
             f"evaluation: all {len(right_P)} rows of policy number {policy} are {word}, so their AUC does "
-            f"not exist; take more prompts, or leave this record out"
+            f"not exist; add prompts, or leave this record out"
         )
+    # The Mann-Whitney statistic. scikit-learn's roc_auc_score gives the same number (tests/v0) but takes 20
+    # times as long, and a bootstrap needs one for each draw and policy.
     ranks_P = rankdata(predicted_P)
     return float((ranks_P[right_P].sum() - right * (right + 1) / 2) / (right * wrong))
 
 
 def calibration_error(predicted_P: Float64, rate_P: Float64) -> float:
-    """Mean over bins, weighted by size, of |mean prediction - mean reward|."""
+    """Return the mean over bins, weighted by size, of |mean prediction - mean reward|."""
     bin_P = np.minimum((predicted_P * BINS).astype(np.int64), BINS - 1)
     gap_B = np.bincount(bin_P, predicted_P - rate_P, minlength=BINS)
     return float(np.abs(gap_B).sum() / len(predicted_P))
@@ -71,8 +88,11 @@ def calibration_error(predicted_P: Float64, rate_P: Float64) -> float:
 def bootstrap_se(
     predicted_P: Float64, rate_P: Float64, policy_P: Int64, prompt_P: Int64, draws: int = 400, seed: int = 0
 ) -> Quality:
-    """Standard errors of the figures of `quality`, prompts drawn with replacement (all rows of a prompt
-    together). A draw that leaves a policy without right or wrong rows is drawn again."""
+    """Return standard errors of the figures of `quality` by a bootstrap over prompts.
+
+    A prompt's rows are drawn together. A draw that leaves a policy without right or without wrong rows is
+    repeated.
+    """
     rng = np.random.default_rng(seed)
     _, row_of = np.unique(prompt_P, return_inverse=True)
     order = np.argsort(row_of, kind="stable")

@@ -1,8 +1,9 @@
-"""The released row format of V0: what a policy scored on which prompt, at which step.
+"""Files of records, in the format that V0 released: what a policy scored on which prompts.
 
-One JSON object a line, `{"dataset": "dapomath", "id": 5562, "model": "Qwen3-4B", "step": 16, "score": -0.4}`:
-`score` in [-1, 1] is 2 x (mean reward) - 1. `count`, the rollouts behind the mean, is ours and optional (the
-released files hold means of ten). Other keys are left alone. Prompts are one JSON object,
+One JSON object per line,
+`{"dataset": "dapomath", "id": 5562, "model": "Qwen3-4B", "step": 16, "score": -0.4}`: `score` in [-1, 1] is
+2 x (mean reward) - 1. `count`, the number of rollouts behind the mean, is trimtab's addition and optional
+(the released files hold means of ten). Other keys are ignored. The prompts' texts are one JSON object,
 `{"dapomath_5562": "text", ...}`.
 """
 
@@ -17,13 +18,14 @@ from typing import Any
 
 from trainables.errors import RecordError
 
+ROW = "{dataset, id, model, step, score}"
 RELEASED_COUNT = 10
-"""Outcomes behind a score of the released files."""
+"""Rollouts behind a score of the released files."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One prompt under one policy."""
+    """What one policy scored on one prompt."""
 
     dataset: str
     id: str
@@ -36,22 +38,26 @@ class Row:
 
     @property
     def key(self) -> str:
-        """Key of the prompt's text."""
+        """Return the key of the prompt's text."""
         return f"{self.dataset}_{self.id}"
 
     @property
     def policy(self) -> tuple[str, str, int]:
-        """Rows of one policy share this: (dataset, model, step)."""
+        """Return what the rows of one policy share: (dataset, model, step)."""
         return self.dataset, self.model, self.step
 
     @property
     def rate(self) -> float:
-        """Mean reward in [0, 1]."""
+        """Return the mean reward, in [0, 1]."""
         return (self.score + 1.0) / 2.0
 
 
 def read_rows(path: Path) -> list[Row]:
-    """All rows of a file. RecordError names file and line of the first row that is not one."""
+    """Read all rows of a file.
+
+    Raises:
+        RecordError: the file cannot be read, is empty, or holds a bad row, which is named by its line.
+    """
     rows: list[Row] = []
     line_of: dict[tuple[str, str, int, str], int] = {}
     for number, line in enumerate(_text(path).splitlines(), start=1):
@@ -67,12 +73,12 @@ def read_rows(path: Path) -> list[Row]:
         line_of[place] = number
         rows.append(row)
     if not rows:
-        raise RecordError(f"{path}: no rows")
+        raise RecordError(f"{path}: holds no rows; give another file")
     return rows
 
 
 def write_rows(path: Path, rows: Iterable[Row], *, append: bool = False) -> None:
-    """Rows in the released format, with `count`."""
+    """Write rows in the released format, with `count`."""
     with path.open("a" if append else "w", encoding="utf-8") as file:
         for row in rows:
             number: int | str = int(row.id) if row.id.isdecimal() else row.id
@@ -81,21 +87,29 @@ def write_rows(path: Path, rows: Iterable[Row], *, append: bool = False) -> None
 
 
 def read_prompts(path: Path) -> dict[str, str]:
-    """Prompt texts by "dataset_id". RecordError where the file is something else."""
+    """Read prompt texts, by "dataset_id".
+
+    Raises:
+        RecordError: the file cannot be read, or is not an object of texts.
+    """
     try:
         found = json.loads(_text(path))
     except json.JSONDecodeError as error:
         raise RecordError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
     if not isinstance(found, dict):
-        raise RecordError(f"{path}: holds a {type(found).__name__}, not one object of key: text")
+        raise RecordError(f"{path}: holds a {type(found).__name__}; write one object of key: text")
     for key, text in found.items():
         if not isinstance(text, str) or not text.strip():
-            raise RecordError(f"{path}: prompt {key!r} is {text!r}, not a text")
+            raise RecordError(f"{path}: prompt {key!r} is {text!r}; write its text")
     return found
 
 
 def texts_of(rows: Iterable[Row], prompts: Mapping[str, str], source: object = "the prompts") -> list[str]:
-    """The prompt of each row. RecordError names the ids without one."""
+    """Return the prompt text of each row. `source`: named in the error if the rows were not read from a file.
+
+    Raises:
+        RecordError: some prompts have no text; they are named.
+    """
     rows = list(rows)
     unknown = {row.key: row.origin for row in reversed(rows) if row.key not in prompts}
     if unknown:
@@ -103,13 +117,17 @@ def texts_of(rows: Iterable[Row], prompts: Mapping[str, str], source: object = "
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         raise RecordError(
             f"{unknown[missing[0]] or source}: no text for {len(missing)} prompt(s) of the rows: {shown}; "
-            f"add them to the prompts file, or give the one that belongs to these rows"
+            f"add them to the prompts file, or give the file that belongs to these rows"
         )
     return [prompts[row.key] for row in rows]
 
 
 def check_varied(rows: Iterable[Row]) -> None:
-    """RecordError unless every policy of the rows has both right and wrong answers."""
+    """Check that the scores of every policy's rows differ.
+
+    Raises:
+        RecordError: the rows of a policy all have the same score.
+    """
     rates: dict[tuple[str, str, int], list[float]] = {}
     origins: dict[tuple[str, str, int], str] = {}
     for row in rows:
@@ -119,8 +137,8 @@ def check_varied(rows: Iterable[Row]) -> None:
         if min(values) == max(values):
             raise RecordError(
                 f"{origins[dataset, model, step]}record of {model} at step {step} on {dataset}: all "
-                f"{len(values)} rows score {2 * values[0] - 1:g}, there is nothing "
-                f"to learn from; take more prompts, or leave it out"
+                f"{len(values)} rows score {2 * values[0] - 1:g}, so there is nothing to learn from; add "
+                f"prompts, or leave it out"
             )
 
 
@@ -128,7 +146,7 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path}: cannot be read: {error}") from error
+        raise RecordError(f"{path}: cannot be read ({error}); give another file") from error
 
 
 def _parse(line: str, where: str) -> Row:
@@ -137,12 +155,10 @@ def _parse(line: str, where: str) -> Row:
     except json.JSONDecodeError as error:
         raise RecordError(f"{where}: not JSON: {error.msg} at column {error.colno}") from error
     if not isinstance(found, dict):
-        raise RecordError(f"{where}: holds a {type(found).__name__}, not an object")
+        raise RecordError(f"{where}: holds a {type(found).__name__}, not an object; a row is {ROW}")
     missing = [name for name in ("dataset", "id", "model", "step", "score") if name not in found]
     if missing:
-        raise RecordError(
-            f"{where}: has no {', '.join(missing)}; a row is {{dataset, id, model, step, score}}"
-        )
+        raise RecordError(f"{where}: has no {', '.join(missing)}; a row is {ROW}")
     return Row(
         dataset=_name(found, "dataset", where),
         id=_name(found, "id", where),
@@ -157,19 +173,19 @@ def _parse(line: str, where: str) -> Row:
 def _name(found: Mapping[str, Any], field: str, where: str) -> str:
     value = found[field]
     if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
-        raise RecordError(f"{where}: {field}: {value!r} is no name; write a text or a whole number")
+        raise RecordError(f"{where}: {field}: {value!r} is not a name; write a text or a whole number")
     return str(value)
 
 
 def _whole(found: Mapping[str, Any], field: str, low: int, where: str) -> int:
     value = found[field]
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise RecordError(f"{where}: {field}: {value!r} is no whole number from {low}")
+        raise RecordError(f"{where}: {field}: {value!r} is not a whole number from {low}; correct it")
     return value
 
 
 def _score(value: object, where: str) -> float:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not math.isfinite(float(value)) or not -1.0 <= float(value) <= 1.0:  # type: ignore[arg-type]
-        raise RecordError(f"{where}: score: {value!r} is outside [-1, 1]; it is 2 x (mean reward) - 1")
+        raise RecordError(f"{where}: score: {value!r} is outside [-1, 1]; write 2 x (mean reward) - 1")
     return float(value)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Which model answers which prompt: V0's routing (arXiv 2602.03584), and its accuracy/cost front."""
+"""Routing: which model answers which prompt (V0, arXiv 2602.03584), and the front of accuracy and cost."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from trainables.value_models.heads.base import Context, Float32, Float64, Head, 
 
 @dataclass(frozen=True)
 class Point:
-    """One value of beta."""
+    """The routing at one value of beta. Shape: Q queries."""
 
     beta: float
     choice_Q: Int64
-    """Model of each query."""
+    """Number of the model that answers each query."""
     accuracy: float
     """Mean predicted pass rate of the chosen models."""
     cost: float
     """Mean cost of the chosen models, in the given units."""
     true_accuracy: float | None = None
-    """Mean reward of the chosen models, where it is known for every query and model."""
+    """Mean reward of the chosen models; None unless it is known for every query and model."""
 
 
 def blended(record: Context, beta: float, cost: float) -> Context:
-    """The record with labels r_beta = beta r + (1 - beta)(1 - cost); cost in [0, 1]."""
+    """Return the record with labels r_beta = beta r + (1 - beta)(1 - cost); cost in [0, 1]."""
     return replace(record, rate_N=beta * record.rate_N + (1.0 - beta) * (1.0 - cost))
 
 
@@ -39,10 +39,13 @@ def route(
     betas: Sequence[float],
     truth_QM: Float64 | None = None,
 ) -> list[Point]:
-    """One point a beta: each query goes to the model with the largest V0 under that model's blended record.
+    """Route each query to the model with the largest V0 under that model's blended record.
 
-    `costs` are any non-negative numbers, scaled by their largest. RecordError for fewer than two records,
-    a cost below 0, or a beta outside [0, 1].
+    `records` and `costs`: one per model (M of them); costs are non-negative, in any unit, and are divided by
+    the largest. `truth_QM`: mean rewards, if they are known. Returns one point per beta.
+
+    Raises:
+        RecordError: there are fewer than two records, a cost is below 0, or a beta is outside [0, 1].
     """
     _check(records, costs, betas)
     cost_M = np.asarray(costs, np.float64)
@@ -66,7 +69,7 @@ def route(
 
 
 def pareto(points: Sequence[Point]) -> list[Point]:
-    """Points that no other beats in accuracy at the same or a lower cost, cheapest first."""
+    """Return the points that no other beats in accuracy at the same or a lower cost, cheapest first."""
     front: list[Point] = []
     for point in sorted(points, key=lambda p: (p.cost, -_accuracy(p))):
         if not front or _accuracy(point) > _accuracy(front[-1]):
@@ -75,7 +78,7 @@ def pareto(points: Sequence[Point]) -> list[Point]:
 
 
 def draw(points: Sequence[Point], width: int = 60, height: int = 16) -> str:
-    """The points (o) and the Pareto front (*) as text: accuracy upwards, cost to the right."""
+    """Draw the points (o) and the Pareto front (*) as text: accuracy upwards, cost to the right."""
     costs, values = [p.cost for p in points], [_accuracy(p) for p in points]
     low_x, span_x = min(costs), max(max(costs) - min(costs), 1e-9)
     low_y, span_y = min(values), max(max(values) - min(values), 1e-9)
@@ -99,9 +102,11 @@ def _accuracy(point: Point) -> float:
 
 def _check(records: Sequence[Context], costs: Sequence[float], betas: Sequence[float]) -> None:
     if len(records) < 2:
-        raise RecordError(f"route: {len(records)} record; it needs those of at least two models")
+        raise RecordError(f"route: {len(records)} record; give the records of at least two models")
     if len(costs) != len(records) or min(costs) < 0 or not np.isfinite(costs).all():
-        raise RecordError(f"route: costs {list(costs)} of {len(records)} models; give each a number from 0")
+        raise RecordError(
+            f"route: costs {list(costs)} of {len(records)} models; give each model a number from 0"
+        )
     wrong = [beta for beta in betas if not 0.0 <= beta <= 1.0]
     if wrong or not betas:
         raise RecordError(

@@ -1,4 +1,4 @@
-"""What can be counted in a prompt's text: length, numbers, formulae, n-grams. Needs no model."""
+"""Counts in a prompt's text: length, numbers, formulae, n-grams. Needs no model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NAMES = (
 
 
 def text_statistics(texts: Sequence[str]) -> npt.NDArray[np.float32]:
-    """(P, len(NAMES)): counts as log(1 + count), shares as they are."""
+    """Return (P, len(NAMES)) statistics: counts as log(1 + count), shares as they are."""
     return np.array([_count(text) for text in texts], dtype=np.float32).reshape(len(texts), len(NAMES))
 
 
@@ -62,7 +62,10 @@ def _count(text: str) -> list[float]:
 
 
 def hashed_ngrams(texts: Sequence[str], width: int) -> npt.NDArray[np.float32]:
-    """(P, width): character n-grams of two to five, hashed with signs, log(1 + count), rows of length 1."""
+    """Return (P, width) counts of character n-grams of 2 to 5 letters.
+
+    The n-grams are hashed with signs; counts enter as log(1 + count); rows are scaled to length 1.
+    """
     from sklearn.feature_extraction.text import HashingVectorizer
     from sklearn.preprocessing import normalize
 

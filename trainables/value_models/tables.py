@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import astuple
 
 from trainables.value_models.evaluate import Result
 
@@ -10,19 +11,17 @@ COLUMNS = ("head", "context", "intra-AUC", "Brier", "calibration error", "log lo
 
 
 def rows(results: Sequence[Result]) -> list[list[str]]:
-    """One row a result, each figure with its bootstrap standard error."""
+    """Return one row per result, each figure with its bootstrap standard error."""
     table = []
     for r in results:
         size = str(r.size) if r.rows == r.size else f"{r.size} ({r.rows:.0f} there)"
-        pairs = [
-            (getattr(r.quality, n), getattr(r.se, n)) for n in ("auc", "brier", "calibration", "log_loss")
-        ]
+        pairs = zip(astuple(r.quality), astuple(r.se), strict=True)
         table.append([r.head, size, *[f"{value:.3f} ± {se:.3f}" for value, se in pairs]])
     return table
 
 
 def as_text(results: Sequence[Result]) -> str:
-    """Aligned columns."""
+    """Format results as aligned columns."""
     lines = [list(COLUMNS), *rows(results)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
     return "\n".join(
@@ -31,6 +30,6 @@ def as_text(results: Sequence[Result]) -> str:
 
 
 def as_markdown(results: Sequence[Result]) -> str:
-    """A Markdown table."""
+    """Format results as a Markdown table."""
     lines = [list(COLUMNS), ["---"] * len(COLUMNS), *rows(results)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,4 +1,4 @@
-"""Vectors of a run's training prompts, computed when a prompt is first asked about."""
+"""Vectors of a run's training prompts, each computed at its first use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trainables.value_models.encoder import Encoder, Float32, make_encoder
 
 @dataclass
 class VectorTable:
-    """Prompt ids to vectors: in memory, then in the cache on disk, then by the encoder."""
+    """Maps prompt ids to vectors: from memory, then from the cache on disk, then by the encoder."""
 
     config: EncoderConfig
     texts: Sequence[str]
@@ -26,10 +26,11 @@ class VectorTable:
 
     @property
     def blocks(self) -> tuple[int, ...]:
+        """Return the widths of the parts of a vector."""
         return self._made().blocks
 
     def __call__(self, prompt_P: npt.NDArray[np.int64]) -> Float32:
-        """(P, F) vectors of prompt ids."""
+        """Return the (P, F) vectors of prompt ids."""
         ids = prompt_P.tolist()
         new = sorted({i for i in ids if i not in self._known})
         if new:
@@ -48,5 +49,5 @@ class VectorTable:
 
 
 def cache_folder() -> Path:
-    """Where this machine keeps embeddings: `$TRIMTAB_CACHE/embeddings`, by default under ~/.cache/trimtab."""
+    """Return the folder of embeddings: `$TRIMTAB_CACHE/embeddings`, by default under ~/.cache/trimtab."""
     return Path(os.environ.get("TRIMTAB_CACHE", "~/.cache/trimtab")).expanduser() / "embeddings"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +57,7 @@ def compare(
 
     If NAME was confirmed, the verdict comes from the confirmation's runs alone.
     """
+    from trimtab.decide.compare.render import plain
     from trimtab.decide.compare.table import require_reference
     from trimtab.decide.compare.verdict import decide
 
@@ -65,8 +65,8 @@ def compare(
     found = decide(store, [name, *others], reference, by, sweep_id)
     standing = found.standing
     if as_json:
-        search = asdict(found.search) if found.confirmation else None
-        click.echo(json.dumps({**asdict(standing), "search": search}, indent=2))
+        search = plain(found.search) if found.confirmation else None
+        click.echo(json.dumps({**plain(standing), "search": search}, indent=2))
     else:
         print_comparison(standing)
         if found.confirmation:

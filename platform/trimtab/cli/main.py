@@ -157,9 +157,9 @@ def plan(
     """Print what SPEC would run, what it takes and where it goes; start nothing."""
     from rich.console import Console
 
-    from trimtab.planning.machine import Machine, this_machine
+    from trimtab.planning.machine import GB, Machine, this_machine
     from trimtab.planning.placement import plan_here
-    from trimtab.planning.plan import GB, render, summary
+    from trimtab.planning.plan import render, summary
     from trimtab.sweepspec.load import load_spec
 
     loaded = load_spec(spec, overrides)

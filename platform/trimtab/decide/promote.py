@@ -15,7 +15,8 @@ import yaml
 from filelock import FileLock
 
 from trimtab._version import __version__
-from trimtab.decide.compare.read import RunRecord, Store
+from trimtab.decide.compare.read import Store, TrackedRun
+from trimtab.decide.compare.render import verdict_text
 from trimtab.decide.compare.statistics import final_accuracy
 from trimtab.decide.compare.table import Comparison, Row
 from trimtab.decide.compare.verdict import Decision, decide
@@ -31,7 +32,7 @@ from trimtab.tracking.store import connect, transient_errors, unreachable
 
 @dataclass(frozen=True)
 class Promotion:
-    """What was promoted and where it is written down."""
+    """What was promoted, and the file that documents it."""
 
     moved: Moved
     row: Row
@@ -53,8 +54,14 @@ def promote(
 ) -> Promotion:
     """Promote a configuration of a sweep: the best established one, or number `trial` of the search.
 
-    PromotionError: it is not established against the reference and `force` is not set, or its checkpoint is
-    gone. RegistryError: the registry refused, or another promotion was first. Nothing is half registered.
+    After an error nothing is half registered.
+
+    Raises:
+        PromotionError: the configuration is not established against the reference and `force` is not set, or
+            its checkpoint is gone.
+        NotFoundError: there is no such sweep or configuration, or none that finished.
+        RegistryError: the registry refused, or another promotion came first.
+        TrackingError: the store does not answer.
     """
     model = check_name(name or sweep)
     found = decide(store, [sweep], sweep_id=sweep_id)
@@ -84,7 +91,7 @@ def promote(
         "trimtab.trial": str(row.number),
         "trimtab.label": row.label,
         "trimtab.seed": str(run.seed),
-        "trimtab.verdict": judged.verdict,
+        "trimtab.verdict": verdict_text(judged),
         "trimtab.forced": str(not established).lower(),
         **_numbers(judged),
     }
@@ -94,20 +101,24 @@ def promote(
 
 
 def _choose(found: Decision, trial: int | None) -> tuple[Row, Row]:
-    """The configuration's row in the search, and the one that its verdict comes from."""
+    """Return the configuration's row in the search, and the row that its verdict comes from."""
     candidates = [row for row in found.search.rows if row.verdict != "reference"]
     if trial is not None:
         for row in candidates:
             if row.number == trial:
                 return row, found.confirmed(row) or row
         numbers = ", ".join(str(row.number) for row in candidates)
-        raise NotFoundError(f"--trial: no configuration {trial} in {found.search.sweep}; there are {numbers}")
+        raise NotFoundError(
+            f"--trial: {found.search.sweep} has no configuration {trial}; choose from {numbers}"
+        )
     pairs = [(row, found.confirmed(row) or row) for row in candidates]
     if found.confirmation:
         pairs = [(row, judged) for row, judged in pairs if judged is not row] or pairs
     pairs = [(row, judged) for row, judged in pairs if judged.difference or judged.final_mean is not None]
     if not pairs:
-        raise NotFoundError(f"sweep {found.search.sweep!r} has no finished configuration to promote")
+        raise NotFoundError(
+            f"sweep {found.search.sweep!r} has no finished configuration to promote; resume it first"
+        )
     return max(pairs, key=lambda pair: (pair[1].verdict == "better", _gain(pair[1])))
 
 
@@ -127,12 +138,12 @@ def _refusal(sweep: str, row: Row, judged: Row, found: Decision, home: Path) -> 
         why = f"is worse than {against}"
     else:
         shown = command(f"confirm {sweep} --seeds N", home)
-        why = f"is {judged.verdict} against {against}; confirm it with more seeds: {shown}"
-    return f"configuration {row.number} {row.label} {why}, or promote it all the same with --force"
+        why = f"is {verdict_text(judged)} against {against}; confirm it with more seeds: {shown}"
+    return f"configuration {row.number} {row.label} {why}, or promote it anyway with --force"
 
 
-def _representative(store: Store, comparison: Comparison, row: Row) -> RunRecord:
-    """The run of median final accuracy: what the method gives, not what it gave once."""
+def _representative(store: Store, comparison: Comparison, row: Row) -> TrackedRun:
+    """Return the run of median final accuracy, which is typical of the method; the best run is luck."""
     sweep = store.sweep(row.sweep)
     runs = [run for run in sweep.runs if run.trial == row.trial and run.seed in row.seeds]
     if not runs:
@@ -142,15 +153,15 @@ def _representative(store: Store, comparison: Comparison, row: Row) -> RunRecord
     return sorted(runs, key=lambda run: final_accuracy(run.curve.accuracy_E))[len(runs) // 2]
 
 
-def _weights(run: RunRecord, sweep: str, home: Path) -> Path:
-    """Folder of the run's weights in Hugging Face format."""
+def _weights(run: TrackedRun, sweep: str, home: Path) -> Path:
+    """Return the folder of the run's weights in Hugging Face format."""
     folder = Path(run.checkpoint or "-") / "model"
     missing = [name for name in ("config.json", "tokenizer_config.json") if not (folder / name).is_file()]
     if missing or not list(folder.glob("*.safetensors")):
         raise PromotionError(
-            f"the checkpoint of {run.label} seed {run.seed} is not there: {folder} holds no "
+            f"the checkpoint of {run.label} seed {run.seed} is missing: {folder} holds no "
             f"{missing[0] if missing else 'weights'}; it was deleted or lies on another machine: promote "
-            f"there, or train it anew: {command(f'confirm {sweep}', home)}"
+            f"there, or train it again: {command(f'confirm {sweep}', home)}"
         )
     return folder
 
@@ -171,11 +182,11 @@ def _document(
     found: Decision,
     row: Row,
     judged: Row,
-    run: RunRecord,
+    run: TrackedRun,
     *,
     forced: bool,
 ) -> str:
-    """The promoted file's text. Its numbers are those of the runs that the verdict comes from."""
+    """Return the text of the promoted file. Its numbers are of the runs that the verdict comes from."""
     config = _artifact(store.uri, run.run_id, "config.json")
     seed = config.pop("seed")
     config["evaluation"].pop("split", None)
@@ -194,7 +205,7 @@ def _document(
             "seed": run.seed,
             "confirmation": found.confirmation.sweep if found.confirmation else None,
             "reference": found.standing.reference,
-            "verdict": judged.verdict,
+            "verdict": verdict_text(judged),
             "forced": forced,
             "split": found.standing.split,
             "seeds": list(judged.seeds),
@@ -219,7 +230,7 @@ def _document(
 
 
 def _artifact(uri: str, run_id: str, name: str) -> Any:
-    """A JSON artifact of a run; None where the run has none."""
+    """Read a JSON artifact of a run; None if the run has none of this name."""
     client = connect(uri)
     if name not in {file.path for file in client.list_artifacts(run_id)}:
         return None
@@ -231,7 +242,7 @@ def _artifact(uri: str, run_id: str, name: str) -> Any:
 
 @contextmanager
 def _alone(home: Path) -> Iterator[None]:
-    """One promotion at a time in a home; the registry itself tells apart those of different homes."""
+    """Allow one promotion at a time in a home; the registry tells apart those of different homes."""
     home.mkdir(parents=True, exist_ok=True)
     with FileLock(home / "promote.lock"):
         yield

@@ -10,14 +10,15 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from trainables.config import Strict
-from trainables.trial import TrialConfig
+from trainables.models.resolve import check_model
+from trainables.trial import TrialConfig, TrialSettings
 from trimtab.errors import SpecError
 from trimtab.security import check_plain, check_url
 from trimtab.sweepspec.imports import check_own_members
 from trimtab.sweepspec.load import apply_override, read_yaml
 from trimtab.sweepspec.messages import spec_error
 from trimtab.sweepspec.names import check_name
-from trimtab.sweepspec.outside import check_model, check_task
+from trimtab.sweepspec.outside import check_task
 from trimtab.sweepspec.spec import Purpose, SlotsConfig, TrackingConfig, check_urls
 
 INSIDE = "trimtab.yaml"
@@ -102,8 +103,9 @@ class Promoted(Strict):
         put("sampling", max_tokens=more.max_tokens)
         put("task", train=more.train, validation=more.validation)
         put("evaluation", every=more.evaluate_every)
+        settings = {key: value for key, value in raw.items() if key != "strategy"}
         try:
-            return TrialConfig.model_validate(raw)
+            return TrialSettings.model_validate(settings).with_strategy(raw.get("strategy"))
         except ValidationError as error:
             raise spec_error(error, TrialConfig, raw, prefix="trial") from None
 

@@ -1,8 +1,9 @@
-"""Model versions and aliases in MLflow's registry, so that a promotion is whole, or nothing.
+"""Model versions and aliases in MLflow's registry: a promotion happens completely or not at all.
 
-MLflow moves an alias without asking who moved it last. Two promotions at once are told apart by what the
-registry does atomically, numbering versions: each makes its version as `pending`, then looks. One that sees
-an earlier pending version, or an alias that has moved since it began, takes its own version back and says so.
+MLflow moves an alias without checking who moved it last. Numbering versions is what the registry does
+atomically, and it decides between two simultaneous promotions: each creates its version as `pending`, then
+looks. One that sees an earlier pending version, or an alias that has moved since it began, deletes its own
+version and raises.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 STATE = "trimtab.promotion"
-"""Of a version: `pending` while a promotion is under way, `done` after it, `rolled back`."""
+"""Tag of a version: `pending` during its promotion, `done` after it, or `rolled back`."""
 ALIAS = "trimtab.alias"
 REPLACES = "trimtab.replaces"
-"""Version that the alias named before; `trimtab rollback` moves it back there."""
+"""Tag of a version: the one that the alias named before, which `trimtab rollback` restores."""
 ORIGIN = "trimtab.origin"
-"""Run that the version's weights come from."""
+"""Tag of a version: the run that its weights come from."""
 STALE_S = 600.0
-"""A promotion that has been pending for so long has died."""
+"""A promotion that has been pending for this long has died."""
 
 
 @dataclass(frozen=True)
 class Moved:
-    """Where an alias points now, and where it pointed before."""
+    """The version that an alias names now, and the one that it named before."""
 
     model: str
     alias: str
@@ -41,7 +42,7 @@ class Moved:
 
 
 class Registry:
-    """The registry of one store. Methods raise RegistryError, with nothing left half done."""
+    """The model registry of one tracking store. Methods raise RegistryError and leave nothing half done."""
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
@@ -55,11 +56,14 @@ class Registry:
         tags: Mapping[str, str],
         write: Callable[[str], None],
     ) -> Moved:
-        """Make a version of a run's weights and point the alias, if there is one, at it.
+        """Register a run's weights as a version and point the alias, if one is given, at it.
 
-        `source`: uploads the weights and returns where they are; called once, when the registry is known to
-        take them. `write`: called with the version's number before the alias moves. A run that is a version
+        `source` uploads the weights and returns their location; it is called once, after the registry has
+        answered. `write` is called with the version's number before the alias moves. A run that has a version
         already is not registered again.
+
+        Raises:
+            RegistryError: the registry refused, or another promotion moves the alias.
         """
         with self._answering() as client:
             self._ensure_model(client, model)
@@ -85,16 +89,22 @@ class Registry:
                 raise
 
     def rollback(self, model: str, alias: str) -> Moved:
-        """Point the alias at the version that the present one replaced."""
+        """Point the alias at the version that the present one replaced.
+
+        Raises:
+            RegistryError: there is no such alias, it replaced no version, or that version was deleted.
+        """
         with self._answering() as client:
             version = self._version_of(client, model, alias)
             if version is None:
-                raise RegistryError(f"model {model!r} has no alias {alias!r}; there is nothing to roll back")
+                raise RegistryError(
+                    f"model {model!r} has no alias {alias!r}, so there is nothing to roll back; check --alias"
+                )
             tags = client.get_model_version(model, version).tags
             before = tags.get(REPLACES)
             if not before:
                 raise RegistryError(
-                    f"{model}@{alias} is version {version}, which replaced none; promote another trial"
+                    f"{model}@{alias} is version {version}, which replaced no other; promote another trial"
                 )
             if before not in {str(found.version) for found in self._versions(client, model)}:
                 raise RegistryError(
@@ -105,7 +115,11 @@ class Registry:
             return Moved(model, alias, before, version)
 
     def version_of(self, model: str, alias: str) -> str | None:
-        """Version that an alias names."""
+        """Return the version that an alias names; None if the model has no such alias.
+
+        Raises:
+            RegistryError: the registry does not answer, or has no such model.
+        """
         with self._answering() as client:
             return self._version_of(client, model, alias)
 
@@ -142,7 +156,7 @@ class Registry:
     def _overtaken(self, model: str, alias: str, version: str | None) -> RegistryError:
         return RegistryError(
             f"another promotion moves {model}@{alias} to version {version} at this moment; this one changed "
-            "nothing: look at it, then promote again"
+            "nothing: check that version, then promote again"
         )
 
     def _ensure_model(self, client: MlflowClient, model: str) -> None:
@@ -155,7 +169,7 @@ class Registry:
                 raise
 
     def _version_of(self, client: MlflowClient, model: str, alias: str) -> str | None:
-        # An alias that is not set is an error of another name in every store: read the model's own list.
+        # For an alias that is not set every store raises another error: read the model's own list instead.
         found = client.get_registered_model(model).aliases.get(alias)
         return None if found is None else str(found)
 

@@ -1,1 +1,1 @@
-"""What a trial takes, what a machine or cluster has, and how many slots fit."""
+"""What a trial needs, what a machine or cluster offers, and how many slots fit."""

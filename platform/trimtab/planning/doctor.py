@@ -1,6 +1,6 @@
-"""What is wrong with this machine or environment: one line a check, with the fix when it is red.
+"""What is wrong with this machine or environment: one line per check, with a fix if it is red.
 
-Reads package metadata and files only; imports neither torch, vLLM, DeepSpeed nor Ray.
+Reads package metadata, files and the driver's library; imports neither torch, vLLM, DeepSpeed nor Ray.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from trimtab.planning.machine import cpu_count, free_memory_bytes, gpu_names
-from trimtab.planning.plan import GB, HEAD_BYTES
+from trimtab.planning.machine import GB, cpu_count, free_memory_bytes, installed_gpus, usable
+from trimtab.planning.plan import HEAD_BYTES
 from trimtab.tracking.store import sqlite_path
 
 LOCK_AGE_S = 600
-"""Compiling DeepSpeed's extension takes about a minute: a lock this old belongs to a build that died."""
+"""Compiling DeepSpeed's extension takes about a minute, so a lock this old belongs to a build that died."""
 MIN_DISK_BYTES = 5 * GB
 REINSTALL = "pip install -e . -c constraints.txt"
 
@@ -36,8 +36,8 @@ class Check:
 
 
 def diagnose(home: Path, tracking_uri: str) -> list[Check]:
-    """All checks, in the order of reading."""
-    gpus = gpu_names()
+    """Run all checks; returns them in the order in which they are shown."""
+    gpus = [gpu.name for gpu in usable(installed_gpus())]
     return [
         _python(),
         *_versions(),
@@ -60,7 +60,7 @@ def _python() -> Check:
 
 
 def _versions() -> Iterator[Check]:
-    """Every requirement of trimtab itself; then how far the set is from the one tested together."""
+    """Check every requirement of trimtab, then how far the set is from the one that was tested together."""
     from packaging.requirements import Requirement
 
     try:
@@ -102,7 +102,7 @@ def _gpus(gpus: list[str]) -> Check:
     if gpus:
         kinds = sorted(set(gpus))
         return Check("gpus", "ok", f"{len(gpus)}: {', '.join(kinds)}")
-    return Check("gpus", "ok", "none found by nvidia-smi: everything runs on CPUs")
+    return Check("gpus", "ok", "no NVIDIA driver or GPU found: everything runs on CPUs")
 
 
 def _vllm(has_gpu: bool) -> Check:
@@ -130,7 +130,7 @@ def _ray() -> Check:
     version = _version("ray")
     if version is None:
         return Check("ray", "red", "not installed", REINSTALL)
-    # The dashboard's State API frees the workers of stopped trials; it is part of ray[default].
+    # The State API of the dashboard, part of ray[default], frees the workers of stopped trials.
     if _version("aiohttp") is None or _version("opencensus") is None:
         return Check(
             "ray", "red", f"{version} without its dashboard", "pip install 'ray[default,tune,train]'"
@@ -148,9 +148,11 @@ def _mlflow(uri: str) -> Check:
     parent = next(folder for folder in (path.parent, *path.parents) if folder.exists())
     if not os.access(parent, os.W_OK):
         return Check(
-            "mlflow", "red", f"{parent} is not writable", "set tracking.uri or home to another place"
+            "mlflow", "red", f"{parent} is not writable", "set tracking.uri or home to another folder"
         )
-    return Check("mlflow", "ok", f"{version}, {path}{'' if path.is_file() else ' (made by the first sweep)'}")
+    return Check(
+        "mlflow", "ok", f"{version}, {path}{'' if path.is_file() else ' (created by the first sweep)'}"
+    )
 
 
 def _memory() -> Check:
@@ -158,7 +160,7 @@ def _memory() -> Check:
     least = HEAD_BYTES + 3 * GB
     text = f"{free / GB:.1f} GB free"
     if free < least:
-        return Check("memory", "red", text, f"one slot wants {least / GB:.0f} GB: close programs")
+        return Check("memory", "red", text, f"one slot needs {least / GB:.0f} GB: close other programs")
     return Check("memory", "ok", text)
 
 
@@ -172,7 +174,7 @@ def _disk(home: Path) -> Check:
 
 
 def _extensions(home: Path) -> Check:
-    """A build of DeepSpeed's extension that was killed leaves a lock on which every later process waits."""
+    """Find the lock of a killed build of DeepSpeed's extension: every later process would wait for it."""
     roots = {Path.home() / ".cache" / "torch_extensions", home / "torch_extensions"}
     if named := os.environ.get("TORCH_EXTENSIONS_DIR"):
         roots.add(Path(named))

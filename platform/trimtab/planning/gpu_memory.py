@@ -1,12 +1,12 @@
 """GPU memory of a slot, estimated from the model's shape before anything starts.
 
-Assumed, beside what the model's shape says:
+Assumptions:
 
-- the learner keeps activations of `micro_batch_tokens` (at least one sequence of full length) and recomputes
-  none; its logits are kept as four arrays in fp32;
-- AdamW holds two moments in fp32, in bf16 training a master copy as well; ZeRO shares optimizer states (1),
-  gradients (2) and weights (3) out over the learner's workers;
-- each process needs 2 GB beside (CUDA context, libraries, buffers).
+- the learner keeps the activations of `micro_batch_tokens` (at least one sequence of full length), recomputes
+  none, and holds its logits as four arrays in fp32;
+- AdamW holds two moments in fp32, and in bf16 training a master copy of the weights; ZeRO (arXiv 1910.02054)
+  partitions optimizer states (stage 1), gradients (2) and weights (3) over the learner's workers;
+- each process needs another 2 GB (CUDA context, libraries, buffers).
 """
 
 from __future__ import annotations
@@ -16,41 +16,46 @@ from dataclasses import dataclass
 from trainables.models.shape import ModelShape, model_shape
 from trainables.trial import TrialConfig
 from trimtab.errors import PlanError
+from trimtab.planning.machine import GB
 from trimtab.sweepspec.spec import SlotsConfig
 
-GB = 1_000_000_000
 CONTEXT_BYTES = 2 * GB
 LOGIT_COPIES = 4
 
 
 @dataclass(frozen=True)
 class GpuMemory:
-    """Estimated bytes on one GPU."""
+    """Estimate for one GPU, in bytes."""
 
     parameters: int
     learner: dict[str, int]
-    """Of one learner worker, by what takes it; empty if the learner has no GPU."""
+    """Memory of one learner worker, by purpose; empty if the learner has no GPU."""
     engine: dict[str, int]
-    """Of one engine on each of its GPUs; empty if it has none."""
+    """Memory of one engine on each of its GPUs, by purpose; empty if it has none."""
     sequences: int
-    """Sequences of full length that an engine's cache holds beside its weights; 0 if nothing is known."""
+    """Sequences of full length that fit into an engine's KV cache; 0 if the GPU's size is not known."""
     gpu: int | None
-    """What a GPU has; None: not known, nothing was checked."""
+    """Memory of the GPU; None: not known, so nothing was checked."""
 
     @property
     def learner_bytes(self) -> int:
+        """Return the memory of one learner worker."""
         return sum(self.learner.values())
 
     @property
     def engine_bytes(self) -> int:
+        """Return the memory of one engine on each of its GPUs."""
         return sum(self.engine.values())
 
 
 def estimate(config: TrialConfig, slots: SlotsConfig, gpu: int | None) -> GpuMemory | None:
-    """None without GPUs, or where the model's shape is not known.
+    """Estimate what a learner worker and an engine take on GPUs of `gpu` bytes (None: not known).
 
-    PlanError: more than a GPU of `gpu` bytes holds, or than the process's share of it. ModelError: an
-    unreadable config.json.
+    Returns None without GPUs, or where the model's shape is not known.
+
+    Raises:
+        PlanError: a process needs more than a GPU has, or more than its share of one.
+        ModelError: the model's config.json cannot be read.
     """
     if not (slots.learner_gpus or slots.engine_gpus):
         return None
@@ -141,5 +146,5 @@ def _parts(parts: dict[str, int]) -> str:
 
 
 def describe(parts: dict[str, int]) -> str:
-    """Each part in GB."""
+    """List the parts in GB: `weights 2.0, gradients 2.0`."""
     return ", ".join(f"{name} {size / GB:.1f}" for name, size in parts.items())

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
+GB = 1_000_000_000
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -19,17 +20,27 @@ class Machine:
     gpus: int
     memory_bytes: int
     gpu_memory_bytes: int | None = None
-    """Memory of its smallest GPU; None: not known, or there is none."""
+    """Memory of its smallest GPU; None if it has none, or if the driver does not say."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One NVIDIA GPU."""
+
+    name: str
+    memory_bytes: int | None
+    """None: the driver does not say, as where the GPU shares the host's memory."""
 
 
 def this_machine() -> Machine:
-    """Resources of the machine or container that this process runs in."""
-    gpus = len(gpu_names())
-    return Machine(cpu_count(), gpus, memory_bytes(), gpu_memory_bytes() if gpus else None)
+    """Return the resources of the machine or container that this process runs in."""
+    found = installed_gpus()
+    count = len(usable(found))
+    return Machine(cpu_count(), count, memory_bytes(), smallest(found) if count else None)
 
 
 def cpu_count() -> float:
-    """Cores that this process may use: the smaller of its affinity and its control group's quota."""
+    """Return the cores that this process may use: the smaller of its affinity and its cgroup's quota."""
     if hasattr(os, "sched_getaffinity"):
         cores = float(len(os.sched_getaffinity(0)))
     else:
@@ -39,47 +50,56 @@ def cpu_count() -> float:
 
 
 def memory_bytes() -> int:
-    """Memory of the machine, or the control group's limit where that is lower."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Return the machine's memory, or its cgroup's limit where that is lower."""
+    total = psutil.virtual_memory().total
     limit = _read(CGROUP / "memory.max")
     return min(total, int(limit)) if limit.isdigit() else total
 
 
 def free_memory_bytes() -> int:
-    """Memory that new processes can take without swapping; all of it where the system does not say."""
-    for line in _read(Path("/proc/meminfo")).splitlines():
-        if line.startswith("MemAvailable:"):
-            return min(int(line.split()[1]) * 1024, memory_bytes())
-    return memory_bytes()
+    """Return the memory that new processes can take without swapping."""
+    return min(psutil.virtual_memory().available, memory_bytes())
 
 
-def gpu_memory_bytes() -> int | None:
-    """Memory of the smallest NVIDIA GPU here; None where the driver does not say."""
-    sizes = [line.strip() for line in _nvidia_smi("memory.total", "nounits")]
-    return min((int(size) * 2**20 for size in sizes if size.isdigit()), default=None)
+def installed_gpus() -> list[Gpu]:
+    """List the machine's NVIDIA GPUs by the driver's library (NVML); empty without a driver."""
+    try:
+        import pynvml
+    except ImportError:  # an incomplete installation: `trimtab doctor` must live to say so
+        return []
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(k) for k in range(pynvml.nvmlDeviceGetCount())]
+        return [Gpu(pynvml.nvmlDeviceGetName(handle), _gpu_memory(handle)) for handle in handles]
+    except pynvml.NVMLError:  # a GPU that fell off the bus: none can be relied on
+        return []
+    finally:
+        pynvml.nvmlShutdown()
 
 
-def gpu_names() -> list[str]:
-    """Names of the NVIDIA GPUs that this process may use; empty without a driver."""
-    names = [line.partition(",")[2].strip() for line in _nvidia_smi("index,name") if "," in line]
+def usable(gpus: list[Gpu]) -> list[Gpu]:
+    """Return as many of the GPUs as `CUDA_VISIBLE_DEVICES` names; all of them where it is not set."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
-        return names
-    return names[: len([device for device in visible.split(",") if device.strip() not in ("", "-1")])]
+        return gpus
+    return gpus[: len([device for device in visible.split(",") if device.strip() not in ("", "-1")])]
 
 
-def _nvidia_smi(query: str, *options: str) -> list[str]:
-    """One line a GPU; empty without a driver."""
-    if shutil.which("nvidia-smi") is None:
-        return []
-    listing = subprocess.run(
-        ["nvidia-smi", f"--query-gpu={query}", f"--format={','.join(('csv', 'noheader', *options))}"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=30,
-    )
-    return listing.stdout.splitlines() if listing.returncode == 0 else []
+def smallest(gpus: list[Gpu]) -> int | None:
+    """Return the memory in bytes of the smallest GPU; None if nothing is known."""
+    return min((gpu.memory_bytes for gpu in gpus if gpu.memory_bytes is not None), default=None)
+
+
+def _gpu_memory(handle: object) -> int | None:
+    import pynvml
+
+    try:
+        return int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
+    except pynvml.NVMLError_NotSupported:
+        return None
 
 
 def _read(path: Path) -> str:

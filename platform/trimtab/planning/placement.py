@@ -1,4 +1,4 @@
-"""Whether slots fit on the nodes of a cluster: each process needs one node that can hold it."""
+"""Whether slots fit on the nodes of a cluster: each process needs a single node that can hold it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trimtab.errors import PlanError
-from trimtab.planning.machine import Machine
-from trimtab.planning.plan import GB, HEAD_BYTES, TOLERANCE, TRIAL_CPUS, Plan, make_plan
+from trimtab.planning.machine import GB, Machine
+from trimtab.planning.plan import HEAD_BYTES, TOLERANCE, TRIAL_CPUS, Plan, make_plan
 from trimtab.sweepspec.spec import Work
 
 MARK = 0.001
-"""How much of a node's custom resource (`slots.learner_resource`) a process takes: it marks a place."""
+"""Share of a node's custom resource (`slots.learner_resource`) that a process takes: small, because it only
+binds the process to nodes that have the resource."""
 
 TRIAL = "trial"
 
@@ -24,11 +25,11 @@ class Node:
 
     name: str
     resources: Mapping[str, float]
-    """As Ray counts them: CPU, GPU, memory (bytes) and custom ones."""
+    """Resources as Ray counts them: CPU, GPU, memory (bytes) and custom ones."""
 
     @property
     def works(self) -> bool:
-        """Whether anything may be scheduled here; heads often offer no CPU."""
+        """Return whether anything may be scheduled here; head nodes often offer no CPU."""
         return self.resources.get("CPU", 0) > 0
 
 
@@ -42,22 +43,27 @@ class Cluster:
 
     @property
     def cpus(self) -> float:
+        """Return the CPU cores of all nodes."""
         return sum(node.resources.get("CPU", 0) for node in self.nodes)
 
     @property
     def gpus(self) -> float:
+        """Return the GPUs of all nodes."""
         return sum(node.resources.get("GPU", 0) for node in self.nodes)
 
     @property
     def memory_bytes(self) -> int:
-        """Memory that Ray offers to work; the driver lives beside it, on the head."""
+        """Return the memory in bytes of the nodes that work; the driver's own comes on top, on the head."""
         return int(sum(node.resources.get("memory", 0) for node in self.nodes if node.works))
 
 
 def plan_here(spec: Work, machine: Machine, nodes: int = 1) -> Plan:
-    """The plan on so many machines of this kind. PlanError as in `plan_on`.
+    """Plan a sweep on `nodes` machines of this kind.
 
-    Ray is given whole cores, at least one, and on the first node memory is kept for the driver.
+    Ray is given whole cores, at least one, and memory is reserved for the driver on the first node.
+
+    Raises:
+        PlanError: as in `plan_on`.
     """
     cores = max(1, int(machine.cpus + TOLERANCE))
     cluster = Cluster(
@@ -78,9 +84,12 @@ def plan_here(spec: Work, machine: Machine, nodes: int = 1) -> Plan:
 
 
 def plan_on(spec: Work, cluster: Cluster, capacity: Machine | None = None) -> Plan:
-    """The plan on a cluster. PlanError: not even one slot (or not the number asked for) fits on its nodes.
+    """Plan a sweep on a cluster.
 
-    `capacity`: what an autoscaler may add up to; then the nodes that are there now do not count.
+    `capacity`: what an autoscaler may grow the cluster to; the present nodes are then ignored.
+
+    Raises:
+        PlanError: not even one slot fits on the nodes, or fewer than the spec asks for.
     """
     if capacity is not None:
         return make_plan(spec, capacity.cpus, capacity.gpus, capacity.memory_bytes, capacity.gpu_memory_bytes)
@@ -104,7 +113,7 @@ def plan_on(spec: Work, cluster: Cluster, capacity: Machine | None = None) -> Pl
 
 
 def _processes(spec: Work, plan: Plan) -> list[tuple[str, dict[str, float]]]:
-    """Name and needs of each process of one slot, the largest first."""
+    """List name and needs of each process of one slot, the largest first."""
     slot = plan.slot
     memory = slot.memory_bytes / (slot.learner_workers + slot.engines)
     learner = {"CPU": slot.learner_cpus, "GPU": slot.learner_gpus, "memory": memory}
@@ -119,7 +128,7 @@ def _processes(spec: Work, plan: Plan) -> list[tuple[str, dict[str, float]]]:
 
 
 class _Free:
-    """What a node has left. A fraction of a GPU comes out of one device; whole ones need whole devices."""
+    """What a node has left. A fraction of a GPU comes from one device; whole GPUs need whole devices."""
 
     def __init__(self, node: Node) -> None:
         self.name = node.name
@@ -127,7 +136,7 @@ class _Free:
         self._devices = [1.0] * int(node.resources.get("GPU", 0) + TOLERANCE)
 
     def take(self, needs: Mapping[str, float]) -> bool:
-        """Take all of it, or nothing and return False."""
+        """Take everything and return True, or take nothing and return False."""
         others = {name: amount for name, amount in needs.items() if name != "GPU" and amount > 0}
         if any(self._left.get(name, 0) + TOLERANCE < amount for name, amount in others.items()):
             return False
@@ -154,14 +163,14 @@ class _Free:
 
 @dataclass(frozen=True)
 class _Stuck:
-    """A process that has no place."""
+    """A process that fits on no node."""
 
     what: str
     needs: Mapping[str, float]
 
 
 def _place(processes: Sequence[tuple[str, dict[str, float]]], free: list[_Free]) -> str | _Stuck:
-    """First fit, the largest first. Takes from `free`; returns which process went where."""
+    """Place one slot by first fit, largest first; takes from `free`. Returns which process went where."""
     places: Counter[tuple[str, str]] = Counter()
     for what, needs in processes:
         node = next((node for node in free if node.take(needs)), None)
@@ -188,7 +197,7 @@ def _stuck(stuck: _Stuck, placed: int, plan: Plan, cluster: Cluster) -> str:
     )
     there = "; ".join(f"{count} x ({kind})" for kind, count in kinds.items())
     return (
-        f"slots.count: {placed} of {plan.slots} slots have a place on the cluster's nodes; the next {what} "
+        f"slots.count: {placed} of {plan.slots} slots fit on the cluster's nodes; the next {what} "
         f"needs a node with {wanted} free, and the nodes are {there}; lower slots.count or what the "
         f"{what} takes, or add nodes"
     )

@@ -1,4 +1,4 @@
-"""What a sweep takes and how much of it fits at once; checked before anything starts."""
+"""What a sweep needs and how many slots fit at once; checked before anything starts."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainables.models.shape import model_shape
+from trainables.models.shape import depth_and_width
 from trainables.strategies.suits import warnings
 from trimtab.errors import PlanError
 from trimtab.planning.gpu_memory import GpuMemory, describe, estimate
+from trimtab.planning.machine import GB
 from trimtab.sweepspec.spec import Work
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-GB = 1_000_000_000
 HEAD_BYTES = 2 * GB
 """Host memory kept for the driver, Ray's own processes and the tracking store."""
 TRIAL_CPUS = 0.1
-"""CPU cores of the Tune trial that each slot serves: a light client, which mostly waits."""
+"""CPU cores of the Tune trial that each slot serves: a light client that mostly waits."""
 TOLERANCE = 1e-9
-"""Sums of fractions such as 0.1 must not lose a slot to rounding."""
+"""Slack in comparisons, so that sums of fractions such as 0.1 lose no slot to rounding."""
 
 
 @dataclass(frozen=True)
@@ -44,26 +44,27 @@ class SlotPlan:
 
     @property
     def cpus(self) -> float:
-        """CPU cores of the whole slot and of the Tune trial that it serves."""
+        """Return the CPU cores of the whole slot and of the Tune trial that it serves."""
         return self.learner_workers * self.learner_cpus + self.engines * self.engine_cpus + TRIAL_CPUS
 
     @property
     def gpus(self) -> float:
+        """Return the GPUs of the whole slot."""
         return self.learner_workers * self.learner_gpus + self.engines * self.engine_gpus
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What would run, and on what."""
+    """What a sweep would run, and on which resources."""
 
     name: str
     slot: SlotPlan
     fits: int
-    """Slots that this machine can hold."""
+    """Slots that fit."""
     slots: int
     """Slots that the sweep will start."""
     trials: int
-    """Configurations, the reference's included."""
+    """Configurations, including those of the reference."""
     reference_trials: int
     """Configurations of the reference."""
     seeds: int
@@ -77,26 +78,29 @@ class Plan:
     gpu_memory: GpuMemory | None = None
     """Estimate for one GPU; None without GPUs, or where the model's shape is not known."""
     places: tuple[str, ...] = ()
-    """Slot -> which of its processes go to which node; empty where the nodes are not told apart."""
+    """For each slot, which of its processes go to which node; empty where nodes are not distinguished."""
     warnings: tuple[str, ...] = ()
-    """What can run and will work badly."""
+    """What can run but will work badly."""
 
     @property
     def runs(self) -> int:
+        """Return the number of runs: one per configuration and seed."""
         return self.trials * self.seeds
 
     @property
     def rollouts(self) -> int:
-        """Training rollouts of the whole sweep, if nothing is stopped early."""
+        """Return the training rollouts of the whole sweep if nothing is stopped early."""
         return self.runs * self.rollouts_per_run
 
 
 def make_plan(
     spec: Work, cpus: float, gpus: float, memory_bytes: int, gpu_memory_bytes: int | None = None
 ) -> Plan:
-    """Fit the spec's slots into these resources, taken together. `placement` fits them onto nodes.
+    """Fit the spec's slots into the sum of these resources; `placement` fits them onto single nodes.
 
-    PlanError, with the numbers, if that is impossible.
+    Raises:
+        PlanError: not even one slot fits, or fewer than the spec asks for.
+        ModelError: the model's config.json cannot be read.
     """
     config = spec.reference_config()
     slots = spec.slots
@@ -134,7 +138,7 @@ def make_plan(
 
 
 def summary(plan: Plan) -> dict[str, Any]:
-    """Everything of the plan as plain values, for JSON."""
+    """Return the whole plan as plain values for JSON."""
     return {
         **asdict(plan),
         "runs": plan.runs,
@@ -146,11 +150,11 @@ def summary(plan: Plan) -> dict[str, Any]:
 
 
 def _warnings(spec: Work) -> list[str]:
-    """What the strategies will find hard on this model, each said once."""
-    shape = model_shape(spec.reference_config().model)
-    if shape is None:
+    """Collect the strategies' warnings about this model, each once."""
+    size = depth_and_width(spec.reference_config().model)
+    if size is None:
         return []
-    found = [line for config in spec.configs() for line in warnings(config.strategy, shape.hidden)]
+    found = [line for config in spec.configs() for line in warnings(config.strategy, size.width)]
     return list(dict.fromkeys(found))
 
 
@@ -172,12 +176,12 @@ def _fits(slot: SlotPlan, cpus: float, gpus: float, memory_bytes: int) -> int:
 
 
 def _times(need: float, have: float) -> int | None:
-    """How often `need` fits into `have`; None = no limit."""
+    """Return how often `need` fits into `have`; None if nothing is needed."""
     return math.floor(have / need + TOLERANCE) if need > 0 else None
 
 
 def _shortage(slot: SlotPlan, wanted: int, cpus: float, gpus: float, memory_bytes: int) -> str:
-    """Name every resource that is short, what is needed and what is there, and the fix."""
+    """Name every resource that is short: what is needed, what there is, and the fix."""
     short: list[str] = []
     room = max(memory_bytes - HEAD_BYTES, 0)
     if wanted * slot.cpus > cpus + TOLERANCE:
@@ -208,7 +212,7 @@ def _each(count: int, share: float, what: str) -> str:
 
 
 def render(plan: Plan) -> RenderableType:
-    """The plan as a table."""
+    """Render the plan as a table."""
     from rich.table import Table
 
     slot = plan.slot

@@ -14,9 +14,9 @@ from typing import Any
 
 from trimtab._version import __version__
 from trimtab.errors import SecurityError, SpecError
-from trimtab.planning.machine import Machine
+from trimtab.planning.machine import GB, Machine
 from trimtab.planning.placement import Cluster
-from trimtab.planning.plan import GB, Plan
+from trimtab.planning.plan import Plan
 from trimtab.remote.clusters import CLIENT_VERSION, REQUIRED_SECRETS
 from trimtab.remote.jobs import Jobs, submission_id
 from trimtab.remote.working_dir import Files, collect, stage

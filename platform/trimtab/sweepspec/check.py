@@ -22,12 +22,16 @@ class _BoundsError(SpecError):
 
 
 def known_values(candidate: Searched) -> dict[str, Any]:
-    """Values of a candidate's parameters before the search: what is written, over the preset's defaults."""
+    """Return a candidate's parameters before the search: what is written, over the preset's defaults."""
     return parameters(candidate.strategy)
 
 
 def corners(candidate: Searched) -> Iterator[dict[str, Value]]:
-    """Combinations of extreme values of the searched parameters, at most CORNERS of them."""
+    """Yield combinations of extreme values of the searched parameters, at most CORNERS of them.
+
+    Raises:
+        SpecError: the bounds of a range cannot be resolved.
+    """
     names = list(candidate.search)
     known = known_values(candidate)
 
@@ -51,7 +55,13 @@ def corners(candidate: Searched) -> Iterator[dict[str, Value]]:
 
 
 def check_searched(spec: SweepSpec, candidate: Searched, where: str) -> None:
-    """Build the candidate at every corner of its space, so that no trial can be refused later."""
+    """Build the candidate at every corner of its space, so that no trial can be refused later.
+
+    `where` is the candidate's place in the spec.
+
+    Raises:
+        SpecError: a range, a known configuration or a corner of the space that cannot run.
+    """
     names = list(candidate.search)
     for position, (name, range_) in enumerate(candidate.search.items()):
         try:
@@ -100,7 +110,7 @@ def _try_corner(spec: SweepSpec, candidate: Searched, corner: Mapping[str, Value
 def _runs_elsewhere(
     spec: SweepSpec, candidate: Searched, corner: Mapping[str, Value], blamed: list[str]
 ) -> bool:
-    """Whether the blamed values run beside other values of the rest: then it is a matter of both."""
+    """Whether the blamed values run beside other values of the rest: then the pair is at fault."""
     for other in corners(candidate):
         if other != corner and all(other[name] == corner[name] for name in blamed):
             try:
@@ -112,7 +122,7 @@ def _runs_elsewhere(
 
 
 def _check_inside(spec: SweepSpec, candidate: Searched, where: str) -> None:
-    """Values between the ends of a float range: whole ends may hide that only whole numbers can run."""
+    """Try a value between the ends of each float range: with whole ends, only whole numbers may run."""
     for name, range_ in candidate.search.items():
         if not isinstance(range_, FloatRange):
             continue
@@ -134,7 +144,7 @@ def _inside(candidate: Searched, name: str) -> dict[str, Value]:
         try:
             point[other] = range_.corners(known)[-1]
         except SpecError:
-            # A bound that follows the fraction: the value itself is what to refuse.
+            # A bound follows the fraction: the value itself is what to refuse.
             return point
         if other == name and isinstance(range_, FloatRange):
             low, high = range_.resolve(known)
@@ -176,7 +186,7 @@ def _check_enqueued(spec: SweepSpec, candidate: Searched, where: str) -> None:
         for name, value in point.items():
             if name not in candidate.search:
                 raise SpecError(
-                    f"{here}.{name}: is not searched; name parameters of {where}.search: "
+                    f"{here}.{name}: is not a searched parameter; name one of {where}.search: "
                     f"{', '.join(candidate.search) or 'there are none'}"
                 )
             range_ = candidate.search[name]
@@ -197,7 +207,11 @@ def _check_enqueued(spec: SweepSpec, candidate: Searched, where: str) -> None:
 
 
 def check_sampler(spec: SweepSpec) -> None:
-    """Refuse a sampler that cannot search this space."""
+    """Refuse a sampler that cannot search this space.
+
+    Raises:
+        SpecError: with the sampler and what it lacks.
+    """
     sampler = spec.search.sampler
     if sampler in ("gp", "qmc"):
         _check_plain(spec, sampler)
@@ -211,14 +225,14 @@ def _check_plain(spec: SweepSpec, sampler: str) -> None:
     """GP and QMC sample one box: neither branches nor bounds that move."""
     if len(spec.candidates) > 1:
         raise SpecError(
-            f"search.sampler: {sampler} searches one space, and {len(spec.candidates)} candidates are as "
-            "many; use tpe, or one sweep for each candidate"
+            f"search.sampler: {sampler} searches a single space, but there are {len(spec.candidates)} "
+            "candidates; use tpe, or one sweep for each candidate"
         )
     for searched in (spec.reference, *spec.candidates):
         for name, range_ in searched.search.items():
             if range_.references():
                 raise SpecError(
-                    f"search.sampler: {sampler} needs fixed bounds, and search.{name} follows "
+                    f"search.sampler: {sampler} needs fixed bounds, but search.{name} follows "
                     f"{range_.references()[0]!r}; use tpe, or give numbers"
                 )
 
@@ -233,7 +247,11 @@ def _check_grid(field: str, trials: int, families: tuple[Searched, ...]) -> None
 
 
 def grid(searched: Searched) -> Iterator[dict[str, Value]]:
-    """Every point of a space, parameter by parameter. SpecError: a float range without steps."""
+    """Yield every point of a space, parameter by parameter.
+
+    Raises:
+        SpecError: a float range without steps.
+    """
     yield from _walk(searched, known_values(searched), {})
 
 

@@ -1,4 +1,4 @@
-"""A spec from a file: YAML, overrides, validation."""
+"""A spec from a file: YAML, what it extends, overrides, validation."""
 
 from __future__ import annotations
 
@@ -15,23 +15,32 @@ from trimtab.sweepspec.messages import spec_error
 from trimtab.sweepspec.outside import check_outside
 from trimtab.sweepspec.spec import SweepSpec
 
+EXTENDS = "extends"
+"""Key of a spec file that names the file it is laid over."""
+
 
 def load_spec(path: str | Path, overrides: Sequence[str] = (), *, outside: bool = True) -> SweepSpec:
     """Read, override and check a spec.
 
-    `path` is a YAML file or the name of a shipped space such as `quickstart`; each override reads
-    `key.path=value`, the value in YAML, list items by number (`candidates.0.search.alpha.log=true`).
-    `outside=False` reads the spec of a past sweep although its model, data or classes may have moved since.
-    SpecError: anything that cannot run. ModelError: a model path that does not exist.
+    `path` is a YAML file or the name of a shipped space such as `quickstart`, with what it extends; each
+    override reads `key.path=value`, the value in YAML, list items by number
+    (`candidates.0.search.alpha.log=true`). `outside=False` reads the spec of a past sweep although its model,
+    data or classes may have moved since.
+
+    Raises:
+        SpecError: something in it cannot run.
+        ModelError: the model does not exist.
     """
-    raw = read_yaml(find_spec(path))
+    raw = read_extended(find_spec(path))
     for override in overrides:
         apply_override(raw, override)
+    if EXTENDS in raw:
+        raise SpecError(f"--set: {EXTENDS} is resolved before any --set; write it in the file")
     return parse_spec(raw, outside=outside)
 
 
 def parse_spec(raw: dict[str, Any], *, outside: bool = True) -> SweepSpec:
-    """A spec from a mapping, with the same messages as `load_spec`."""
+    """Return the spec that a mapping holds, with the messages of `load_spec`."""
     try:
         spec = SweepSpec.model_validate(raw)
     except ValidationError as error:
@@ -42,7 +51,12 @@ def parse_spec(raw: dict[str, Any], *, outside: bool = True) -> SweepSpec:
 
 
 def shipped_spaces() -> dict[str, Path]:
-    """Name -> file of the search spaces that come with trimtab."""
+    """Return the file of each search space that comes with trimtab, by name."""
+    return {name: file for name, file in _shipped().items() if not name.startswith("_")}
+
+
+def _shipped() -> dict[str, Path]:
+    """The shipped spaces, and those that begin with `_`: what several of them extend."""
     package = Path(__file__).resolve().parents[1]
     # In a checkout `platform/` lies between the package and the repository root; in a wheel it does not.
     for root in (package.parents[1], package.parent):
@@ -53,7 +67,11 @@ def shipped_spaces() -> dict[str, Path]:
 
 
 def find_spec(path: str | Path) -> Path:
-    """The file itself, or the shipped space of that name."""
+    """Return the file itself, or the shipped space of that name.
+
+    Raises:
+        SpecError: there is neither.
+    """
     file = Path(path).expanduser()
     if file.is_file():
         return file
@@ -66,8 +84,60 @@ def find_spec(path: str | Path) -> Path:
     )
 
 
+def read_extended(file: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read a spec file, laid over the file that its `extends` names, and so on down the chain.
+
+    `below` are the files that led here.
+
+    Raises:
+        SpecError: a file of the chain is missing, is not a spec, or extends itself.
+    """
+    chain = (*below, file.resolve())
+    if chain[-1] in below:
+        circle = " -> ".join(str(step) for step in chain[chain.index(chain[-1]) :])
+        raise SpecError(f"{EXTENDS}: {circle} is a circle; remove {EXTENDS}: from one of these files")
+    raw = read_yaml(file)
+    if EXTENDS not in raw:
+        return raw
+    return laid_over(read_extended(_base(file, raw.pop(EXTENDS)), chain), raw)
+
+
+def laid_over(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """Return `base` with the keys of `top`: mappings in both are merged, anything else in `top` replaces."""
+    merged = dict(base)
+    for key, value in top.items():
+        here = base.get(key)
+        if isinstance(here, dict) and isinstance(value, dict):
+            merged[key] = laid_over(here, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _base(file: Path, written: Any) -> Path:
+    """The file that `extends: written` in `file` names."""
+    if not isinstance(written, str):
+        raise SpecError(
+            f"{file}: {EXTENDS}: {written!r} must be the path of a YAML file or the name of a shipped space"
+        )
+    beside = file.parent / Path(written).expanduser()
+    if beside.is_file():
+        return beside
+    shipped = _shipped()
+    if written not in shipped:
+        raise SpecError(
+            f"{file}: {EXTENDS}: {written!r} is neither a file ({beside}) nor a shipped space "
+            f"({', '.join(shipped) or 'none found'}); correct the path, which is relative to the file"
+        )
+    return shipped[written]
+
+
 def read_yaml(file: Path) -> dict[str, Any]:
-    """One mapping from a YAML file. SpecError with line and column where it is not."""
+    """Read one mapping from a YAML file.
+
+    Raises:
+        SpecError: it does not hold one; with line and column.
+    """
     try:
         raw = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
     except yaml.YAMLError as error:
@@ -88,7 +158,7 @@ class _Loader(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, Hashable):
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is no text", key_node.start_mark
+                    None, None, f"the key {key!r} is not text", key_node.start_mark
                 )
             if key in seen:
                 raise yaml.constructor.ConstructorError(
@@ -110,10 +180,14 @@ def _flat(text: str) -> str:
 
 
 def apply_override(raw: dict[str, Any], override: str) -> None:
-    """Set one value of a mapping, as `--set KEY=VALUE` says."""
+    """Set one value of a mapping, as `--set KEY=VALUE` says.
+
+    Raises:
+        SpecError: the override is not an assignment, or leads to where there are no keys.
+    """
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
-        raise SpecError(f"--set: {override!r} is no assignment; write --set key.path=value")
+        raise SpecError(f"--set: {override!r} is not an assignment; write --set key.path=value")
     try:
         value = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
@@ -147,6 +221,6 @@ def _assign(here: Any, last: str, value: Any, override: str) -> None:
 def _index(here: list[Any], part: str, override: str) -> int:
     if not part.isdigit() or int(part) >= len(here):
         raise SpecError(
-            f"--set: {override!r}: {part!r} is no item of a list of {len(here)}; items count from 0"
+            f"--set: {override!r}: {part!r} is not an item of a list of {len(here)}; the first is 0"
         )
     return int(part)

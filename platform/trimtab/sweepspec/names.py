@@ -10,7 +10,11 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 def check_name(name: str) -> str:
-    """A sweep's name is a folder and a tag: letters, digits, `.`, `_`, `-`; at most 64 characters."""
+    """Return a name that can be a folder and a tag: at most 64 letters, digits, `.`, `_` and `-`.
+
+    Raises:
+        SpecError: the name holds something else.
+    """
     if not NAME.fullmatch(name):
         raise SpecError(
             f"name: {name!r} cannot name a sweep; use up to 64 letters, digits, '.', '_' or '-', "

@@ -1,7 +1,7 @@
 """What a spec refers to outside itself: the model, the task with its data, classes of the user's own.
 
-Checked before a sweep starts. A spec that only describes a past one (`load_spec(..., outside=False)`) is read
-although they may have moved since.
+Checked before a sweep starts. The spec of a past sweep (`load_spec(..., outside=False)`) is read without the
+check, because these may have moved since.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainables.models.shape import read_config
+from trainables.models.resolve import check_model
 from trainables.strategies.wording import did_you_mean
-from trimtab.errors import ModelError, SpecError
+from trimtab.errors import SpecError
 from trimtab.sweepspec.imports import IMPORT_PATH, check_own_strategies, imported
 
 if TYPE_CHECKING:
@@ -21,51 +21,36 @@ if TYPE_CHECKING:
 
 TASKS = ("addition", "math")
 FILE_KINDS = (".jsonl", ".json", ".parquet")
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 HUB_DATA = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(/[\w.-]+)?(:.+)?")
 
 
 def check_outside(spec: SweepSpec) -> None:
-    """SpecError, ModelError: something that the spec names is not there, or is not what it must be."""
-    config = spec.reference_config()
-    check_model(config.model)
-    check_task(config.task)
+    """Refuse a spec that names something that is not there, or is not what it must be.
+
+    Raises:
+        SpecError: the task, its data, or a class.
+        ModelError: the model.
+    """
+    check_model(spec.trial.model)
+    check_task(spec.trial.task)
     check_own_strategies(spec, spec.reference, "reference")
     for number, candidate in enumerate(spec.candidates):
         check_own_strategies(spec, candidate, f"candidates.{number}")
 
 
-def check_model(model: str) -> None:
-    """Refuse a model that is neither built in, nor a directory, nor shaped like a hub id. No network."""
-    if model == "tiny":
-        return
-    path = Path(model).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ModelError(
-                f"trial.model: {model!r} holds no config.json; give a directory in Hugging Face format"
-            )
-        if not isinstance(read_config(path / "config.json").get("model_type"), str):
-            raise ModelError(
-                f"trial.model: {str(path / 'config.json')!r} names no model_type; save the model there again"
-            )
-        return
-    if not HUB_ID.fullmatch(model) or path.parent.is_dir():
-        raise ModelError(
-            f"trial.model: {model!r} does not exist; give 'tiny' (built in), an existing directory in "
-            "Hugging Face format, or a hub id such as 'org/name'"
-        )
-
-
 def check_task(task: TaskConfig) -> None:
-    """Refuse a task that does not exist or is none, and one without its data. SpecError."""
+    """Refuse a task that does not exist, a class that is not a task, and a task without its data.
+
+    Raises:
+        SpecError: with the field under `trial.task`.
+    """
     if task.name == "math":
         _check_math(task)
     elif IMPORT_PATH.fullmatch(task.name):
         _check_own_task(task.name)
     elif task.name not in TASKS:
         raise SpecError(
-            f"trial.task.name: {task.name!r} is no task; {did_you_mean(task.name, TASKS)}use one of "
+            f"trial.task.name: {task.name!r} is not a task; {did_you_mean(task.name, TASKS)}use one of "
             f"{', '.join(TASKS)}, or an import path package.module:Task"
         )
 
@@ -74,8 +59,7 @@ def _check_own_task(path: str) -> None:
     found = imported(path, "trial.task.name")
     if isinstance(found, type) and not hasattr(found, "split"):
         raise SpecError(
-            f"trial.task.name: {path!r} is a class without `split`, so no task; see docs/tasks.md for what "
-            "it needs"
+            f"trial.task.name: {path!r} is a class without `split`, which a task needs; see docs/tasks.md"
         )
 
 
@@ -106,6 +90,6 @@ def _check_source(field: str, source: str) -> None:
         return
     if path.suffix in FILE_KINDS or path.is_dir() or not HUB_DATA.fullmatch(source):
         raise SpecError(
-            f"{field}: {source!r} is no file here; give the path of a {' or '.join(FILE_KINDS)} file, or a "
-            "hub data set owner/name[/configuration][:split]"
+            f"{field}: {source!r} is not a file here; give the path of a {' or '.join(FILE_KINDS)} file, or "
+            "a hub data set owner/name[/configuration][:split]"
         )

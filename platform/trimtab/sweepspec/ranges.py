@@ -23,7 +23,7 @@ Known: TypeAlias = Mapping[str, Any]
 
 
 class Choice(Strict):
-    """One of a few values: `{choice: [2, 4, 8]}`."""
+    """One of the listed values: `{choice: [2, 4, 8]}`."""
 
     choice: Annotated[tuple[Value, ...], Field(min_length=1)]
 
@@ -34,18 +34,18 @@ class Choice(Strict):
         return self
 
     def references(self) -> tuple[str, ...]:
-        """Names of the parameters that the bounds refer to."""
+        """Return the names of the parameters that the bounds refer to."""
         return ()
 
     def corners(self, known: Known) -> list[Value]:
-        """Values to check at load: the extremes, or everything there is to choose."""
+        """Return the values to check at load: the extremes, or every choice."""
         return list(self.choice)
 
     def contains(self, value: Any, known: Known) -> bool:
         return value in self.choice
 
     def values(self, known: Known) -> list[Value]:
-        """Every value, in order."""
+        """Return every value, in order."""
         return list(self.choice)
 
     def suggest(self, trial: optuna.Trial, name: str, known: Known) -> Value:
@@ -73,7 +73,11 @@ class FloatRange(Strict):
         return tuple(bound for bound in self.bounds if isinstance(bound, str))
 
     def resolve(self, known: Known) -> tuple[float, float]:
-        """Bounds as numbers. SpecError: a name that is no number, or nothing left between the bounds."""
+        """Return the bounds as numbers.
+
+        Raises:
+            SpecError: a name does not stand for a number, or nothing is left between the bounds.
+        """
         return _resolve(self.bounds, known)
 
     def corners(self, known: Known) -> list[Value]:
@@ -85,7 +89,11 @@ class FloatRange(Strict):
         return isinstance(value, int | float) and low <= value <= high
 
     def values(self, known: Known) -> list[Value]:
-        """Every value, in order. SpecError: without `step` there is no end of them."""
+        """Return every value, in order.
+
+        Raises:
+            SpecError: there is no `step`, so that there is no end of them.
+        """
         if self.step is None:
             raise SpecError("float: a grid needs a step; add step: <distance>, or use choice: [...]")
         low, high = self.resolve(known)
@@ -117,10 +125,16 @@ class IntRange(Strict):
         return tuple(bound for bound in self.bounds if isinstance(bound, str))
 
     def resolve(self, known: Known) -> tuple[int, int]:
-        """Bounds as numbers. SpecError: a name that is no whole number, or nothing left between them."""
+        """Return the bounds as whole numbers.
+
+        Raises:
+            SpecError: a name does not stand for a whole number, or nothing is left between the bounds.
+        """
         low, high = _resolve(self.bounds, known)
         if low != int(low) or high != int(high):
-            raise SpecError(f"int: [{low}, {high}] must have whole bounds; use float: [...] or whole numbers")
+            raise SpecError(
+                f"int: [{low}, {high}] must have whole numbers as bounds; write them, or float: [...]"
+            )
         return int(low), int(high)
 
     def corners(self, known: Known) -> list[Value]:
@@ -138,7 +152,7 @@ class IntRange(Strict):
         )
 
     def values(self, known: Known) -> list[Value]:
-        """Every value, in order."""
+        """Return every value, in order."""
         low, high = self.resolve(known)
         return list(range(low, high + 1, self.step))
 
@@ -167,7 +181,7 @@ Range: TypeAlias = Annotated[
     Discriminator(
         _kind,
         custom_error_type="range",
-        custom_error_message="not a range; write exactly one of {choice: [a, b]}, {float: [low, high]} or "
+        custom_error_message="is not a range; write exactly one of {choice: [a, b]}, {float: [low, high]} or "
         "{int: [low, high]}",
     ),
 ]
@@ -178,7 +192,9 @@ def _check_order(key: str, bounds: tuple[float | str, float | str], log: bool) -
     if isinstance(low, int | float) and isinstance(high, int | float) and low > high:
         raise ValueError(f"{key}: the low bound {low} is above the high bound {high}; swap them")
     if log and isinstance(low, int | float) and low <= 0:
-        raise ValueError(f"{key}: the low bound {low} has no logarithm; raise it above 0 or remove log: true")
+        raise ValueError(
+            f"{key}: the low bound {low} does not have a logarithm; raise it above 0 or remove log: true"
+        )
 
 
 def _resolve(bounds: tuple[float | str, float | str], known: Known) -> tuple[float, float]:
@@ -186,7 +202,7 @@ def _resolve(bounds: tuple[float | str, float | str], known: Known) -> tuple[flo
     for bound in bounds:
         value = known.get(bound) if isinstance(bound, str) else bound
         if isinstance(value, bool) or not isinstance(value, int | float):
-            found = "not known here" if value is None else f"{value!r}, which is no number"
+            found = "not known here" if value is None else f"{value!r}, which is not a number"
             raise SpecError(
                 f"bound {bound!r} is {found}; a bound is a number, or the name of a parameter that is fixed "
                 "or searched earlier"
@@ -195,7 +211,7 @@ def _resolve(bounds: tuple[float | str, float | str], known: Known) -> tuple[flo
     low, high = numbers
     if low > high:
         raise SpecError(
-            f"bounds [{bounds[0]}, {bounds[1]}] leave nothing: the low one can be {low}, the high one "
-            f"{high}; raise the high bound or narrow the parameter that it follows"
+            f"bounds [{bounds[0]}, {bounds[1]}] leave nothing: the low one can be {low}, the high one is "
+            f"then {high}; raise the high bound or narrow the parameter that it follows"
         )
     return low, high

@@ -1,4 +1,4 @@
-"""No secret in a spec: it is kept in the sweep's folder and in MLflow."""
+"""A spec is kept in the sweep's folder and in MLflow, so that it must not carry a secret."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from trimtab.sweepspec.spec import SweepSpec
 
 
 def check_spec(spec: SweepSpec) -> None:
-    """Refuse a spec that carries a secret: it is kept in the sweep's folder and in MLflow."""
+    """Refuse a spec that carries a secret.
+
+    Raises:
+        SecurityError: with the field and where the secret belongs.
+    """
     check_url("storage", spec.storage)
     check_url("tracking.uri", spec.tracking.uri)
     check_plain("spec", spec.model_dump(mode="json"))

@@ -20,7 +20,7 @@ STRATEGY = "strategy"
 def suggest(
     spec: SweepSpec, trial: optuna.Trial, families: Sequence[Searched]
 ) -> tuple[Searched, TrialConfig, dict[str, Any]]:
-    """One configuration of these families: whose, resolved, and its parameters by their names in the study.
+    """Draw one configuration: its family, the resolved trial, and its parameters by their names in the study.
 
     With several candidates the parameter `strategy` comes first; the parameters of the chosen one follow as
     `<label>.<parameter>`. A bound that names another parameter takes the value drawn for it.
@@ -36,10 +36,10 @@ def suggest(
 
 
 def enqueued(spec: SweepSpec, families: Sequence[Searched]) -> list[dict[str, Any]]:
-    """Parameters to run before searching, for `optuna.Study.enqueue_trial`.
+    """Return the parameters to run before searching, for `optuna.Study.enqueue_trial`.
 
     First each strategy's own values, where its ranges hold them; then what its `enqueue` lists; with the grid
-    sampler, every other point.
+    sampler, every other point as well.
     """
     points: list[dict[str, Any]] = []
     for searched in families:
@@ -55,7 +55,7 @@ def enqueued(spec: SweepSpec, families: Sequence[Searched]) -> list[dict[str, An
 
 
 def own_values(searched: Searched) -> dict[str, Any] | None:
-    """The strategy's own value of each searched parameter; None if a range does not hold one."""
+    """Return the strategy's own value of each searched parameter; None if a range does not hold one."""
     known = known_values(searched)
     for name, range_ in searched.search.items():
         if name not in known or not range_.contains(known[name], known):

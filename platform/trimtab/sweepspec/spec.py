@@ -1,4 +1,4 @@
-"""What a user writes to start a sweep."""
+"""What a user writes to start a sweep: one model, checked when it is made."""
 
 from __future__ import annotations
 
@@ -8,10 +8,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import (
+    Field,
+    SerializationInfo,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from trainables.config import Strict
-from trainables.trial import TrialConfig
+from trainables.trial import TrialConfig, TrialSettings
 from trimtab.sweepspec.check import check_sampler, check_searched
 from trimtab.sweepspec.messages import spec_error
 from trimtab.sweepspec.names import check_name
@@ -55,15 +62,15 @@ class Searched(Strict):
 class Reference(Searched):
     """The configuration that everything is compared with. It runs first, at the same compute.
 
-    With `search` its own parameters are searched as well, in as many trials as the candidates', so that the
-    best of many is compared with the best of as many.
+    With `search` its own parameters are searched as well, by default in the same number of trials as the
+    candidates': the best of N is then compared with the best of N.
     """
 
     label: Label | None = None
     """Name in tables and tags; default: the preset's name."""
     trials: Annotated[int, Field(ge=1)] | None = None
-    """Configurations of the reference, its own values included; default: `search.trials` if it has a
-    `search`, else 1."""
+    """Number of configurations of the reference, its own values included; default: `search.trials` if it has
+    a `search`, else 1."""
 
     @model_validator(mode="after")
     def _own_values_first(self) -> Reference:
@@ -83,13 +90,13 @@ class Candidate(Searched):
 
 
 class Asha(Strict):
-    """Successive halving (ASHA, arXiv 1810.05934): continue past a rung only in the best share."""
+    """Successive halving (ASHA, arXiv 1810.05934): only the best continue past a rung."""
 
     type: Literal["asha"] = "asha"
     first_rung: Annotated[int, Field(ge=1)]
     """Rollouts of a trial (all its seeds, in the order they run) before it can be stopped."""
     reduction_factor: Annotated[int, Field(ge=2)] = 3
-    """One in so many configurations passes a rung; rungs are this factor apart."""
+    """Keeps the top 1/reduction_factor at each rung; rungs are this factor apart."""
 
 
 class Median(Strict):
@@ -99,7 +106,7 @@ class Median(Strict):
     first_rung: Annotated[int, Field(ge=1)]
     """Rollouts of a trial (all its seeds, in the order they run) before it can be stopped."""
     min_trials: Annotated[int, Field(ge=1)] = 3
-    """Finished configurations before any is stopped."""
+    """No configuration is stopped before this number has finished."""
 
 
 EarlyStopping: TypeAlias = Annotated[Asha | Median, Field(discriminator="type")]
@@ -109,10 +116,10 @@ class SearchConfig(Strict):
     """How candidates are drawn."""
 
     trials: Annotated[int, Field(ge=1)] = 5
-    """Configurations of the candidates; each runs all seeds. One that is proposed twice runs under fresh
-    seeds the second time."""
+    """Number of configurations of the candidates; each runs all seeds. One that is proposed twice runs under
+    fresh seeds the second time."""
     sampler: Literal["tpe", "gp", "qmc", "random", "grid"] = "tpe"
-    """`tpe`: multivariate, branch by branch. `gp`, `qmc`: one candidate, fixed bounds. `grid`: all points."""
+    """`tpe`: multivariate, branch by branch. `gp`, `qmc`: one candidate, fixed bounds. `grid`: each point."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the sampler; the run seeds are `seeds`."""
     early_stopping: EarlyStopping | None = None
@@ -125,7 +132,7 @@ class SlotsConfig(Strict):
     """`warm`: a slot serves one trial after another. `cold`: every trial gets new processes. `slots: cold`
     for short."""
     count: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
-    """Slots at once; `auto`: as many as fit, at most one for each configuration."""
+    """Number of slots at once; `auto`: as many as fit, at most one for each configuration."""
     learner_cpus: Annotated[float, Field(gt=0)] = 0.45
     """CPU cores of each learner worker."""
     engine_cpus: Annotated[float, Field(gt=0)] = 0.45
@@ -152,7 +159,7 @@ class SlotsConfig(Strict):
             value: float = getattr(self, field)
             if value > 1 and value != int(value):
                 raise ValueError(
-                    f"{field}: {value} is no whole number of GPUs; only fractions below 1 share one"
+                    f"{field}: {value} is not a whole number of GPUs; only fractions below 1 share one"
                 )
         return self
 
@@ -216,9 +223,9 @@ class SweepSpec(Strict):
     """A sweep: one task and budget, a reference, candidates, seeds."""
 
     name: str
-    """Family of the sweep's name: the first is called so, later ones `<name>-2`, `<name>-3`, ..."""
-    trial: Annotated[dict[str, Any], Field(default_factory=dict)]
-    """`TrialConfig` without its strategy: shared by all, so that only the baseline axes differ."""
+    """Family of the sweep's name: the first sweep is `<name>`, later ones `<name>-2`, `<name>-3`, ..."""
+    trial: TrialSettings = TrialSettings()
+    """Shared by all configurations, so that only the baseline axes differ."""
     reference: Reference
     candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0, 1, 2)
@@ -234,6 +241,21 @@ class SweepSpec(Strict):
     confirms: str | None = None
     """Name of the sweep whose best configurations this one retrains; `trimtab confirm` writes it."""
 
+    @field_serializer("trial")
+    def _as_written(self, trial: TrialSettings, info: SerializationInfo) -> dict[str, Any]:
+        """Only what the user set: a stored spec stays as short as the file it comes from."""
+        return trial.model_dump(mode=info.mode, exclude_unset=True)
+
+    @field_validator("trial", mode="before")
+    @classmethod
+    def _no_strategy(cls, raw: Any) -> Any:
+        if isinstance(raw, Mapping) and "strategy" in raw:
+            raise ValueError(
+                "strategy: strategies differ between configurations; move it to reference.strategy or "
+                "candidates[].strategy"
+            )
+        return raw
+
     @model_validator(mode="after")
     def _runs(self) -> SweepSpec:
         check_name(self.name)
@@ -241,14 +263,9 @@ class SweepSpec(Strict):
             raise ValueError(f"seeds: {list(self.seeds)} names a seed twice; give distinct seeds")
         _check_labels([candidate_label(candidate) for candidate in self.candidates])
         check_urls(self.storage, self.tracking.uri)
-        if "strategy" in self.trial:
-            raise ValueError(
-                "trial.strategy: strategies differ between configurations; move it to reference.strategy or "
-                "candidates[].strategy"
-            )
-        config = self.reference_config()
+        self.reference_config()
         _check_reference_label(self.reference_label, self.candidates)
-        if config.evaluation.split == "test" and self.confirms is None:
+        if self.trial.evaluation.split == "test" and self.confirms is None:
             raise ValueError(
                 "trial.evaluation.split: test would let the search see the prompts of the verdict; remove it "
                 "(trimtab confirm evaluates on them)"
@@ -257,26 +274,27 @@ class SweepSpec(Strict):
             check_searched(self, searched, self._where(searched))
         check_sampler(self)
         rung = self.search.early_stopping.first_rung if self.search.early_stopping else 0
-        budget = config.budget * len(self.seeds)
+        budget = self.budget * len(self.seeds)
         if rung >= budget:
             raise ValueError(
-                f"search.early_stopping.first_rung: {rung} rollouts is the whole trial ({budget} over "
+                f"search.early_stopping.first_rung: {rung} rollouts, but a whole trial has {budget} (over "
                 f"{len(self.seeds)} seeds); lower it or remove early_stopping"
             )
         return self
 
     @property
     def reference_label(self) -> str:
+        """The reference's name in the study and in tables."""
         return self.reference.label or default_label(self.reference.strategy, "reference")
 
     @property
     def budget(self) -> int:
         """Rollouts of one run (one configuration, one seed)."""
-        return self.reference_config().budget
+        return self.trial.budget
 
     def reference_config(self) -> TrialConfig:
-        """The reference's resolved configuration."""
-        return _trial_config(self.trial, self.reference.strategy, "reference.strategy")
+        """Return the reference's configuration at its own values."""
+        return self.config_of(self.reference, {})
 
     @property
     def reference_trials(self) -> int:
@@ -291,8 +309,7 @@ class SweepSpec(Strict):
     @property
     def rung(self) -> int:
         """Rollouts of one run between two evaluations: trials are compared at multiples of it."""
-        config = self.reference_config()
-        return config.evaluation.every * config.rollouts_per_step
+        return self.trial.evaluation.every * self.trial.rollouts_per_step
 
     @property
     def purpose(self) -> Purpose:
@@ -307,14 +324,21 @@ class SweepSpec(Strict):
         return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False, width=100)
 
     def label_of(self, searched: Searched) -> str:
-        """The reference's or a candidate's name in the study and in tables."""
+        """Return the reference's or a candidate's name in the study and in tables."""
         return self.reference_label if searched is self.reference else candidate_label(searched)
 
     def config_of(self, searched: Searched, values: Mapping[str, Value]) -> TrialConfig:
-        """Resolved configuration of the reference or a candidate at these values of its parameters."""
-        return _trial_config(
-            self.trial, merge(searched.strategy, values), f"{self._where(searched)}.strategy"
-        )
+        """Return the reference's or a candidate's configuration at these values of its parameters.
+
+        Raises:
+            SpecError: it cannot run; with the field as the user wrote it.
+        """
+        strategy = merge(searched.strategy, values)
+        try:
+            return self.trial.with_strategy(strategy)
+        except ValidationError as error:
+            raw, where = {"strategy": strategy}, f"{self._where(searched)}.strategy"
+            raise spec_error(error, TrialConfig, raw, prefix="trial", renamed={"strategy": where}) from None
 
     def _where(self, searched: Searched) -> str:
         if searched is self.reference:
@@ -323,16 +347,9 @@ class SweepSpec(Strict):
 
 
 def candidate_label(candidate: Searched) -> str:
+    """Return a candidate's name in the study and in tables."""
     label: str | None = getattr(candidate, "label", None)
     return label or default_label(candidate.strategy, "candidate")
-
-
-def _trial_config(trial: Mapping[str, Any], strategy: RawStrategy, where: str) -> TrialConfig:
-    raw = {**trial, "strategy": strategy}
-    try:
-        return TrialConfig.model_validate(raw)
-    except ValidationError as error:
-        raise spec_error(error, TrialConfig, raw, prefix="trial", renamed={"strategy": where}) from None
 
 
 def _check_labels(labels: list[str]) -> None:
@@ -348,14 +365,14 @@ def check_urls(storage: str | None, tracking: str | None) -> None:
     """Refuse what is no URL; ValueError, as pydantic's validators raise."""
     if storage is not None and not STORAGE.match(storage):
         raise ValueError(
-            f"storage: {_without_password(storage)!r} is no database that holds a study; write "
+            f"storage: {_without_password(storage)!r} is not a database that can hold a study; write "
             "postgresql+psycopg://user@host/database (or sqlite:////path/study.db on one machine), or leave "
             "it out for a journal file in the sweep's folder"
         )
     if tracking is not None and tracking != "databricks" and not URL.match(tracking):
         raise ValueError(
-            f"tracking.uri: {tracking!r} is no URL; write http://host:5000 or sqlite:////path/mlflow.db, or "
-            "leave it out for SQLite under home"
+            f"tracking.uri: {tracking!r} is not a URL; write http://host:5000 or sqlite:////path/mlflow.db, "
+            "or leave it out for SQLite under home"
         )
 
 

@@ -76,8 +76,11 @@ home: .trimtab                    # everything that sweeps leave behind
 
 
 def write_template(path: Path) -> None:
-    """Write the commented spec. SpecError: the file exists, cannot be written, or its name cannot
-    name a sweep."""
+    """Write the commented spec.
+
+    Raises:
+        SpecError: the file exists, cannot be written, or its name cannot name a sweep.
+    """
     name = check_name(path.stem)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

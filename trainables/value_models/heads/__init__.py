@@ -1,1 +1,1 @@
-"""Heads: from a context of (features, outcome) rows and query features to P(r = 1)."""
+"""Heads predict P(r = 1) from query features and a context of (features, outcome) rows."""

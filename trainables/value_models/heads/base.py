@@ -1,4 +1,4 @@
-"""The one interface of all heads, and the rows they read. NumPy only.
+"""The interface of all heads, and the rows that they read. NumPy only.
 
 Shapes: N context rows, Q queries, F features. Outcomes and predictions are mean rewards in [0, 1].
 """
@@ -22,33 +22,33 @@ Int64 = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Context:
-    """A policy's record: what it scored on which prompts."""
+    """A policy's record as arrays: what it scored on which prompts."""
 
     features_NF: Float32
     rate_N: Float64
     """Mean reward of each row's rollouts."""
     count_N: Float64
-    """Rollouts behind each mean; less than 1 for rows that count less (stale ones)."""
+    """Rollouts behind each mean; below 1 for rows that count less because they are old."""
     prompt_N: Int64
-    """Rows of the same prompt share a number, and share it with queries of that prompt."""
+    """Number of each row's prompt; queries of the same prompt have the same number."""
 
     def __post_init__(self) -> None:
         lengths = {len(self.features_NF), len(self.rate_N), len(self.count_N), len(self.prompt_N)}
         if len(lengths) != 1:
-            raise RecordError(f"context: columns of {sorted(lengths)} rows; all must have the same number")
+            raise RecordError(f"context: columns of {sorted(lengths)} rows; give all the same number of rows")
         wrong = np.flatnonzero(~((self.rate_N >= 0.0) & (self.rate_N <= 1.0) & (self.count_N > 0.0)))
         if len(wrong):
             row = int(wrong[0])
             raise RecordError(
-                f"context row {row}: mean reward {self.rate_N[row]} of {self.count_N[row]} rollouts; it must "
-                f"be in [0, 1], of more than 0 rollouts"
+                f"context row {row}: mean reward {self.rate_N[row]} of {self.count_N[row]} rollouts; give a "
+                "mean in [0, 1], of more than 0 rollouts"
             )
 
     def __len__(self) -> int:
         return len(self.rate_N)
 
     def take(self, index: slice | npt.NDArray[Any]) -> Context:
-        """Some of the rows: a slice, indices or a mask."""
+        """Return some of the rows, chosen by a slice, indices or a mask."""
         return replace(
             self,
             features_NF=self.features_NF[index],
@@ -59,45 +59,64 @@ class Context:
 
     @staticmethod
     def empty(width: int) -> Context:
+        """Return a context without rows, for vectors of `width` numbers."""
         none = np.zeros(0)
         return Context(np.zeros((0, width), np.float32), none, none, np.zeros(0, np.int64))
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """P(r = 1) of each query."""
+    """Predicted P(r = 1) of each query."""
 
     mean_Q: Float64
     sd_Q: Float64 | None = None
-    """Standard deviation of the query's true pass rate around `mean_Q`, where the head knows it."""
+    """Standard deviation of the true pass rate around `mean_Q`; None from heads that do not know it."""
 
 
 class Head(ABC):
-    """`fit` once on other policies' records (optional), `predict` with a policy's own record, no gradient."""
+    """Predicts a policy's pass rates from its own record, after an optional `fit` on those of others."""
 
     kind: str
-    """Name under which it is chosen and saved."""
+    """Name under which the head is chosen and saved."""
 
     def fit(self, records: Sequence[Context]) -> None:
-        """Learn from the records of logged policies, one Context each. The default needs none."""
+        """Learn from the records of logged policies, one Context each. By default a head learns nothing.
+
+        Raises:
+            RecordError: the records do not suffice for this head.
+        """
         return
 
     @abstractmethod
     def predict(self, context: Context, queries_QF: Float32, prompt_Q: Int64 | None = None) -> Prediction:
-        """P(r = 1 | query, context). `prompt_Q` numbers the queries' prompts as the context does (negative
-        or None: a prompt that is not in the context). Never reads the queries' own outcomes."""
+        """Predict P(r = 1 | query, context); never reads the queries' own outcomes.
+
+        `prompt_Q`: the queries' prompts, numbered as in the context (negative or None: not in the context).
+
+        Raises:
+            RecordError: the context does not suffice for this head.
+            ModelError: the head needs a fit, or a checkpoint that is missing.
+        """
 
     def state(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-        """Settings (JSON) and arrays that `load` restores."""
+        """Return settings (JSON) and arrays that `load` restores.
+
+        Raises:
+            RecordError: the head was not fitted, so there is nothing to save.
+        """
         return {}, {}
 
     def load(self, settings: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> None:
-        """What `state` returned."""
+        """Restore what `state` returned.
+
+        Raises:
+            ModelError: the arrays do not fit this head.
+        """
         return
 
 
 def squared_distances(left_AF: Float32, right_BF: Float32) -> Float32:
-    """(A, B) squared Euclidean distances, never negative."""
+    """Return (A, B) squared Euclidean distances, none below 0."""
     left_A = (left_AF * left_AF).sum(1)
     right_B = (right_BF * right_BF).sum(1)
     product_AB: Float32 = left_AF @ right_BF.T

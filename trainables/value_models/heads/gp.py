@@ -1,20 +1,21 @@
-"""Gaussian process on encoder features: the default head. NumPy only, no gradient.
+"""Gaussian process on encoder features, the default head. NumPy and SciPy only, no gradient.
 
 A policy's pass rates are f(x) = b + g(x) + e: an offset b of the policy, a smooth part g with kernel
 a exp(-|z - z'|^2 / 2) on scaled features z, and an effect e of the single prompt (variance v) that no
 feature explains. A row, the mean of k rollouts, adds noise w / k. Fitting on logged policies conditions g on
-their rows (each policy's own mean taken out) through M inducing prompts (Nystroem; Rasmussen and Williams
-2006, chapter 8.3), with their evidence weighed by a power gamma <= 1 (power prior, Ibrahim and Chen 2000),
-as the policy at hand is another one. A context then conditions b, g and e exactly; unfitted, it is all.
+their rows (minus each policy's own mean) through M inducing prompts (Nystroem; Rasmussen and Williams 2006,
+chapter 8.3). Their evidence is weighted by a power gamma <= 1 (power prior, Ibrahim and Chen 2000), because
+they are not the policy at hand. A context then conditions b, g and e exactly; without a fit it is the only
+evidence.
 
 Length scales and the split of a and v maximise the marginal likelihood over a small grid; the total a + v
-and w come from moments. Outcomes are in [0, 1]; predictions are limited to [LIMIT, 1 - LIMIT].
+and w come from moments. Outcomes are in [0, 1]; predictions are clipped to [LIMIT, 1 - LIMIT].
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -36,17 +37,19 @@ from trainables.value_models.heads.scaling import Layout, Scaling
 
 LIMIT = 0.005
 OFFSET_VARIANCE = 1.0 / 12.0
-"""Of the offset b around one half: uniform on [0, 1] before any evidence."""
+"""Variance of the offset b around one half: uniform on [0, 1] before any evidence."""
 STATES = (0.4, 0.55, 0.75, 1.1)
 STATISTICS = (0.5, 1.0, 2.0, 4.0)
 SMOOTH = (0.2, 0.4, 0.6, 0.8, 0.95)
-"""Length scales of the two parts and smooth shares a / (a + v) that are tried."""
+"""Candidates: length scales of the two parts, and smooth shares a / (a + v)."""
 SAMPLE = 768
-"""Rows that the marginal likelihood of a fit looks at."""
+"""Rows on which a fit computes the marginal likelihood."""
 
 
 @dataclass(frozen=True)
 class Hyper:
+    """Hyperparameters, in the symbols of the module."""
+
     states: float = 0.5
     statistics: float = 2.0
     smooth: float = 0.6
@@ -57,16 +60,18 @@ class Hyper:
 
     @property
     def a(self) -> float:
+        """Return the variance of the smooth part g."""
         return self.smooth * self.total
 
     @property
     def v(self) -> float:
+        """Return the variance of the effect e of a single prompt."""
         return (1.0 - self.smooth) * self.total
 
 
 @dataclass(frozen=True)
 class Background:
-    """What logged policies say about g: with phi(x) = L^-1 k(inducing, x), g = phi . u, u ~ N(mean, cov)."""
+    """What logged policies tell about g: with phi(x) = L^-1 k(inducing, x), g = phi . u, u ~ N(mean, cov)."""
 
     inducing_MF: Float32
     """Unscaled features of the inducing prompts."""
@@ -78,7 +83,7 @@ class Background:
 
 @dataclass
 class GaussianProcess(Head):
-    """See the module. `inducing` is M, the cap on inducing prompts; `power` is gamma."""
+    """The head of this module. `inducing` is M, the largest number of inducing prompts; `power` is gamma."""
 
     layout: Layout
     inducing: int = 1024
@@ -89,10 +94,14 @@ class GaussianProcess(Head):
     kind = "gp"
 
     def fit(self, records: Sequence[Context]) -> None:
-        """Condition on logged policies. RecordError without rows."""
+        """Condition on logged policies.
+
+        Raises:
+            RecordError: there are no rows.
+        """
         rows = [record for record in records if len(record)]
         if not rows:
-            raise RecordError("fit: no rows; give the records of at least one policy")
+            raise RecordError("head gp: no rows to fit on; give the record of at least one policy")
         self.scaling = Scaling.of(np.concatenate([r.features_NF for r in rows]), self.layout)
         pooled, residual_B = _centred(rows)
         some = np.random.default_rng(0).permutation(len(pooled))[:SAMPLE]
@@ -100,13 +109,13 @@ class GaussianProcess(Head):
         self.background = self._condition(pooled, residual_B)
 
     def predict(self, context: Context, queries_QF: Float32, prompt_Q: Int64 | None = None) -> Prediction:
-        """Posterior mean and standard deviation of each query's pass rate."""
+        """Return posterior mean and standard deviation of each query's pass rate."""
         ready = self.background is not None or self.scaling is not None
         head = self if ready else self.adapted(context)
         return head._posterior(context, queries_QF, prompt_Q)
 
     def adapted(self, context: Context, hyper: Hyper | None = None) -> GaussianProcess:
-        """An unfitted head with the scaling, and unless given the hyperparameters, of this context."""
+        """Return an unfitted head with scaling and (unless `hyper` is given) hyperparameters of a context."""
         if not len(context):
             return replace(self, hyper=hyper or Hyper())
         head = replace(self, scaling=Scaling.of(context.features_NF, self.layout))
@@ -116,7 +125,7 @@ class GaussianProcess(Head):
     # -- hyperparameters -------------------------------------------------------------------------
 
     def _search(self, rows: Context, residual_N: Float64, start: Hyper, offset: bool) -> Hyper:
-        """Coordinate by coordinate to a larger marginal likelihood: length scales, then the smooth share."""
+        """Raise the marginal likelihood coordinate by coordinate: length scales, then the smooth share."""
         same_NN = (rows.prompt_N[:, None] == rows.prompt_N[None, :]).astype(np.float64)
 
         def best(tried: list[Hyper]) -> Hyper:
@@ -146,7 +155,7 @@ class GaussianProcess(Head):
         kernel_MB = self._kernel(z_MF, self._scaled(rows.features_NF, hyper)).astype(np.float64)
         phi_MB = solve_triangular(chol_MM, kernel_MB, lower=True, check_finite=False)
         noise_B = hyper.v + hyper.within / rows.count_N
-        # What inducing prompts do not explain of g counts as noise of that row (FITC).
+        # The part of g that inducing prompts do not explain counts as noise of that row (FITC).
         noise_B = noise_B + np.maximum(hyper.a - (phi_MB**2).sum(0), 0.0)
         weighted_MB = phi_MB * (self.power / noise_B)
         precision_MM = weighted_MB @ phi_MB.T
@@ -195,7 +204,7 @@ class GaussianProcess(Head):
         return self.scaling(features_NF, hyper.states, hyper.statistics)
 
     def _kernel(self, z_AF: Float32, z_BF: Float32) -> Float32:
-        """(A, B) covariance of g."""
+        """Return the (A, B) covariance of g."""
         distance_AB = squared_distances(z_AF, z_BF)
         distance_AB *= -0.5
         kernel_AB: Float32 = np.exp(distance_AB, out=distance_AB)
@@ -206,26 +215,29 @@ class GaussianProcess(Head):
 
     def state(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
         if self.background is None or self.scaling is None:
-            raise RecordError("gp: nothing was fitted, so there is nothing to save")
-        arrays = {f"background.{k}": v for k, v in vars(self.background).items()}
-        arrays |= {"centre_F": self.scaling.centre_F, "scale_F": self.scaling.scale_F}
-        return {"hyper": vars(self.hyper), "power": self.power}, arrays
+            raise RecordError("head gp: was not fitted, so there is nothing to save; fit it first")
+        arrays = {
+            "background.inducing_MF": self.background.inducing_MF,
+            "background.weight_M": self.background.weight_M,
+            "background.known_MM": self.background.known_MM,
+            "centre_F": self.scaling.centre_F,
+            "scale_F": self.scaling.scale_F,
+        }
+        return {"hyper": asdict(self.hyper), "power": self.power}, arrays
 
     def load(self, settings: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> None:
         self.hyper = Hyper(**settings["hyper"])
         self.power = float(settings["power"])
         self.scaling = Scaling(arrays["centre_F"], arrays["scale_F"], self.layout.states)
-        prefix = "background."
-        self.background = Background(
-            **{k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-        )
+        names = ("background.inducing_MF", "background.weight_M", "background.known_MM")
+        self.background = Background(*(arrays[name] for name in names))
 
 
 def moments(records: Iterable[Context]) -> Hyper:
-    """Total spread of pass rates between prompts and variance of one rollout, from means of k rollouts.
+    """Estimate the spread of pass rates between prompts and the variance of one rollout, by moments.
 
-    A mean m of k 0/1 rollouts has E[m (1 - m)] = (1 - 1/k) w and Var(m) = spread + w / k. Four pseudo-prompts
-    uniform on [0, 1] keep small or uniform records away from 0.
+    A mean m of k 0/1 rollouts has E[m (1 - m)] = (1 - 1/k) w and Var(m) = spread + w / k. Four
+    pseudo-prompts, uniform on [0, 1], keep the estimates from small or constant records away from 0.
     """
     spread = weight = within = within_weight = 0.0
     for record in records:
@@ -243,7 +255,7 @@ def moments(records: Iterable[Context]) -> Hyper:
 
 
 def _centred(records: Sequence[Context]) -> tuple[Context, Float64]:
-    """All rows as one context, and their distance from their own policy's mean."""
+    """Return all rows as one context, and their differences from their own policy's mean."""
     pooled = Context(
         np.concatenate([r.features_NF for r in records]),
         np.concatenate([r.rate_N for r in records]),
@@ -254,7 +266,7 @@ def _centred(records: Sequence[Context]) -> tuple[Context, Float64]:
 
 
 def _scales(layout: Layout) -> list[tuple[float, float]]:
-    """Pairs of length scales worth trying: a part that is not there has none."""
+    """List pairs of length scales to try; a part that is missing needs no scale."""
     states = STATES if layout.layers else (1.0,)
     statistics = STATISTICS if layout.statistics else (1.0,)
     return list(product(states, statistics))

@@ -1,9 +1,10 @@
 """V0's own head: a residual query adapter and a transformer that reads the record in context.
 
-Meta-trained on logged policies and on synthetic ones (random functions of the same prompts' vectors), so that
-it learns to read a record rather than to know one policy. Departs from V0: the adapter attends to pieces of
-the prompt's vector, as records keep no token states; the classifier is ours and trained with it (TabPFN is
-frozen, and its weights are not free). torch is imported when it is used.
+It is meta-trained on logged policies and on synthetic ones (random functions of the same prompts' vectors),
+so that it learns to read a record rather than to know one policy. It departs from V0 (arXiv 2602.03584) in
+two ways: the adapter attends to pieces of the prompt's vector, because no token states are kept; and the
+classifier is trained with the adapter, while V0 freezes TabPFN, whose weights are not free. torch is imported
+when it is used.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ CONTEXTS = (32, 64, 128, 256)
 QUERY = 64
 """Queries of a training task."""
 SYNTHETIC = 3
-"""Synthetic policies beside each logged one, on the same prompts."""
+"""Synthetic policies for each logged one, on the same prompts."""
 
 
 @dataclass
 class QueryAdapterHead(Head):
-    """P(r = 1) by one forward pass over context and queries. ModelError where it was not fitted."""
+    """Predicts P(r = 1) by one forward pass over context and queries. It must be fitted."""
 
     layout: Layout
     steps: int = 800
@@ -49,7 +50,7 @@ class QueryAdapterHead(Head):
         long = [record for record in records if len(record) >= 48]
         if not long:
             raise RecordError(
-                f"adapter: no logged policy has 48 rows (the longest has "
+                f"head adapter: no logged policy has 48 rows (the longest has "
                 f"{max((len(r) for r in records), default=0)}); give longer records, or use the head gp"
             )
         self.scaling = Scaling.of(np.concatenate([r.features_NF for r in long]), self.layout)
@@ -62,9 +63,7 @@ class QueryAdapterHead(Head):
         import torch
 
         if self._net is None:
-            raise ModelError(
-                "head adapter: was not fitted, and knows nothing before; run `trimtab v0 fit --head adapter`"
-            )
+            raise ModelError("head adapter: was not fitted; run `trimtab v0 fit --head adapter` first")
         if not len(context) or not len(queries_QF):
             return Prediction(np.full(len(queries_QF), 0.5))
         net = self._net.eval()
@@ -78,7 +77,7 @@ class QueryAdapterHead(Head):
 
     def state(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
         if self._net is None or self.scaling is None:
-            raise RecordError("adapter: nothing was fitted, so there is nothing to save")
+            raise RecordError("head adapter: was not fitted, so there is nothing to save; fit it first")
         arrays = {f"net.{name}": value.numpy() for name, value in self._net.state_dict().items()}
         arrays |= {"centre_F": self.scaling.centre_F, "scale_F": self.scaling.scale_F}
         return {"steps": self.steps, "lr": self.lr, "decay": self.decay, "seed": self.seed}, arrays
@@ -86,15 +85,17 @@ class QueryAdapterHead(Head):
     def load(self, settings: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> None:
         import torch
 
-        for name in ("steps", "lr", "decay", "seed"):
-            setattr(self, name, settings[name])
+        self.steps, self.lr = settings["steps"], settings["lr"]
+        self.decay, self.seed = settings["decay"], settings["seed"]
         self.scaling = Scaling(arrays["centre_F"], arrays["scale_F"], self.layout.states)
         weights = {n.removeprefix("net."): torch.from_numpy(a) for n, a in arrays.items() if n[:4] == "net."}
         try:
-            # Strictly: V0's released code drops an adapter that does not fit without a word.
+            # Strict: V0's released code silently drops an adapter that does not fit.
             self._made().load_state_dict(weights)
         except RuntimeError as error:
-            raise ModelError(f"head adapter: its weights do not fit this version: {error}") from error
+            raise ModelError(
+                f"head adapter: its weights do not fit this version; fit it again: {error}"
+            ) from error
 
     def _made(self) -> InContext:
         from trainables.value_models.heads.incontext_net import InContext
@@ -104,7 +105,7 @@ class QueryAdapterHead(Head):
 
     def _scaled(self, features_NF: Float32) -> Float32:
         if self.scaling is None:
-            raise ModelError("head adapter: was not fitted")
+            raise ModelError("head adapter: was not fitted; run `trimtab v0 fit --head adapter` first")
         # Unit length scales leave both parts with a squared norm of about 1 over many columns.
         scaled: Float32 = self.scaling(features_NF, 1.0, 1.0) * np.float32(np.sqrt(self.layout.width))
         return scaled
@@ -112,8 +113,10 @@ class QueryAdapterHead(Head):
     def _train(
         self, net: InContext, records: list[tuple[Float32, Context]], rng: np.random.Generator
     ) -> None:
-        """AdamW, 5 % warm-up, cosine, gradients clipped at 1; a step is one logged policy's prompts under its
-        own rates and under synthetic ones."""
+        """Train by AdamW: 5 % warm-up, then cosine decay; gradients clipped at norm 1.
+
+        A step takes prompts of one logged policy, under its own rates and under synthetic ones.
+        """
         import torch
 
         from trainables.value_models.heads.incontext_net import loss_of
@@ -144,11 +147,14 @@ class QueryAdapterHead(Head):
 
 
 def _tasks(x_NF: Float32, record: Context, rng: np.random.Generator) -> tuple[Float32, Float32]:
-    """(T, N) outcomes and rollouts: the logged policy, then `SYNTHETIC` ones. Those answer by a logistic
-    function of a random direction in a random subspace of the prompts' vectors, at a random strength."""
+    """Return (T, N) outcomes and rollout counts: of the logged policy, then of `SYNTHETIC` ones.
+
+    A synthetic policy's pass rate is a logistic function, of random strength, of a random direction in a
+    random subspace of the prompts' vectors.
+    """
     counts, rates = [record.count_N], [record.rate_N]
     for _ in range(SYNTHETIC):
-        # Directions in the span of the prompts themselves: what differs between them is what may matter.
+        # Directions in the span of the prompts themselves: only what differs between them can matter.
         direction_F = rng.normal(size=8) @ x_NF[rng.integers(len(x_NF), size=8)]
         score_N = x_NF @ direction_F
         score_N = (score_N - score_N.mean()) / max(float(score_N.std()), 1e-6)

@@ -1,7 +1,7 @@
 """The network of the head `adapter`: residual query adapter and in-context transformer. torch.
 
-After V0 (arXiv 2602.03584, section 3.2): static queries plus an offset made from the prompt attend to the
-encoder's states; the result is read by a classifier that is given the context's rows and outcomes.
+After V0 (arXiv 2602.03584, section 3.2): static queries, plus an offset made from the prompt, attend to the
+encoder's states; a classifier that is given the context's rows and outcomes reads the result.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from torch import nn
 from torch.nn import functional
 
 PIECE = 64
-"""Numbers of a prompt's vector that make one key and value."""
+"""Columns of a prompt's vector that form one key and value."""
 QUERIES, WIDTH, ATTENTION_HEADS = 168, 6, 3
 """V0's adapter: 168 queries of width 6 in 3 heads, 1,008 features."""
 MODEL, LAYERS = 64, 3
 
 
 class QueryAdapter(nn.Module):
-    """(N, F) prompt vectors to (N, 1008) features."""
+    """Maps (N, F) prompt vectors to (N, 1008) features."""
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class QueryAdapter(nn.Module):
         self.place_SK = nn.Parameter(0.02 * torch.randn(self.pieces, PIECE))
         self.query_QW = nn.Parameter(torch.randn(QUERIES, WIDTH))
         last = nn.Linear(MODEL, QUERIES * WIDTH)
-        # The queries of every prompt are the static ones at first.
+        # At first the queries of every prompt are the static ones.
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.offset = nn.Sequential(
@@ -50,8 +50,10 @@ class QueryAdapter(nn.Module):
 
 
 class InContext(nn.Module):
-    """Context rows (features, outcome) and queries to one logit a query. Queries see the context, not each
-    other; the order of the rows does not matter."""
+    """Maps context rows (features, outcome) and queries to one logit per query.
+
+    Queries see the context but not each other; the order of the rows does not matter.
+    """
 
     def __init__(self, width: int, dropout: float = 0.1) -> None:
         super().__init__()
@@ -68,14 +70,14 @@ class InContext(nn.Module):
         self.exit = nn.Sequential(nn.LayerNorm(MODEL), nn.Linear(MODEL, 1))
 
     def embed(self, x_NF: torch.Tensor) -> torch.Tensor:
-        """(N, MODEL) of prompt vectors: the same for context and queries."""
+        """Embed (N, F) prompt vectors as (N, MODEL), in the same way for context and queries."""
         embedded: torch.Tensor = self.enter(self.adapter(x_NF))
         return embedded
 
     def forward(
         self, row_TNM: torch.Tensor, rate_TN: torch.Tensor, count_TN: torch.Tensor, query_TQM: torch.Tensor
     ) -> torch.Tensor:
-        """(T, Q) logits of T tasks, relative to each context's own mean."""
+        """Return (T, Q) logits of T tasks, relative to each context's own mean."""
         mean_T1 = ((rate_TN * count_TN).sum(1) + 1.0) / (count_TN.sum(1) + 2.0)
         mean_T1 = mean_T1[:, None]
         seen_TN2 = torch.stack([(rate_TN - mean_T1) * 2.0, torch.log1p(count_TN)], dim=-1)
@@ -91,7 +93,7 @@ class InContext(nn.Module):
 
 
 def loss_of(logit_TQ: torch.Tensor, rate_TQ: torch.Tensor) -> torch.Tensor:
-    """0.25 x pairwise ranking + 0.75 x soft cross-entropy (V0, section 3.3); pairs share a context."""
+    """Return 0.25 x pairwise ranking + 0.75 x soft cross-entropy (V0, section 3.3); pairs share a context."""
     soft = functional.binary_cross_entropy_with_logits(logit_TQ, rate_TQ)
     apart_TQQ = rate_TQ[:, :, None] - rate_TQ[:, None, :]
     better_TQQ = apart_TQQ > 0.0

@@ -3,7 +3,7 @@
 Layout of a saved head::
 
     <folder>/head.json      kind, settings, encoder, calibration, what it was fitted on
-    <folder>/arrays.npz     its arrays; no pickle
+    <folder>/arrays.npz     its arrays, without pickle
 """
 
 from __future__ import annotations
@@ -50,9 +50,13 @@ HEADS: dict[str, Callable[..., Head]] = {
 
 
 def make_head(kind: str, layout: Layout, **settings: Any) -> Head:
-    """A head that was not fitted. SpecError for an unknown kind or setting."""
+    """Make a head that is not fitted.
+
+    Raises:
+        SpecError: the kind, or one of its settings, is unknown.
+    """
     if kind not in HEADS:
-        raise SpecError(f"head: {kind!r} is unknown; choose one of {', '.join(HEADS)}")
+        raise SpecError(f"head: {kind!r} is unknown; choose from {', '.join(HEADS)}")
     try:
         return HEADS[kind](layout, **settings)
     except TypeError as error:
@@ -61,18 +65,18 @@ def make_head(kind: str, layout: Layout, **settings: Any) -> Head:
 
 @dataclass
 class Saved:
-    """A fitted head with what it needs to be used."""
+    """A fitted head and what is needed to use it."""
 
     head: Head
     layout: Layout
     encoder: EncoderConfig
     calibration: Calibration = field(default_factory=Calibration)
     facts: dict[str, Any] = field(default_factory=dict)
-    """What it was fitted on; for people."""
+    """What it was fitted on; for readers of the file only."""
 
 
 def save_head(folder: Path, saved: Saved) -> None:
-    """Write a head. The folder is made; a head that lies there is replaced."""
+    """Write a head to a folder, which is created; a head that lies there is replaced."""
     folder.mkdir(parents=True, exist_ok=True)
     settings, arrays = saved.head.state()
     calibration = saved.calibration
@@ -92,7 +96,11 @@ def save_head(folder: Path, saved: Saved) -> None:
 
 
 def load_head(folder: Path) -> Saved:
-    """Read a head that `save_head` wrote. ModelError where there is none, or a broken one."""
+    """Read a head that `save_head` wrote.
+
+    Raises:
+        ModelError: the folder holds no head, or a broken one.
+    """
     try:
         about = json.loads((folder / "head.json").read_text(encoding="utf-8"))
         with np.load(folder / "arrays.npz", allow_pickle=False) as found:
@@ -108,7 +116,7 @@ def load_head(folder: Path) -> Saved:
         head.load(about["settings"], arrays)
     except FileNotFoundError as error:
         raise ModelError(
-            f"{folder}: holds no fitted head ({Path(str(error.filename)).name} is missing)"
+            f"{folder}: holds no fitted head ({Path(str(error.filename)).name} is missing); fit one into it"
         ) from error
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise ModelError(f"{folder}: holds a head that cannot be read ({error}); fit it again") from error

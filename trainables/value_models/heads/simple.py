@@ -1,4 +1,4 @@
-"""Heads that every other one is held against: the rate, nearest neighbours, kernel smoothing."""
+"""Baselines for every other head: mean rates, nearest neighbours, kernel smoothing."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from trainables.value_models.heads.base import (
 from trainables.value_models.heads.scaling import Layout
 
 START = 0.5
-"""ValueEstimate with nothing to go by."""
+"""Predicted pass rate without any evidence."""
 
 
 @dataclass
 class GlobalRate(Head):
-    """The mean of the logged policies, whatever the context says."""
+    """Predicts the mean of the logged policies, whatever the context says."""
 
     rate: float = START
     kind = "global"
@@ -46,7 +46,7 @@ class GlobalRate(Head):
 
 @dataclass
 class ContextMean(Head):
-    """The mean of the context, with two pseudo-rows at one half."""
+    """Predicts the mean of the context with two pseudo-rows at one half."""
 
     kind = "mean"
 
@@ -56,7 +56,7 @@ class ContextMean(Head):
 
 @dataclass
 class Neighbours(Head):
-    """Mean of the k rows nearest by cosine of the encoder's last layer."""
+    """Predicts the mean of the k rows that are nearest by cosine of the encoder's last layer."""
 
     layout: Layout
     k: int = 16
@@ -73,7 +73,10 @@ class Neighbours(Head):
 
 @dataclass
 class Smoother(Head):
-    """Nadaraya-Watson: rows weighted by exp(-d2 / (2 width2)), d between last layers of length 1."""
+    """Nadaraya-Watson: predicts a weighted mean of the rows.
+
+    Weights are exp(-d^2 / (2 width^2)); d is the distance of the encoder's last layers, scaled to length 1.
+    """
 
     layout: Layout
     width: float = 0.35
@@ -84,13 +87,13 @@ class Smoother(Head):
             unit(self.layout.top(queries_QF)), unit(self.layout.top(context.features_NF))
         )
         weight_QN = np.exp(-distance_QN / (2.0 * self.width**2)).astype(np.float64)
-        # Half a row at the context's mean: a query far from every row gets that mean, not 0 / 0.
+        # Half a row at the context's mean, so that a query far from every row gets that mean, not 0 / 0.
         total_Q = weight_QN.sum(1) + 0.5
         return Prediction((weight_QN @ context.rate_N + 0.5 * _rate(context)) / total_Q)
 
 
 def unit(features_NF: Float32) -> Float32:
-    """Rows of length 1 (zero rows stay)."""
+    """Scale rows to length 1; rows of zeros stay."""
     length_N = np.linalg.norm(features_NF, axis=1, keepdims=True)
     scaled: Float32 = features_NF / np.maximum(length_N, 1e-12)
     return scaled

@@ -1,1 +1,1 @@
-"""MLflow -> the comparison with the reference: curves, intervals, verdicts."""
+"""Compares a sweep's configurations with its reference: curves from MLflow, intervals, verdicts."""

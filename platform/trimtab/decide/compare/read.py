@@ -1,4 +1,4 @@
-"""A sweep's runs as MLflow holds them."""
+"""A sweep and its runs as MLflow holds them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ Axis = Literal["rollouts", "tokens", "seconds"]
 
 
 @dataclass(frozen=True)
-class RunRecord:
-    """One configuration and seed."""
+class TrackedRun:
+    """A run: one configuration under one seed."""
 
     run_id: str
     trial: str
@@ -40,11 +40,11 @@ class RunRecord:
     strategy: str
     """Fingerprint of its strategy."""
     shared: dict[str, Any]
-    """What it must have in common with whatever it is compared with."""
+    """Settings that runs must have in common to be compared."""
     budget: int
-    """Training rollouts it may spend."""
+    """Training rollouts that it may spend."""
     rollouts: float
-    """Training rollouts it spent."""
+    """Training rollouts that it spent."""
     tokens: float
     seconds: float
     curve: Curve
@@ -52,31 +52,36 @@ class RunRecord:
 
 
 @dataclass(frozen=True)
-class SweepRecord:
-    """A sweep: its parent run's tags, and its runs in order of configuration and seed."""
+class TrackedSweep:
+    """A sweep: the tags of its parent run, and its runs in order of configuration and seed."""
 
     sweep: str
     run_id: str
-    """Of the parent run."""
+    """Id of the parent run."""
     reference: str
     purpose: str
     """`search` or `confirm`."""
     confirms: str | None
     split: str
     by: Axis
-    """What the curves' compute is counted in."""
-    runs: tuple[RunRecord, ...]
+    """Unit of the curves' compute."""
+    runs: tuple[TrackedRun, ...]
 
 
 class Store:
-    """One experiment of one tracking store."""
+    """Reads one experiment of one tracking store."""
 
     def __init__(self, uri: str, experiment: str = "trimtab") -> None:
         self.uri = uri
         self.experiment = experiment
 
-    def sweep(self, name: str, sweep_id: str | None = None, by: Axis = "rollouts") -> SweepRecord:
-        """All runs of a sweep. NotFoundError: no such sweep. TrackingError: the store does not answer."""
+    def sweep(self, name: str, sweep_id: str | None = None, by: Axis = "rollouts") -> TrackedSweep:
+        """Read all runs of a sweep.
+
+        Raises:
+            NotFoundError: there is no such sweep.
+            TrackingError: the store does not answer, or holds several sweeps of this name.
+        """
         check_name(name)
         wanted = {names.SWEEP: name} | ({names.SWEEP_ID: sweep_id} if sweep_id else {})
         runs = self.search(wanted)
@@ -92,8 +97,8 @@ class Store:
         split = tags.get(names.SPLIT, "validation")
         children = [run for run in runs if run.data.tags.get(names.ROLE) in names.ROLES]
         with self._answering() as client:
-            records = [_record(client, run, split, by) for run in children]
-        return SweepRecord(
+            tracked = [_run(client, run, split, by) for run in children]
+        return TrackedSweep(
             sweep=name,
             run_id=str(parents[0].info.run_id),
             reference=tags[names.REFERENCE],
@@ -101,16 +106,26 @@ class Store:
             confirms=tags.get(names.CONFIRMS),
             split=split,
             by=by,
-            runs=tuple(sorted(records, key=lambda run: (run.number, run.seed))),
+            runs=tuple(sorted(tracked, key=lambda run: (run.number, run.seed))),
         )
 
     def confirmations_of(self, name: str) -> list[str]:
-        """Names of the sweeps that confirm this one, oldest first."""
+        """Return the names of the sweeps that confirm this one, oldest first.
+
+        Raises:
+            NotFoundError: there is no store.
+            TrackingError: it does not answer.
+        """
         found = self.search({names.CONFIRMS: name, names.ROLE: "sweep"})
         return [run.data.tags[names.SWEEP] for run in sorted(found, key=lambda run: run.info.start_time)]
 
     def search(self, tags: dict[str, str]) -> list[Run]:
-        """Runs of the experiment that carry these tags."""
+        """Return the runs of the experiment that carry these tags.
+
+        Raises:
+            NotFoundError: there is no store.
+            TrackingError: it does not answer.
+        """
         path = sqlite_path(self.uri)
         if path is not None and not path.is_file():
             raise NotFoundError(f"no tracking store at {self.uri}; run a sweep first, or check tracking.uri")
@@ -123,7 +138,7 @@ class Store:
 
 
 class _Answering:
-    """A client for the block; whatever says that the store is down becomes a TrackingError."""
+    """Context manager of a client that turns the errors of a store that is down into TrackingError."""
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
@@ -134,13 +149,6 @@ class _Answering:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, transient_errors()):
             raise TrackingError(unreachable(self._uri, error)) from error
-
-
-def read_sweep(
-    uri: str, sweep: str, experiment: str, sweep_id: str | None = None, by: Axis = "rollouts"
-) -> SweepRecord:
-    """All runs of a sweep; see `Store.sweep`."""
-    return Store(uri, experiment).sweep(sweep, sweep_id, by)
 
 
 def _search(client: MlflowClient, experiment_id: str, tags: dict[str, str]) -> list[Run]:
@@ -155,11 +163,11 @@ def _search(client: MlflowClient, experiment_id: str, tags: dict[str, str]) -> l
             return runs
 
 
-def _record(client: MlflowClient, run: Run, split: str, by: Axis) -> RunRecord:
+def _run(client: MlflowClient, run: Run, split: str, by: Axis) -> TrackedRun:
     tags, metrics, run_id = run.data.tags, run.data.metrics, str(run.info.run_id)
     accuracy = last_by_step(client.get_metric_history(run_id, f"{split}/{names.ACCURACY}"))
     compute = last_by_step(client.get_metric_history(run_id, by))
-    return RunRecord(
+    return TrackedRun(
         run_id=run_id,
         trial=tags[names.TRIAL],
         number=int(tags[names.NUMBER]),
@@ -181,7 +189,7 @@ def _record(client: MlflowClient, run: Run, split: str, by: Axis) -> RunRecord:
 
 
 def last_by_step(history: Iterable[Metric]) -> dict[int, float]:
-    """Step -> value. A step that was repeated after a restart counts once, as it was last."""
+    """Map each step to its value. A step repeated after a restart counts once, with its last value."""
     last: dict[int, float] = {}
     for point in sorted(history, key=lambda point: point.timestamp):
         last[point.step] = point.value

@@ -1,19 +1,36 @@
-"""The comparison as a table for the terminal."""
+"""The comparison as text: a table for the terminal, plain values for JSON."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from trimtab.decide.compare.statistics import CONFIDENCE, WINDOW, Crossing, Interval, Ratio
-from trimtab.decide.compare.table import Comparison, Row
+from trimtab.decide.compare.table import MIN_SEEDS, Comparison, Row
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
+def verdict_text(row: Row) -> str:
+    """Word a verdict; one that rests on too few seeds says how many there are."""
+    if row.verdict == "reference" or row.pairs >= MIN_SEEDS:
+        return row.verdict
+    return f"{row.verdict}: {row.pairs} seed{'' if row.pairs == 1 else 's'}"
+
+
+def plain(comparison: Comparison) -> dict[str, Any]:
+    """Return the comparison as plain values for JSON, with verdicts in words."""
+    values = asdict(comparison)
+    for row, cells in zip(comparison.rows, values["rows"], strict=True):
+        cells["verdict"] = verdict_text(row)
+        del cells["pairs"]
+    return values
+
+
 def heading(comparison: Comparison) -> str:
-    """One line: what the table is, and how far it may be trusted."""
+    """Say in one line what the table is and how far it may be trusted."""
     return f"{comparison.sweep} against {comparison.reference} at {comparison.budget:,} rollouts a run · " + (
         f"confirmation of {comparison.confirms}: fresh seeds, {comparison.split} split"
         if comparison.purpose == "confirm"
@@ -22,7 +39,7 @@ def heading(comparison: Comparison) -> str:
 
 
 def render(comparison: Comparison) -> RenderableType:
-    """Heading, table and how to read it."""
+    """Render heading, table and a legend that says how to read it."""
     from rich import box
     from rich.console import Group
     from rich.table import Table
@@ -65,7 +82,7 @@ def _cells(row: Row, comparison: Comparison) -> tuple[str, ...]:
             if comparison.purpose == "confirm"
             else []
         ),
-        row.verdict,
+        verdict_text(row),
     )
 
 

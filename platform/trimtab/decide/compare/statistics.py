@@ -1,4 +1,7 @@
-"""Statistics of accuracy-compute curves. Pure functions over arrays; shapes: E evaluations, S seeds."""
+"""Statistics of accuracy-compute curves. Pure functions over arrays.
+
+Shapes: E evaluations, S seeds, C comparisons. Compute is counted in rollouts, tokens or seconds.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +29,13 @@ class Curve:
 
 @dataclass(frozen=True)
 class Crossing:
-    """Compute until a level is reached, mean over runs."""
+    """Compute until a level is reached: the mean over runs."""
 
     compute: float
-    """Runs that never reach the level count as their budget."""
+    """A run that never reaches the level counts as its budget."""
     runs: int
     censored: int
-    """How many of them never reach it: with any, the true mean is larger than `compute`."""
+    """Runs that never reach the level. If there are any, the true mean is larger than `compute`."""
 
 
 @dataclass(frozen=True)
@@ -47,25 +50,25 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Interval:
-    """Mean of paired differences, with its t interval."""
+    """Mean of paired differences and its t interval."""
 
     mean: float
     low: float
     high: float
     pairs: int
     p_value: float
-    """Two-sided, of no difference; before any correction for several comparisons."""
+    """Two-sided p value of "no difference", before any correction for several comparisons."""
 
 
 def final_accuracy(accuracy_E: Array) -> float:
-    """Mean of the last WINDOW evaluations (of all, if there are fewer)."""
+    """Return the mean of the last WINDOW evaluations (of all, if there are fewer)."""
     return float(np.mean(accuracy_E[-WINDOW:]))
 
 
 def smooth(curve: Curve) -> Curve:
-    """Running mean over WINDOW evaluations, each at the compute of its last one.
+    """Return the running mean over WINDOW evaluations, each at the compute of its last one.
 
-    The first WINDOW - 1 evaluations yield no point: a mean of fewer is noisier and would cross too early.
+    The first WINDOW - 1 evaluations yield no point: a mean over fewer is noisier and would cross too early.
     """
     if len(curve.accuracy_E) < WINDOW:
         return Curve(np.empty(0), np.empty(0))
@@ -74,9 +77,9 @@ def smooth(curve: Curve) -> Curve:
 
 
 def first_crossing(curve: Curve, level: float) -> float | None:
-    """Compute at which the smoothed curve first reaches the level; None if it never does.
+    """Return the compute at which the smoothed curve first reaches the level; None if it never does.
 
-    Between the two points around the crossing by linear interpolation.
+    Interpolates linearly between the two points around the crossing.
     """
     smoothed = smooth(curve)
     # A level computed from the same numbers in another order may differ in the last digits.
@@ -92,7 +95,10 @@ def first_crossing(curve: Curve, level: float) -> float | None:
 
 
 def mean_crossing(curves: Sequence[Curve], level: float, budget: float | None) -> Crossing:
-    """Mean compute to the level; runs that never reach it count as the budget (None: as all they spent)."""
+    """Return the mean compute to the level.
+
+    A run that never reaches it counts as `budget`; if that is None, as the compute the run spent.
+    """
     crossings = [first_crossing(curve, level) for curve in curves]
     ends = [float(curve.compute_E[-1]) if budget is None else budget for curve in curves]
     counted = [end if crossing is None else crossing for crossing, end in zip(crossings, ends, strict=True)]
@@ -100,9 +106,9 @@ def mean_crossing(curves: Sequence[Curve], level: float, budget: float | None) -
 
 
 def crossing_ratio(own: Crossing, reference: Crossing) -> Ratio:
-    """Crossing against crossing: both by the same smoothing and the same first-crossing rule.
+    """Divide one crossing by another, both found by the same smoothing and the same first-crossing rule.
 
-    Never a crossing against the reference's whole budget: that gives an identical method a ratio of about .6.
+    Dividing by the reference's whole budget instead would give an identical method a ratio of about .6.
     """
     bounds: dict[tuple[bool, bool], Literal["=", ">", "<", "?"]] = {
         (False, False): "=",
@@ -116,7 +122,7 @@ def crossing_ratio(own: Crossing, reference: Crossing) -> Ratio:
 
 
 def area(curve: Curve, low: float, high: float) -> float:
-    """Mean height of the curve between two amounts of compute (trapezoids; ends interpolated)."""
+    """Return the mean height of the curve between two amounts of compute (trapezoids; ends interpolated)."""
     if high <= low:
         return float(np.interp(low, curve.compute_E, curve.accuracy_E))
     inside = (curve.compute_E > low) & (curve.compute_E < high)
@@ -126,35 +132,33 @@ def area(curve: Curve, low: float, high: float) -> float:
 
 
 def area_difference(own: Curve, reference: Curve) -> float:
-    """Difference of the areas over the compute that both curves cover."""
+    """Return the difference of the areas over the compute that both curves cover."""
     low = max(own.compute_E[0], reference.compute_E[0])
     high = min(own.compute_E[-1], reference.compute_E[-1])
     return area(own, low, high) - area(reference, low, high)
 
 
 def paired_interval(differences_S: Sequence[float]) -> Interval | None:
-    """Mean, two-sided t interval and t test of paired differences; None for fewer than two pairs."""
+    """Return mean, two-sided t interval and t test of paired differences; None for fewer than two pairs."""
     from scipy import stats
 
-    differences = np.asarray(differences_S, dtype=np.float64)
-    pairs = len(differences)
+    difference_S = np.asarray(differences_S, dtype=np.float64)
+    pairs = len(difference_S)
     if pairs < 2:
         return None
-    mean = float(differences.mean())
-    standard_error = float(differences.std(ddof=1)) / pairs**0.5
-    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, pairs - 1)) * standard_error
-    if standard_error > 0:
-        p_value = 2 * float(stats.t.sf(abs(mean) / standard_error, pairs - 1))
-    else:
-        p_value = 0.0 if mean else 1.0
-    return Interval(mean, mean - half, mean + half, pairs, p_value)
+    mean = float(difference_S.mean())
+    if np.ptp(difference_S) == 0:  # the t statistic is 0 / 0 or infinite
+        return Interval(mean, mean, mean, pairs, 0.0 if mean else 1.0)
+    test = stats.ttest_1samp(difference_S, 0.0)
+    low, high = test.confidence_interval(CONFIDENCE)
+    return Interval(mean, float(low), float(high), pairs, float(test.pvalue))
 
 
 def holm(p_values_C: Sequence[float], family: int | None = None) -> list[float]:
-    """Holm's step-down adjustment (1979) of the p values of C comparisons, in their order.
+    """Adjust the p values of C comparisons by Holm's step-down procedure (1979); the order is kept.
 
-    `family`: comparisons in all, if there are more than these C (such as of an earlier confirmation). The
-    others count as if they had the smallest p values, which can only make these larger.
+    `family`: total number of comparisons, if there are more than these C (such as those of an earlier
+    confirmation). The others count as if they had the smallest p values, which can only raise these.
     """
     family = max(len(p_values_C), family or 0)
     order = np.argsort(p_values_C, kind="stable")

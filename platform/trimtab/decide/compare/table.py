@@ -1,4 +1,4 @@
-"""The comparison of configurations with a reference, from MLflow alone."""
+"""The comparison of configurations with a reference, from what MLflow holds."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
-from trimtab.decide.compare.read import Axis, RunRecord, SweepRecord, read_sweep
+from trimtab.decide.compare.read import Axis, TrackedRun, TrackedSweep
 from trimtab.decide.compare.statistics import (
     CONFIDENCE,
     Crossing,
@@ -30,10 +30,15 @@ from trimtab.sweepdir.home import DEFAULT, command
 MIN_SEEDS = 3
 """Fewer paired seeds say nothing about a difference."""
 
+Purpose = Literal["search", "confirm"]
+Verdict = Literal["reference", "above", "below", "better", "worse", "not established", "not enough evidence"]
+"""A confirmation finds `better`, `worse` or `not established`. A search finds `above`, `below`,
+`not established`, or, with fewer than MIN_SEEDS paired seeds, `not enough evidence`."""
+
 
 @dataclass(frozen=True)
 class Row:
-    """One configuration. Statistics are over its finished runs only."""
+    """One configuration. Its statistics cover its finished runs only."""
 
     sweep: str
     trial: str
@@ -41,101 +46,104 @@ class Row:
     label: str
     role: str
     strategy: str
-    """Fingerprint of its strategy; the same in a search and in its confirmation."""
+    """Fingerprint of its strategy; equal in a search and in its confirmation."""
     parameters: dict[str, str]
     """Searched parameters."""
     seeds: tuple[int, ...]
     """Seeds of the finished runs."""
+    pairs: int
+    """Seeds that both it and the reference finished."""
     unfinished: tuple[str, ...]
     """Status of every other run."""
     final_mean: float | None
-    """Mean over seeds of a run's final accuracy (its last three evaluations)."""
+    """Mean over seeds of the final accuracy, which is the mean of a run's last three evaluations."""
     final_sd: float | None
-    """Sample standard deviation over seeds; None for fewer than two."""
+    """Sample standard deviation over seeds; None for fewer than two seeds."""
     rollouts: float | None
     """Training rollouts of one run, mean over seeds."""
     tokens: float | None
     seconds: float | None
     crossing: Crossing | None
-    """Compute to the reference's level; None without a reference or a finished run."""
+    """Compute to the reference's level; None without a finished run of it or of the reference."""
     ratio: Ratio | None
-    """Crossing divided by the reference's own crossing; below 1 is cheaper. None for the reference."""
+    """Crossing divided by the reference's own; below 1 is cheaper. None for the reference."""
     difference: Interval | None
-    """Difference to the reference in mean accuracy over the curve, paired by seed. None for the reference."""
+    """Mean accuracy over the curve minus the reference's, paired by seed. None for the reference."""
     p_adjusted: float | None
     """p value of that difference after Holm's correction over all configurations that are compared."""
-    verdict: str
-    """Confirmed: `better`, `worse`, `not established`. Search only: `above`, `below`, ..."""
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All configurations: the reference first, then by difference to it."""
+    """All configurations: the reference first, then in order of their difference to it."""
 
     sweep: str
     reference: str
     by: Axis
-    """What compute is counted in."""
-    purpose: str
+    """Unit of compute."""
+    purpose: Purpose
     """`search`: the best of many, which looks better than it is; `confirm`: fresh seeds, test split."""
     confirms: str | None
     """The search whose best configurations this confirms."""
     split: str
     level: float | None
-    """The reference's level: mean over its seeds of its final accuracy."""
+    """The reference's level: the mean over its seeds of its final accuracy."""
     budget: int
     """Training rollouts of one run."""
     family: int
-    """Comparisons that Holm's correction counts."""
+    """Number of comparisons that Holm's correction counts."""
     rows: tuple[Row, ...]
 
 
-def comparison(
-    tracking_uri: str,
-    sweep_name: str,
-    experiment: str = "trimtab",
-    sweep_id: str | None = None,
-    by: Axis = "rollouts",
-) -> Comparison:
-    """Read a sweep from MLflow and compare. NotFoundError, TrackingError as in `read_sweep`."""
-    return compare([read_sweep(tracking_uri, sweep_name, experiment, sweep_id, by)])
-
-
 def compare(
-    sweeps: SweepRecord | Sequence[SweepRecord], reference: str | None = None, family: int | None = None
+    sweeps: TrackedSweep | Sequence[TrackedSweep], reference: str | None = None, family: int | None = None
 ) -> Comparison:
-    """Every configuration of one or several sweeps against a reference, at equal compute.
+    """Compare every configuration of one or several sweeps with a reference, at equal compute.
 
-    `reference`: label, trial or number of a configuration of the first sweep; default: that sweep's own.
-    NotFoundError: it is none of them. ComparisonError: the sweeps ran on other data or with other compute.
+    `reference`: label, trial or number of a configuration of the first sweep; by default that sweep's own.
+    `family`: number of comparisons that Holm's correction counts, if there are others beside these.
+
+    Raises:
+        NotFoundError: the first sweep ran no such `reference`.
+        ComparisonError: the sweeps differ in data or compute.
     """
-    sweeps = [sweeps] if isinstance(sweeps, SweepRecord) else list(sweeps)
+    sweeps = [sweeps] if isinstance(sweeps, TrackedSweep) else list(sweeps)
     first = sweeps[0]
-    groups = [(sweep.sweep, list(runs)) for sweep in sweeps for _, runs in _configurations(sweep)]
     key, label = _find_reference(first, reference)
     theirs = [run for run in first.runs if run.trial == key]
     for sweep in sweeps[1:]:
         _check_comparable(first, sweep)
     counted = [run for run in theirs if _counts(run)]
     level = float(np.mean([final_accuracy(run.curve.accuracy_E) for run in counted])) if counted else None
-    rows = [_row(name, runs, counted, level, first.by, (first.sweep, key)) for name, runs in groups]
-    found = Comparison(
+    own = (first.sweep, key)
+    rows = [
+        _row(sweep.sweep, runs, counted, level, first.by, is_reference=(sweep.sweep, trial) == own)
+        for sweep in sweeps
+        for trial, runs in _configurations(sweep)
+    ]
+    purpose: Purpose = "confirm" if all(sweep.purpose == "confirm" for sweep in sweeps) else "search"
+    family = max(family or 0, sum(row.difference is not None for row in rows))
+    return Comparison(
         sweep=", ".join(sweep.sweep for sweep in sweeps),
         reference=label,
         by=first.by,
-        purpose="confirm" if all(sweep.purpose == "confirm" for sweep in sweeps) else "search",
+        purpose=purpose,
         confirms=first.confirms,
         split=first.split,
         level=level,
         budget=max((run.budget for run in theirs or first.runs), default=0),
-        family=max(family or 0, sum(row.difference is not None for row in rows)),
-        rows=tuple(sorted(rows, key=_order)),
+        family=family,
+        rows=tuple(sorted(_judged(rows, purpose, family), key=_order)),
     )
-    return _judged(found)
 
 
 def require_reference(comparison: Comparison, home: Path = DEFAULT) -> None:
-    """ComparisonError unless the reference has a finished run to compare with; its hints are for `home`."""
+    """Check that the reference has a finished run to compare with. The hints of the error are for `home`.
+
+    Raises:
+        ComparisonError: it has none.
+    """
     if comparison.level is None:
         first = comparison.sweep.partition(",")[0]
         why, go_on = command(f"status {first}", home), command(f"resume {first}", home)
@@ -145,12 +153,12 @@ def require_reference(comparison: Comparison, home: Path = DEFAULT) -> None:
         )
 
 
-def _configurations(sweep: SweepRecord) -> Any:
-    return groupby(sweep.runs, key=lambda run: run.trial)
+def _configurations(sweep: TrackedSweep) -> list[tuple[str, list[TrackedRun]]]:
+    return [(trial, list(runs)) for trial, runs in groupby(sweep.runs, key=lambda run: run.trial)]
 
 
-def _find_reference(sweep: SweepRecord, wanted: str | None) -> tuple[str, str]:
-    """Trial and label of the reference."""
+def _find_reference(sweep: TrackedSweep, wanted: str | None) -> tuple[str, str]:
+    """Return trial and label of the reference."""
     if wanted is None or wanted == sweep.reference:
         trial = next((run.trial for run in sweep.runs if run.role == "reference"), "")
         return trial, sweep.reference
@@ -164,7 +172,7 @@ def _find_reference(sweep: SweepRecord, wanted: str | None) -> tuple[str, str]:
     )
 
 
-def _check_comparable(first: SweepRecord, other: SweepRecord) -> None:
+def _check_comparable(first: TrackedSweep, other: TrackedSweep) -> None:
     if first.split != other.split:
         raise ComparisonError(
             f"sweep {other.sweep!r} was evaluated on the {other.split} split and {first.sweep!r} on the "
@@ -188,8 +196,8 @@ def _check_comparable(first: SweepRecord, other: SweepRecord) -> None:
         )
 
 
-def _counts(run: RunRecord) -> bool:
-    """A run that was stopped or failed has no final accuracy to compare."""
+def _counts(run: TrackedRun) -> bool:
+    """Whether the run counts: one that was stopped or failed has no final accuracy to compare."""
     return run.status == "finished" and len(run.curve.accuracy_E) > 0
 
 
@@ -200,16 +208,18 @@ def _order(row: Row) -> tuple[bool, bool, float, int]:
 
 def _row(
     sweep: str,
-    runs: Sequence[RunRecord],
-    reference: Sequence[RunRecord],
+    runs: Sequence[TrackedRun],
+    reference: Sequence[TrackedRun],
     level: float | None,
     by: Axis,
-    reference_key: tuple[str, str],
+    *,
+    is_reference: bool,
 ) -> Row:
+    """Return a configuration's statistics; its verdict needs the p values of all others."""
     first = runs[0]
     counted = [run for run in runs if _counts(run)]
     finals = [final_accuracy(run.curve.accuracy_E) for run in counted]
-    is_reference = (sweep, first.trial) == reference_key
+    pairs = _pairs(counted, reference)
     crossing = _crossing(counted, level, by)
     own = None if is_reference else _crossing(reference, level, by)
     return Row(
@@ -221,6 +231,7 @@ def _row(
         strategy=first.strategy,
         parameters=first.parameters,
         seeds=tuple(run.seed for run in counted),
+        pairs=len(pairs),
         unfinished=tuple(run.status for run in runs if run not in counted),
         final_mean=float(np.mean(finals)) if finals else None,
         final_sd=float(np.std(finals, ddof=1)) if len(finals) > 1 else None,
@@ -229,9 +240,9 @@ def _row(
         seconds=_mean([run.seconds for run in counted]),
         crossing=crossing,
         ratio=crossing_ratio(crossing, own) if crossing and own else None,
-        difference=None if is_reference else _difference(counted, reference),
+        difference=None if is_reference else _difference(pairs),
         p_adjusted=None,
-        verdict="reference" if is_reference else f"{len(_pairs(counted, reference))}",
+        verdict="reference" if is_reference else "not established",
     )
 
 
@@ -239,43 +250,39 @@ def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def _crossing(runs: Sequence[RunRecord], level: float | None, by: Axis) -> Crossing | None:
+def _crossing(runs: Sequence[TrackedRun], level: float | None, by: Axis) -> Crossing | None:
     if level is None or not runs:
         return None
     return mean_crossing([run.curve for run in runs], level, runs[0].budget if by == "rollouts" else None)
 
 
-def _pairs(runs: Sequence[RunRecord], reference: Sequence[RunRecord]) -> list[tuple[RunRecord, RunRecord]]:
+def _pairs(
+    runs: Sequence[TrackedRun], reference: Sequence[TrackedRun]
+) -> list[tuple[TrackedRun, TrackedRun]]:
     by_seed = {run.seed: run for run in reference}
     return [(run, by_seed[run.seed]) for run in runs if run.seed in by_seed]
 
 
-def _difference(runs: Sequence[RunRecord], reference: Sequence[RunRecord]) -> Interval | None:
-    pairs = _pairs(runs, reference)
+def _difference(pairs: Sequence[tuple[TrackedRun, TrackedRun]]) -> Interval | None:
     return paired_interval([area_difference(own.curve, other.curve) for own, other in pairs])
 
 
-def _judged(comparison: Comparison) -> Comparison:
-    """Put the verdicts in, once all p values are known."""
-    tested = [row for row in comparison.rows if row.difference is not None]
-    adjusted = holm([row.difference.p_value for row in tested if row.difference], comparison.family)
-    by_row = {(row.sweep, row.trial): p for row, p in zip(tested, adjusted, strict=True)}
-    confirmed = comparison.purpose == "confirm"
-    rows = []
-    for row in comparison.rows:
-        p = by_row.get((row.sweep, row.trial))
-        verdict = row.verdict if row.verdict == "reference" else _verdict(row, p, confirmed=confirmed)
-        rows.append(dataclasses.replace(row, p_adjusted=p, verdict=verdict))
-    return dataclasses.replace(comparison, rows=tuple(rows))
+def _judged(rows: Sequence[Row], purpose: Purpose, family: int) -> list[Row]:
+    """Put in the adjusted p values and the verdicts."""
+    adjusted = iter(holm([row.difference.p_value for row in rows if row.difference], family))
+    judged = []
+    for row in rows:
+        p = next(adjusted) if row.difference else None
+        verdict = "reference" if row.verdict == "reference" else _verdict(row, p, purpose)
+        judged.append(dataclasses.replace(row, p_adjusted=p, verdict=verdict))
+    return judged
 
 
-def _verdict(row: Row, p: float | None, *, confirmed: bool) -> str:
-    pairs = row.difference.pairs if row.difference else int(row.verdict)
-    if pairs < MIN_SEEDS or row.difference is None or p is None:
-        seeds = f"{pairs} seed{'' if pairs == 1 else 's'}"
-        return f"not established: {seeds}" if confirmed else f"not enough evidence: {seeds}"
-    if not confirmed:
-        # An interval of its own for each: whoever picks the best of them must confirm it anyway.
+def _verdict(row: Row, p: float | None, purpose: Purpose) -> Verdict:
+    if row.difference is None or p is None or row.pairs < MIN_SEEDS:
+        return "not established" if purpose == "confirm" else "not enough evidence"
+    if purpose == "search":
+        # Each interval stands alone, uncorrected: whoever picks the best of them must confirm it anyway.
         if row.difference.low > 0:
             return "above"
         return "below" if row.difference.high < 0 else "not established"

@@ -1,4 +1,4 @@
-"""What may be believed of a sweep: its confirmation if there is one, and until then a search only."""
+"""Which comparison decides about a sweep: its confirmation's, or its own while it is not confirmed."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from trimtab.decide.compare.table import Comparison, Row, compare
 
 @dataclass(frozen=True)
 class Decision:
-    """A sweep's comparison and that of its confirmation."""
+    """The comparison of a sweep and that of its confirmation."""
 
     search: Comparison
     confirmation: Comparison | None
-    """The newest one; its correction counts the comparisons of all."""
+    """The newest one; its correction counts the comparisons of all confirmations."""
 
     @property
     def standing(self) -> Comparison:
-        """The comparison that verdicts come from."""
+        """Return the comparison that verdicts come from."""
         return self.confirmation or self.search
 
     def confirmed(self, row: Row) -> Row | None:
-        """A searched configuration's row in the confirmation."""
+        """Find the row of a searched configuration in the confirmation."""
         rows = self.confirmation.rows if self.confirmation else ()
         return next((other for other in rows if other.strategy == row.strategy), None)
 
@@ -35,10 +35,15 @@ def decide(
     by: Axis = "rollouts",
     sweep_id: str | None = None,
 ) -> Decision:
-    """Compare one sweep, or several with the first one's reference, and look for the confirmation.
+    """Compare one sweep and find its confirmation, or compare several with the first one's reference.
 
-    Errors as in `Store.sweep` and `compare`. `sweep_id`: of the first sweep. With several sweeps nothing is
-    looked for: name the confirmations themselves to compare those.
+    For several sweeps no confirmation is looked up: to compare confirmations, name them.
+    `sweep_id`: id of the first sweep.
+
+    Raises:
+        NotFoundError: there is no such sweep or reference.
+        ComparisonError: the sweeps differ in data or compute.
+        TrackingError: the store does not answer.
     """
     read = [store.sweep(name, sweep_id if name == sweeps[0] else None, by) for name in sweeps]
     search = compare(read, reference)
@@ -56,5 +61,5 @@ def decide(
 
 
 def _says(comparison: Comparison) -> bool:
-    """Whether it has a reference and anything to hold against it."""
+    """Whether it has a reference and anything to compare with it."""
     return comparison.level is not None and any(row.difference is not None for row in comparison.rows)

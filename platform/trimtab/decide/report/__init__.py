@@ -1,1 +1,1 @@
-"""The comparison as one self-contained HTML page."""
+"""Writes the comparison as one self-contained HTML page."""

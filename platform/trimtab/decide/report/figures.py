@@ -1,10 +1,10 @@
-"""The report's figures, as plotly objects. Optuna's own are used where it has them."""
+"""The report's figures as plotly objects; those of the study are drawn by Optuna."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from trimtab.decide.compare.table import Comparison
 from trimtab.decide.report.series import Band
@@ -25,7 +25,7 @@ SHOWN = 9
 def curves(
     bands: Mapping[str, Band], reference: str | None, x: str, y: str, *, logarithmic: bool = False
 ) -> Any:
-    """Mean curves with a band of one standard deviation over seeds."""
+    """Draw mean curves, each with a band of one standard deviation over seeds."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -50,15 +50,19 @@ def curves(
     return figure
 
 
-def pareto(found: Comparison, cost: str) -> Any:
-    """Final accuracy against what a run costs; the front is what nothing beats in both."""
+def pareto(found: Comparison, cost: Literal["tokens", "seconds"]) -> Any:
+    """Draw final accuracy against the cost of a run, with the Pareto front."""
     import plotly.graph_objects as go
 
-    rows = [row for row in found.rows if row.final_mean is not None and getattr(row, cost) is not None]
-    points = sorted((getattr(row, cost), row.final_mean, f"{row.number} {row.label}") for row in rows)
+    points = sorted(
+        (spent, row.final_mean, f"{row.number} {row.label}")
+        for row in found.rows
+        if (spent := row.tokens if cost == "tokens" else row.seconds) is not None
+        and row.final_mean is not None
+    )
     front, best = [], float("-inf")
     for x, y, _ in points:
-        if y is not None and y > best:
+        if y > best:
             front.append((x, y))
             best = y
     figure = go.Figure()
@@ -77,7 +81,7 @@ def pareto(found: Comparison, cost: str) -> Any:
 
 
 def study_figures(folder: Path) -> dict[str, Any]:
-    """Title -> Optuna's figures of the sweep's study; what it cannot draw (too few trials) is left out."""
+    """Draw Optuna's figures of the sweep's study, by title. Those that need more trials are left out."""
     study = _study(folder)
     if study is None:
         return {}

@@ -1,4 +1,4 @@
-"""The report's HTML: verdicts, figures, failures; nothing is loaded from anywhere."""
+"""The report's HTML: verdicts, figures, failures. The page loads nothing from the network."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import html
 from pathlib import Path
 from typing import Any
 
-from trimtab.decide.compare.read import Axis, Store, SweepRecord
-from trimtab.decide.compare.render import heading
+from trimtab.decide.compare.read import Axis, Store, TrackedSweep
+from trimtab.decide.compare.render import heading, verdict_text
 from trimtab.decide.compare.table import Comparison, Row
 from trimtab.decide.compare.verdict import Decision
 from trimtab.decide.report import figures
@@ -30,9 +30,13 @@ tr:nth-child(even) { background: #f6f6f6 } .better { color: #137333; font-weight
 def write_report(
     store: Store, found: Decision, name: str, folder: Path, file: Path, by: Axis, sweep_id: str | None = None
 ) -> None:
-    """Write the report of a sweep. `folder`: the sweep's, for its study; `by`: axis of the curves.
+    """Write the report of a sweep to `file`.
 
-    TrackingError: the store does not answer, or the file cannot be written.
+    `folder`: the sweep's folder, which holds its study; `by`: unit of compute on the curves' axis.
+
+    Raises:
+        TrackingError: the store does not answer, or the file cannot be written.
+        NotFoundError: there is no such sweep.
     """
     standing = found.standing
     shown = store.sweep(standing.sweep, sweep_id if standing.sweep == name else None, by)
@@ -44,8 +48,8 @@ def write_report(
         parts += _curves(store, shown, standing, by)
     except transient_errors() as error:
         raise TrackingError(unreachable(store.uri, error)) from error
-    for cost in ("tokens", "seconds"):
-        parts += [f"<h2>Accuracy and cost: {cost}</h2>", _figure(figures.pareto(standing, cost))]
+    parts += ["<h2>Accuracy and cost: tokens</h2>", _figure(figures.pareto(standing, "tokens"))]
+    parts += ["<h2>Accuracy and cost: seconds</h2>", _figure(figures.pareto(standing, "seconds"))]
     for title, figure in figures.study_figures(folder).items():
         parts += [f"<h2>{title}</h2>", _figure(figure)]
     parts += [_failures([searched] if shown.sweep == name else [searched, shown])]
@@ -53,15 +57,21 @@ def write_report(
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(_page(name, parts), encoding="utf-8")
     except OSError as error:
-        raise TrackingError(f"--output: {file} cannot be written: {error}") from error
+        raise TrackingError(f"--output: {file} cannot be written ({error}); name another file") from error
 
 
 def attach_report(store: Store, run_id: str, file: Path) -> None:
-    """Put the report on the sweep's MLflow run, as `report.html`."""
+    """Attach the report to the sweep's MLflow run as `report.html`.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
     try:
         connect(store.uri).log_text(run_id, file.read_text(encoding="utf-8"), "report.html")
     except transient_errors() as error:
-        raise TrackingError(f"{file} is written, but {store.uri} did not take it: {error}") from error
+        raise TrackingError(
+            f"{file} is written, but not attached: {unreachable(store.uri, error)}"
+        ) from error
 
 
 def _page(name: str, parts: list[str]) -> str:
@@ -101,12 +111,12 @@ def _row(row: Row) -> str:
         "-" if ratio is None else f"{bound} {ratio.value:.2f}",
     )
     name = f"<td>{html.escape(f'{row.number} {row.label}')}</td>"
-    verdict = f"<td class='{html.escape(row.verdict.split(':')[0])}'>{html.escape(row.verdict)}</td>"
+    verdict = f"<td class='{row.verdict}'>{html.escape(verdict_text(row))}</td>"
     numbers = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
     return f"<tr>{name}{verdict}{numbers}</tr>"
 
 
-def _curves(store: Store, sweep: SweepRecord, standing: Comparison, by: Axis) -> list[str]:
+def _curves(store: Store, sweep: TrackedSweep, standing: Comparison, by: Axis) -> list[str]:
     client = connect(store.uri)
     order = {f"{row.number} {row.label}": place for place, row in enumerate(standing.rows)}
     shown = sorted((c for c in configurations(sweep) if c.runs), key=lambda c: order.get(c.name, 10**6))
@@ -137,7 +147,7 @@ def _curves(store: Store, sweep: SweepRecord, standing: Comparison, by: Axis) ->
     return parts
 
 
-def _failures(sweeps: list[SweepRecord]) -> str:
+def _failures(sweeps: list[TrackedSweep]) -> str:
     rows = [
         f"<tr><td>{html.escape(f'{sweep.sweep}: {run.number} {run.label} seed {run.seed}')}</td>"
         f"<td>{html.escape(run.status)}</td><td><pre>{html.escape(run.error or '')}</pre></td></tr>"

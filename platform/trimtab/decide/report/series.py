@@ -1,4 +1,4 @@
-"""Curves of a sweep's runs, by configuration, for the report."""
+"""The report's curves: the runs of each configuration as a mean and a spread."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trimtab.decide.compare.read import RunRecord, SweepRecord, last_by_step
+from trimtab.decide.compare.read import TrackedRun, TrackedSweep, last_by_step
 from trimtab.decide.compare.statistics import Array
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ NOISE_WINDOW = 5
 
 @dataclass(frozen=True)
 class Band:
-    """Mean over seeds S and their spread, against compute."""
+    """Mean and standard deviation over seeds S, against compute."""
 
     compute_E: Array
     mean_E: Array
@@ -36,12 +36,12 @@ class Configuration:
 
     name: str
     is_reference: bool
-    runs: tuple[RunRecord, ...]
+    runs: tuple[TrackedRun, ...]
 
 
-def configurations(sweep: SweepRecord) -> list[Configuration]:
-    """All configurations in order of their numbers, the runs being those that have a curve."""
-    by_trial: dict[str, list[RunRecord]] = {}
+def configurations(sweep: TrackedSweep) -> list[Configuration]:
+    """Group a sweep's runs by configuration, in order of number. Runs without a curve are left out."""
+    by_trial: dict[str, list[TrackedRun]] = {}
     for run in sweep.runs:
         by_trial.setdefault(run.trial, []).append(run)
     return [
@@ -54,18 +54,21 @@ def configurations(sweep: SweepRecord) -> list[Configuration]:
     ]
 
 
-def accuracy_band(runs: Sequence[RunRecord]) -> Band | None:
-    """Held-out accuracy at equal compute."""
+def accuracy_band(runs: Sequence[TrackedRun]) -> Band | None:
+    """Return held-out accuracy at equal compute."""
     return band([(run.curve.compute_E, run.curve.accuracy_E) for run in runs])
 
 
-def metric_band(client: MlflowClient, runs: Sequence[RunRecord], metric: str, by: str) -> Band | None:
-    """A metric of training steps against compute."""
+def metric_band(client: MlflowClient, runs: Sequence[TrackedRun], metric: str, by: str) -> Band | None:
+    """Return a metric of training steps against compute."""
     return band([curve for run in runs if len((curve := metric_curve(client, run, metric, by))[0])])
 
 
-def noise_band(client: MlflowClient, runs: Sequence[RunRecord], by: str) -> Band | None:
-    """tr Cov(g) / |E g|^2: both averaged over a few measurements, then divided; gaps where |E g|^2 is 0."""
+def noise_band(client: MlflowClient, runs: Sequence[TrackedRun], by: str) -> Band | None:
+    """Return tr Cov(g) / |E g|^2 against compute.
+
+    Both are averaged over NOISE_WINDOW measurements, then divided; points where |E g|^2 is 0 are left out.
+    """
     curves = []
     for run in runs:
         compute_E, trace_E = metric_curve(client, run, "train/gradient_noise_trace", by)
@@ -81,8 +84,8 @@ def noise_band(client: MlflowClient, runs: Sequence[RunRecord], by: str) -> Band
     return band(curves)
 
 
-def metric_curve(client: MlflowClient, run: RunRecord, metric: str, by: str) -> tuple[Array, Array]:
-    """(compute_E, value_E) of one run."""
+def metric_curve(client: MlflowClient, run: TrackedRun, metric: str, by: str) -> tuple[Array, Array]:
+    """Read (compute_E, value_E) of one run."""
     values = last_by_step(client.get_metric_history(run.run_id, metric))
     compute = last_by_step(client.get_metric_history(run.run_id, by))
     steps = sorted(step for step in values if step in compute)
@@ -90,7 +93,7 @@ def metric_curve(client: MlflowClient, run: RunRecord, metric: str, by: str) -> 
 
 
 def band(curves: Sequence[tuple[Array, Array]]) -> Band | None:
-    """Mean and standard deviation over the compute that all curves cover; None for no curve."""
+    """Average curves over the compute that all of them cover; None if there is none."""
     if not curves:
         return None
     low = max(compute_E[0] for compute_E, _ in curves)
