@@ -162,7 +162,7 @@ class Training:
         """Check what the configuration refers to outside itself, as `check_outside` does for a spec.
 
         Raises:
-            SpecError: data, a task or a class of the user's own is not there, or it would train on a test.
+            SpecError: data, a task or a class of the user's own is not there, or it evaluates on the test split.
             ModelError: the model is not there.
             SecurityError: the file holds a secret.
         """

@@ -362,7 +362,7 @@ def _check_labels(labels: list[str]) -> None:
 
 
 def check_urls(storage: str | None, tracking: str | None) -> None:
-    """Refuse what is no URL; ValueError, as pydantic's validators raise."""
+    """Refuse what is not a URL, with a ValueError as pydantic's validators raise it."""
     if storage is not None and not STORAGE.match(storage):
         raise ValueError(
             f"storage: {_without_password(storage)!r} is not a database that can hold a study; write "
