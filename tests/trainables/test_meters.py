@@ -1,4 +1,4 @@
-"""Figures of a step: estimators against what they estimate."""
+"""Metrics of a step: estimators against what they estimate."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Layout under a run's folder::
 
-    record.jsonl      one row a prompt and step, the released format with `count`
+    record.jsonl      one row per prompt and step, the released format with `count`
     prompts.json      the training prompts' texts by "dataset_id"
 """
 
@@ -23,7 +23,10 @@ from trainables.value_models.records import Row, read_rows, write_rows
 
 @dataclass(frozen=True)
 class Recorder:
-    """Mean correctness of each prompt's first round: later rounds are drawn because of what it showed."""
+    """Records the mean correctness of each prompt's first round.
+
+    Later rounds are left out: a strategy draws them because of what the first round showed.
+    """
 
     folder: Path
     dataset: str
@@ -31,10 +34,11 @@ class Recorder:
 
     @property
     def file(self) -> Path:
+        """Path of the record."""
         return self.folder / "record.jsonl"
 
     def start(self, step: int, prompts: Sequence[str]) -> None:
-        """Begin, or go on from `step`: rows that a killed run wrote from there on are taken out."""
+        """Begin, or resume at `step`: remove rows that a killed run wrote for that step or later."""
         self.folder.mkdir(parents=True, exist_ok=True)
         texts = {f"{self.dataset}_{i}": text for i, text in enumerate(prompts)}
         (self.folder / "prompts.json").write_text(json.dumps(texts), encoding="utf-8")
@@ -48,7 +52,7 @@ class Recorder:
             write_rows(self.file, [row for row in read_rows(self.file) if row.step < step])
 
     def add(self, batch: Batch, step: int, reward_range: tuple[float, float]) -> None:
-        """One row for each prompt of the step that has a verdict."""
+        """Write one row for each prompt of the step that has a verdict."""
         low, high = reward_range
         used_N = first_round_N(batch, verified_N(batch))
         groups = Groups(batch.prompt_N, np.where(used_N, batch.correct_N, 0.0), batch.prompts, used_N)

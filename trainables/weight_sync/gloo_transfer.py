@@ -1,4 +1,4 @@
-"""vLLM's weight transfer over gloo: the same lifecycle, and the same bytes, as its NCCL engine, on CPUs."""
+"""vLLM's weight transfer over gloo, for CPUs: the lifecycle and the bytes are those of its NCCL engine."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from trainables.weight_sync.gloo import broadcast, dial
 
 @dataclass(kw_only=True)
 class GlooInitInfo(NCCLWeightTransferInitInfo):
-    """What vLLM's NCCL engine is told, and how long to wait: for the others to come, and for one update."""
+    """What vLLM's NCCL engine is told, plus a deadline."""
 
     timeout_s: float
+    """Seconds to wait for the group to be complete, and for one update."""
 
 
 class GlooTransferEngine(NCCLWeightTransferEngine):
-    """One engine worker's end."""
+    """An engine worker's end of a broadcast."""
 
     init_info_cls = GlooInitInfo
     _group: Any = None
@@ -45,7 +46,7 @@ class GlooTransferEngine(NCCLWeightTransferEngine):
         )
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
-        # vLLM's own waits for the accelerator afterwards, which raises where there is none.
+        # vLLM's own method then waits for the accelerator, which raises on a machine without one.
         self.receive_weights(self.parse_update_info(update_info))
 
     def receive_weights(self, update_info: NCCLWeightTransferUpdateInfo) -> None:
@@ -67,7 +68,7 @@ Entry = tuple[str, torch.dtype, list[int], int]
 
 
 def _buckets(info: NCCLWeightTransferUpdateInfo, limit: int) -> Iterator[list[Entry]]:
-    """The parameters of each bucket, cut as the sender cuts them (`publish.buckets`)."""
+    """Yield the parameters of each bucket, cut as the sender cuts them (`publish.buckets`)."""
     part: list[Entry] = []
     for name, dtype_name, shape in zip(info.names, info.dtype_names, info.shapes, strict=True):
         dtype = getattr(torch, dtype_name)
@@ -80,7 +81,7 @@ def _buckets(info: NCCLWeightTransferUpdateInfo, limit: int) -> Iterator[list[En
 
 
 class GlooWorker:
-    """Extends vLLM's workers by nothing: each of their processes imports this module for its sake."""
+    """Adds nothing to vLLM's workers, but makes each of their processes import this module."""
 
 
 WeightTransferEngineFactory.register_engine("gloo", GlooTransferEngine)
