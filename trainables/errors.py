@@ -24,7 +24,7 @@ class StrategyError(TrimtabError, ValueError):
 
 
 class RecordError(TrimtabError, ValueError):
-    """A policy's record, its prompts or its embeddings, which a value model cannot read or learn from."""
+    """A value model cannot read, or learn from, a policy's record, its prompts or its embeddings."""
 
 
 class VerifierError(TrimtabError, RuntimeError):

@@ -108,7 +108,7 @@ def test_a_hanging_answer_times_out_alone(judge: str, hang: str) -> None:
         assert verifier.pids() != [before]
 
 
-def test_hangs_are_shared_over_the_workers(judge: str) -> None:
+def test_hangs_are_shared_over_the_processes(judge: str) -> None:
     with Verifier(judge, processes=4, timeout_s=5 * HANG_S) as verifier:
         verdicts(verifier, ["right"] * 8)
         start = time.monotonic()
@@ -135,13 +135,13 @@ def test_a_crash_is_an_error_and_not_a_wrong_answer(judge: str, crash: str, deta
         assert detail in judgements[1].detail
 
 
-def test_every_answer_kills_its_worker(judge: str) -> None:
+def test_every_answer_kills_its_process(judge: str) -> None:
     with Verifier(judge, processes=2) as verifier:
         assert verdicts(verifier, ["kill"] * 20) == [Verdict.ERROR] * 20
         assert verdicts(verifier, ["right"]) == [Verdict.OK]
 
 
-def test_a_worker_killed_while_idle_costs_nothing(judge: str) -> None:
+def test_a_process_killed_while_idle_costs_nothing(judge: str) -> None:
     with Verifier(judge, processes=2) as verifier:
         verdicts(verifier, ["right"] * 4)
         for pid in verifier.pids():
@@ -150,7 +150,7 @@ def test_a_worker_killed_while_idle_costs_nothing(judge: str) -> None:
         assert verdicts(verifier, ["right"] * 10) == [Verdict.OK] * 10
 
 
-def test_a_worker_killed_while_starting_costs_nothing(judge: str) -> None:
+def test_a_process_killed_while_starting_costs_nothing(judge: str) -> None:
     with Verifier(judge, processes=2) as verifier:
         for pid in verifier.pids():
             os.kill(pid, signal.SIGKILL)
@@ -167,19 +167,19 @@ def test_long_responses(judge: str) -> None:
         assert verdicts(verifier, ["x" * 1_000_000] * 20) == [Verdict.OK] * 20
 
 
-def test_workers_are_light(judge: str) -> None:
+def test_processes_are_light(judge: str) -> None:
     with Verifier(judge) as verifier:
         assert verifier.verify([("heavy", "")])[0].correct == 0.0
 
 
-def test_one_worker_serves_many_calls(judge: str) -> None:
+def test_one_process_serves_many_calls(judge: str) -> None:
     with Verifier(judge) as verifier:
         pids = {verifier.verify([("pid", "")])[0].correct for _ in range(5)}
         assert pids == {verifier.pids()[0] / 2**30}
 
 
 def test_works_off_the_main_thread(judge: str) -> None:
-    """As in a Ray actor; and the workers outlive the thread that started them."""
+    """As in a Ray actor; and the processes outlive the thread that started them."""
     verifiers: list[Verifier] = []
     thread = threading.Thread(target=lambda: verifiers.append(Verifier(judge)))
     thread.start()
@@ -218,7 +218,7 @@ input()
 
 
 @pytest.mark.parametrize("busy_with", ["right", "hang", "hang-gil"])
-def test_workers_die_with_a_parent_that_is_killed(judge: str, busy_with: str) -> None:
+def test_processes_die_with_a_parent_that_is_killed(judge: str, busy_with: str) -> None:
     """A real SIGKILL: the parent cleans up nothing, and a judge may hold the interpreter lock."""
     with subprocess.Popen(
         [sys.executable, "-c", PARENT, sys.path[0], busy_with],
@@ -250,7 +250,7 @@ def test_a_judge_that_cannot_be_imported(judge: str, path: str, message: str) ->
     with Verifier(path) as verifier:
         with pytest.raises(VerifierError, match=message):
             verifier.verify([("right", "")])
-        assert verifier.closed, "whoever used it again would wait for workers that are gone"
+        assert verifier.closed, "whoever used it again would wait for processes that are gone"
         with pytest.raises(VerifierError, match="closed"):
             verifier.verify([("right", "")])
 
@@ -281,10 +281,10 @@ def test_128_easy_answers_cost_a_few_milliseconds() -> None:
         assert best(lambda: verifier.verify(pairs)) < patience(0.005)
 
 
-def test_the_worker_module_is_found_from_elsewhere(
+def test_the_childs_module_is_found_from_elsewhere(
     judge: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker gets this process's import path; the working directory does not matter."""
+    """A verifier process gets this process's import path; the working directory does not matter."""
     monkeypatch.chdir(tmp_path)
     with Verifier(judge) as verifier:
         assert verdicts(verifier, ["right"]) == [Verdict.OK]

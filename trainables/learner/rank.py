@@ -130,7 +130,7 @@ class Learner:
         total = clipped = capped = 0.0
         for number, part in enumerate(parts):
             engine.set_gradient_accumulation_boundary(number == len(parts) - 1)
-            sums = self._loss(self._engine, batch, part, loss)
+            sums = self._loss(engine, batch, part, loss)
             # DeepSpeed averages over ranks; the denominator is the whole mini-batch's, so undo that.
             engine.backward(sums.loss * self.world_size)
             total += float(sums.loss.detach())
@@ -185,7 +185,7 @@ class Learner:
         return Weights(arrays, str(self.dtype()).removeprefix("torch."))
 
     def checksum(self) -> str:
-        """`Weights.checksum` of the parameters, gathered one at a time; the same on every rank."""
+        """Hash the parameters as `Weights.checksum` does, gathered one at a time. The same on every rank."""
         return checksum((name, to_numpy(tensor)) for name, tensor in self._whole())
 
     def manifest(self) -> Manifest:
@@ -211,7 +211,12 @@ class Learner:
         self._barrier()
 
     def load(self, folder: Path) -> None:
-        """Restore what `save` wrote: parameters, optimizer state and the update count."""
+        """Restore what `save` wrote: parameters, optimizer state and the update count.
+
+        Raises:
+            SecurityError: The checkpoint may hold another user's code.
+            ModelError: The checkpoint lacks DeepSpeed's state, or the critic's.
+        """
         refuse_foreign(folder / "deepspeed")
         path, _ = self._engine.load_checkpoint(str(folder / "deepspeed"), tag="state")
         if path is None:

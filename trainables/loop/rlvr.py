@@ -113,7 +113,7 @@ def train_step(run: Run) -> bool:
 
 
 def gather_rollouts(run: Run, clock: Stopwatch) -> RolloutBuffer:
-    """select -> [draw -> verify -> decide]*, never more than the step's rollouts and rounds."""
+    """Select -> [draw -> verify -> decide]*, within the step's rollouts and rounds."""
     buffer = RolloutBuffer(run.stratum_of_prompt)
     total, rounds = run.step_rollouts(), run.config.strategy.rounds()
 
@@ -218,7 +218,7 @@ def read_rollouts(run: Run, buffer: RolloutBuffer) -> None:
 
 
 def _sampled(batch: Batch) -> BoolArray:
-    """Mark the tokens (M,) that were drawn at the sampling temperature; greedy ones were not."""
+    """Mark the tokens (M,) of sampled rollouts. Greedy ones have log-probs of another temperature."""
     return np.repeat(batch.kind_N != Kind.GREEDY, batch.length_N)
 
 

@@ -53,6 +53,7 @@ class VerifierProcess:
 
     @property
     def pid(self) -> int:
+        """Process id."""
         return self._popen.pid
 
     @property

@@ -217,6 +217,7 @@ class _Call:
         self._judgements: dict[int, Judgement] = {}
 
     def settle(self, index: int, judgement: Judgement) -> None:
+        """Enter the judgement of one answer."""
         self._judgements[index] = judgement
         self.unfinished -= 1
 
@@ -228,4 +229,5 @@ class _Call:
         process.pending.clear()
 
     def results(self) -> list[Judgement]:
+        """Return all judgements, in the order of the pairs."""
         return [self._judgements[index] for index in range(len(self.pairs))]

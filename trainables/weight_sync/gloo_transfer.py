@@ -35,6 +35,7 @@ class GlooTransferEngine(NCCLWeightTransferEngine):
     _group: Any = None
 
     def init_transfer_engine(self, init_info: GlooInitInfo) -> None:
+        """Join the learner's group."""
         self.packed_buffer_size_bytes = init_info.packed_buffer_size_bytes
         self._timeout_s = init_info.timeout_s
         self._group = dial(
@@ -46,10 +47,17 @@ class GlooTransferEngine(NCCLWeightTransferEngine):
         )
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
+        """Receive one broadcast of all parameters."""
         # vLLM's own method then waits for the accelerator, which raises on a machine without one.
         self.receive_weights(self.parse_update_info(update_info))
 
     def receive_weights(self, update_info: NCCLWeightTransferUpdateInfo) -> None:
+        """Receive all buckets and load their parameters, within `timeout_s` seconds.
+
+        Raises:
+            RuntimeError: The engine has not joined a group, or the learner is gone.
+            TimeoutError: The deadline has passed.
+        """
         if self._group is None:
             raise RuntimeError("this engine has not joined the learner's group")
         limit = time.monotonic() + self._timeout_s
@@ -60,6 +68,7 @@ class GlooTransferEngine(NCCLWeightTransferEngine):
             self.model.load_weights(unpack_tensor(bucket, names, shapes, dtypes, sizes))
 
     def shutdown(self) -> None:
+        """Leave the group."""
         self._group = None
 
 

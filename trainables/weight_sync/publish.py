@@ -84,6 +84,7 @@ class GlooEndpoint:
         self._group = _in_background(lambda: join(store, where.host, 0, where.world_size, where.timeout_s))
 
     def send(self, bucket: torch.Tensor, timeout_s: float) -> None:
+        """Broadcast a bucket of bytes, (N,) uint8 (see `Endpoint`)."""
         limit = time.monotonic() + timeout_s
         group = self._group.result(timeout_s)
         broadcast(group, bucket.cpu(), limit - time.monotonic())
@@ -106,6 +107,7 @@ class NcclEndpoint:
         self._group = _in_background(lambda: stateless_init_process_group(*meeting, device=device))
 
     def send(self, bucket: torch.Tensor, timeout_s: float) -> None:
+        """Broadcast a bucket of bytes, (N,) uint8 (see `Endpoint`)."""
         limit = time.monotonic() + timeout_s
         group = self._group.result(timeout_s)
         with torch.cuda.device(self._device):
@@ -119,6 +121,7 @@ class NcclEndpoint:
             time.sleep(0.001)
 
     def close(self) -> None:
+        """Leave the group; peers that still wait get an error."""
         if self._group.done() and not self._group.exception():
             self._group.result().destroy()
 

@@ -106,6 +106,7 @@ class ObjectStore:
     """Sends the whole model through rank 0's host memory and Ray's object store."""
 
     def send(self, source: Source, engines: Receivers, version: int, timeout_s: float) -> Transfer:
+        """Gather the weights, then have every engine load them (see `Transport`)."""
         began = time.perf_counter()
         weights = source.weights()
         gathered = time.perf_counter()
@@ -130,6 +131,7 @@ class Broadcast:
         self._group: Rendezvous | None = None
 
     def send(self, source: Source, engines: Receivers, version: int, timeout_s: float) -> Transfer:
+        """Broadcast the weights while they are gathered, in a new group if needed (see `Transport`)."""
         limit = time.monotonic() + timeout_s
         try:
             if self._group is None:
@@ -152,6 +154,7 @@ class Broadcast:
         return Transfer(published.nbytes, published.gather_s, published.send_s + waited)
 
     def check(self, groups: Sequence[Rendezvous | None]) -> None:
+        """Give the group up unless every engine is in it: one that has restarted is not."""
         if any(group != self._group for group in groups):
             self._group = None
 
