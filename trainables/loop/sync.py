@@ -23,8 +23,8 @@ def sync_weights(run: Run) -> dict[str, float]:
     Raises:
         WeightSyncError: `parity` exceeds the run's tolerance.
         DivergedError: The learner's log-probs are not finite.
-        EngineLost: An engine raised, or has not loaded the weights within `engine.sync_timeout_s`.
-        RayActorError: The same, where the engine's process is gone.
+        EngineLost: An engine raised, or the broadcast failed within `engine.sync_timeout_s` seconds.
+        RayActorError: An engine's process has died, or was killed at that deadline.
     """
     learner, engines, version = run.lease.learner, run.lease.engines, run.counters.version
     prompt = run.problems.tokens("train")[0]

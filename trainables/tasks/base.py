@@ -20,7 +20,7 @@ class Problem:
     answer: str
     """Reference answer, in the form the task's judge expects."""
     stratum: int = 0
-    """Declared stratum, from 0; 0 for all where the task declares none."""
+    """Declared stratum, from 0; all are 0 if the task declares none."""
 
 
 @runtime_checkable
