@@ -61,13 +61,13 @@ class EveryRollout:
 
 
 class GivenLengths:
-    """An engine pool whose rollouts have the workload's lengths. Probes and evaluation are unchanged."""
+    """An engine group whose rollouts have the workload's lengths. Probes and evaluation pass through."""
 
-    def __init__(self, pool: Any, workload: Workload) -> None:
-        self._pool, self._workload, self._step = pool, workload, 0
+    def __init__(self, engines: Any, workload: Workload) -> None:
+        self._engines, self._workload, self._step = engines, workload, 0
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._pool, name)
+        return getattr(self._engines, name)
 
     def draw(self, request: Any) -> Any:
         lengths = self._workload.lengths(self._step)
@@ -75,7 +75,7 @@ class GivenLengths:
         if lengths is not None:
             given = np.array(lengths, dtype=np.int64)
             request = replace(request, min_tokens_R=given, max_tokens_R=given)
-        return self._pool.draw(request)
+        return self._engines.draw(request)
 
 
 def our_step(model: Path, workload: Workload, steps: int, warmup: int = 3) -> dict[str, float]:
@@ -84,10 +84,12 @@ def our_step(model: Path, workload: Workload, steps: int, warmup: int = 3) -> di
 
     from trainables.learner.group import LearnerGroup
     from trainables.loop.lease import Lease
-    from trainables.loop.rlvr import _sync, train_step
+    from trainables.loop.rlvr import train_step
     from trainables.loop.state import Run
-    from trainables.rollouts.pool import EngineActor, EnginePool
-    from trainables.verifier.pool import VerifierPool
+    from trainables.loop.sync import sync_weights
+    from trainables.rollouts.actor import EngineActor
+    from trainables.rollouts.group import EngineGroup
+    from trainables.verifier.verifier import Verifier
     from trimtab.slots.host import engine_environment
 
     config = _config(model, workload, steps + warmup)
@@ -108,13 +110,13 @@ def our_step(model: Path, workload: Workload, steps: int, warmup: int = 3) -> di
         model=str(model),
         tokenizer=_tokenizer(model),
         learner=LearnerGroup(_learner()),
-        engines=GivenLengths(EnginePool([actor]), workload),  # type: ignore[arg-type]
-        verifier=lambda judge, settings: VerifierPool(judge, settings.processes, settings.timeout_s),
+        engines=GivenLengths(EngineGroup([actor]), workload),  # type: ignore[arg-type]
+        verifier=lambda judge, settings: Verifier(judge, settings.processes, settings.timeout_s),
         report=report,
     )
     with tempfile.TemporaryDirectory() as folder:
         run = Run.start(lease, config, 0, Path(folder))
-        _sync(run)
+        sync_weights(run)
         for _ in range(steps + warmup):
             train_step(run)
         run.verifier.close()

@@ -149,7 +149,7 @@ class LossConfig(Strict):
 
 
 class VerifierConfig(Strict):
-    """The killable process pool that judges answers."""
+    """The verifier, which judges answers in processes that can be killed."""
 
     processes: Positive = 1
     timeout_s: Annotated[float, Field(gt=0)] = 10.0

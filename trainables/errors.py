@@ -1,7 +1,7 @@
 """Every error that training raises on purpose; `trimtab.errors` extends the tree.
 
-A message names the field, the value and the fix. Errors cross process borders (Ray), so each class is
-built from its arguments alone and stays picklable. Each also inherits the built-in error it refines.
+A message names the field, the value and the fix. Errors cross process borders (Ray), so each class must stay
+picklable: its arguments alone rebuild it. Each class also inherits the built-in error that it refines.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class SpecError(TrimtabError, ValueError):
 
 
 class ModelError(TrimtabError, ValueError):
-    """A model path that does not exist, or a model that this stack cannot train."""
+    """A model path that does not exist, or a model that cannot be trained here."""
 
 
 class StrategyError(TrimtabError, ValueError):
@@ -24,7 +24,7 @@ class StrategyError(TrimtabError, ValueError):
 
 
 class RecordError(TrimtabError, ValueError):
-    """A policy's record (or prompts, or embeddings) that a value model cannot read or learn from."""
+    """A value model cannot read, or learn from, a policy's record, its prompts or its embeddings."""
 
 
 class VerifierError(TrimtabError, RuntimeError):
@@ -40,24 +40,24 @@ class DivergedError(TrimtabError, ArithmeticError):
 
 
 class LeaseLost(TrimtabError, RuntimeError):
-    """The processes lent to a trial died or were given to someone else."""
+    """The processes lent to a trial have died or have been given to another trial."""
 
 
 class LearnerLost(LeaseLost):
-    """Learner ranks are dead or out of step. Its `__cause__`, if any, is what the first one raised."""
+    """Learner ranks are dead or out of step. `__cause__` is what the first one raised, if anything."""
 
 
 class EngineLost(LeaseLost):
-    """A rollout engine raised and is being replaced. Its `__cause__` is what it raised."""
+    """A rollout engine raised and is being replaced. `__cause__` is what it raised."""
 
 
 class UncleanLease(LeaseLost):
-    """A slot that was reset differs from what it was at its first lease."""
+    """A slot's state after a reset differs from that at its first lease."""
 
 
 class StorageError(TrimtabError, RuntimeError):
-    """The study's storage cannot be reached, or holds a study of the sweep's name already."""
+    """The disk is full, or the study's storage cannot be reached or already holds a study of that name."""
 
 
 class SecurityError(TrimtabError, PermissionError):
-    """Something would run without authentication, or keep a secret where others can read it."""
+    """Something would run without authentication, or a secret would be kept where others can read it."""

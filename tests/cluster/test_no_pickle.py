@@ -30,7 +30,7 @@ def test_a_deepspeed_state_that_others_may_write_is_not_read(tmp_path: Path) -> 
     file.write_bytes(b"x")
     checkpoints.refuse_foreign(tmp_path / "deepspeed")
     file.chmod(0o666)
-    with pytest.raises(SecurityError, match="can be changed by everybody"):
+    with pytest.raises(SecurityError, match="can be written by everybody"):
         checkpoints.refuse_foreign(tmp_path / "deepspeed")
 
 
@@ -57,7 +57,7 @@ def test_the_loops_own_state_is_never_unpickled(tmp_path: Path) -> None:
 def test_a_model_in_a_pickle_format_is_refused(tmp_path: Path, tiny_model: Path) -> None:
     import torch
 
-    from trainables.learner.rank import _load
+    from trainables.learner.policy import load_policy
 
     mark = tmp_path / "mark"
     for file in tiny_model.iterdir():
@@ -65,5 +65,5 @@ def test_a_model_in_a_pickle_format_is_refused(tmp_path: Path, tiny_model: Path)
             (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(Trap(mark)))
     with pytest.raises(OSError, match="safetensors"):
-        _load(str(tmp_path), torch.float32)
+        load_policy(str(tmp_path), torch.float32)
     assert not mark.exists()

@@ -30,9 +30,9 @@ def engine(request: pytest.FixtureRequest, tiny_model: Path) -> Any:
         from trainables.rollouts.transformers_engine import TransformersEngine
 
         return TransformersEngine(str(tiny_model), EngineConfig(kind="transformers", max_model_len=320))
-    from trainables.rollouts.pool import EnginePool
+    from trainables.rollouts.group import EngineGroup
 
-    return EnginePool(request.getfixturevalue("bench").slots.engines)
+    return EngineGroup(request.getfixturevalue("bench").slots.engines)
 
 
 def weights_of(policy: Any, noise: float, seed: int = 0) -> tuple[Weights, Any]:

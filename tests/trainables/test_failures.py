@@ -11,12 +11,12 @@ import ray.exceptions
 import torch
 
 from trainables.config import VerifierConfig
-from trainables.loop.rlvr import _check_verifier
+from trainables.loop.verify import check_failure_rate
 from trainables.strategies.batch import Verdict
 from trainables.trial import TrialConfig
 from trainables.worker.failures import classify
 from trainables.worker.outcome import End
-from trainables.worker.serve import _Verifiers
+from trainables.worker.serve import _KeptVerifier
 from trimtab import errors
 from trimtab.slots import client
 
@@ -133,17 +133,17 @@ def test_other_failures_are_never_retried(cause):
     assert len(broker.submitted) == 1
 
 
-def test_a_verifier_pool_that_failed_is_not_lent_again():
-    verifiers = _Verifiers()
+def test_a_verifier_that_failed_is_not_lent_again():
+    kept = _KeptVerifier()
     config = VerifierConfig()
-    broken = verifiers.get("no_such_module:judge", config)
+    broken = kept.get("no_such_module:judge", config)
     with pytest.raises(errors.VerifierError):
         broken.verify([("1", "1")])
-    again = verifiers.get("no_such_module:judge", config)
+    again = kept.get("no_such_module:judge", config)
     assert again is not broken
     with pytest.raises(errors.VerifierError, match="cannot be imported"):
         again.verify([("1", "1")])
-    verifiers.close()
+    kept.close()
 
 
 def test_a_trial_that_ends_with_its_sweep_has_not_failed():
@@ -157,10 +157,10 @@ def test_a_verifier_that_fails_above_its_rate_aborts_the_trial_and_one_below_doe
     config = TrialConfig.model_validate({"strategy": "grpo", "verifier": {"max_failure_rate": 0.05}})
     verdicts = np.full(100, int(Verdict.OK))
     verdicts[:5] = int(Verdict.TIMEOUT)
-    _check_verifier(verdicts, config, "step 3")
+    check_failure_rate(verdicts, config, "step 3")
     verdicts[5] = int(Verdict.ERROR)
     with pytest.raises(
         errors.VerifierError, match=r"step 3: .* 6% of 100 .*max_failure_rate=0\.05"
     ) as failure:
-        _check_verifier(verdicts, config, "step 3")
+        check_failure_rate(verdicts, config, "step 3")
     assert classify(failure.value).cause == "verifier"

@@ -1,4 +1,4 @@
-"""Metrics of a step: estimators compared with what they estimate."""
+"""Metrics of a step: estimators against what they estimate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gathering a step's rollouts, prompt order, seeds, checkpoints, meters."""
+"""Gathering a step's rollouts, prompt order, seeds, checkpoints, metrics."""
 
 from __future__ import annotations
 
@@ -74,12 +74,12 @@ def test_dropped_prompts_stay_paid_for():
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=8), st.integers(0, 30))
-def test_cut_never_exceeds_the_room_and_keeps_the_first(counts, rollout_budget):
+def test_cut_never_exceeds_the_limit_and_keeps_the_first(counts, limit):
     requests = Requests.samples(np.arange(len(counts)), np.array(counts))
-    kept = cut(requests, rollout_budget)
-    assert kept.rollouts == min(rollout_budget, sum(counts))
+    kept = cut(requests, limit)
+    assert kept.rollouts == min(limit, sum(counts))
     assert (kept.count_R > 0).all()
-    assert one_row_each(kept).prompt_R.tolist() == one_row_each(requests).prompt_R.tolist()[:rollout_budget]
+    assert one_row_each(kept).prompt_R.tolist() == one_row_each(requests).prompt_R.tolist()[:limit]
 
 
 def test_overlong_penalty_is_linear_over_the_buffer():

@@ -13,7 +13,7 @@ from trainables.config import TaskConfig
 from trainables.strategies.batch import Verdict
 from trainables.tasks.load import load_task
 from trainables.tasks.math_qa import reference_answer
-from trainables.verifier.pool import VerifierPool
+from trainables.verifier.verifier import Verifier
 from trimtab.errors import SpecError
 
 REAL = {
@@ -26,13 +26,13 @@ REAL = {
 
 
 @pytest.fixture(scope="module")
-def math_pool() -> Any:
-    with VerifierPool("trainables.verifier.judge_math:math_equal", processes=2) as pool:
-        yield pool
+def math_verifier() -> Any:
+    with Verifier("trainables.verifier.judge_math:math_equal", processes=2) as verifier:
+        yield verifier
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_real_data(shared_data: Path, math_pool: VerifierPool, name: str) -> None:
+def test_real_data(shared_data: Path, math_verifier: Verifier, name: str) -> None:
     """Every reference is read, and all but at most one of a file's are judged equal to themselves."""
     count, fields = REAL[name]
     source = str(shared_data / "math" / f"{name}.jsonl")
@@ -40,12 +40,12 @@ def test_real_data(shared_data: Path, math_pool: VerifierPool, name: str) -> Non
     problems = task.split("test")
     assert len(problems) == count
     assert all(p.prompt.startswith("Q: ") and p.prompt.endswith("\nA:") and p.answer for p in problems)
-    math_pool.check_golden(problems, sample=300, max_failure_rate=0.004)
+    math_verifier.check_golden(problems, sample=300, max_failure_rate=0.004)
     if name == "olympiadbench":
         assert {p.stratum for p in problems} == {0, 1, 2, 3}
 
 
-def test_real_answers(shared_data: Path, math_pool: VerifierPool) -> None:
+def test_real_answers(shared_data: Path, math_verifier: Verifier) -> None:
     source = str(shared_data / "math" / "gsm8k.jsonl")
     problem = load_task(TaskConfig(name="math", train=source)).split("train")[0]
     assert problem.answer == "$18$"
@@ -57,24 +57,26 @@ def test_real_answers(shared_data: Path, math_pool: VerifierPool) -> None:
         "",
         "I don't know",
     ]
-    judged = math_pool.verify([(response, problem.answer) for response in said])
+    judged = math_verifier.verify([(response, problem.answer) for response in said])
     assert [j.correct for j in judged] == [1, 1, 1, 0, 0, 0]
     assert {j.verdict for j in judged} == {Verdict.OK}
 
 
-def test_an_answer_that_never_ends_is_a_timeout(math_pool: VerifierPool) -> None:
-    """math-verify's own time-out is off; the pool's deadline holds."""
+def test_an_answer_that_never_ends_is_a_timeout(math_verifier: Verifier) -> None:
+    """math-verify's own time-out is off; the verifier's deadline holds."""
     endless = "\\boxed{9^{9^{9^{9}}} + 1}"
-    with VerifierPool(math_pool._judge, timeout_s=patience(2.0)) as pool:
+    with Verifier(math_verifier._judge, timeout_s=patience(2.0)) as verifier:
         verdicts = [
             j.verdict
-            for j in pool.verify([("\\boxed{5}", "$5$"), (endless, "$7^{7^{7^{8}}}$"), ("\\boxed{5}", "$5$")])
+            for j in verifier.verify(
+                [("\\boxed{5}", "$5$"), (endless, "$7^{7^{7^{8}}}$"), ("\\boxed{5}", "$5$")]
+            )
         ]
     assert verdicts == [Verdict.OK, Verdict.TIMEOUT, Verdict.OK]
 
 
-def test_a_reference_without_an_expression_is_an_error(math_pool: VerifierPool) -> None:
-    (judgement,) = math_pool.verify([("\\boxed{5}", "no idea")])
+def test_a_reference_without_an_expression_is_an_error(math_verifier: Verifier) -> None:
+    (judgement,) = math_verifier.verify([("\\boxed{5}", "no idea")])
     assert judgement.verdict == Verdict.ERROR
     assert "holds no expression that math-verify can read" in judgement.detail
 
@@ -149,7 +151,7 @@ def test_trouble_is_named(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
         ({"train": str(tmp_path / "no.jsonl")}, r"task\.train: '.*no.jsonl' does not exist"),
         ({"train": str(tmp_path / "data.txt")}, r"task\.train: .* unknown format; use one of .jsonl"),
         ({"train": str(tmp_path / "broken.jsonl")}, r"task\.train: .* is not readable as json"),
-        ({"train": "no-such-owner/no-such-data"}, r"task\.train: .* neither a file here nor a data set"),
+        ({"train": "no-such-owner/no-such-data"}, r"task\.train: .* neither a local file nor a data set"),
     ]:
         with pytest.raises(SpecError, match=message):
             load_task(config(**fields)).split("train")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from speed import patience
 
 from trainables.config import EngineConfig, LearnerConfig
-from trainables.rollouts.pool import EnginePool
+from trainables.rollouts.group import EngineGroup
 from trainables.weight_sync.gloo import broadcast, join, listen
 from trainables.weight_sync.publish import Rendezvous, buckets
 from trainables.weight_sync.transport import GRACE_S, Broadcast, ObjectStore
@@ -35,10 +35,10 @@ def learner(group: Any, tiny_model: Any) -> Iterator[Any]:
 
 
 @pytest.fixture
-def pools(bench: Any) -> tuple[EnginePool, EnginePool]:
+def engine_groups(bench: Any) -> tuple[EngineGroup, EngineGroup]:
     """The same engine behind either transport."""
     actors = bench.slots.engines
-    both = EnginePool(actors, ObjectStore()), EnginePool(actors, Broadcast("gloo", 1, BUCKET))
+    both = EngineGroup(actors, ObjectStore()), EngineGroup(actors, Broadcast("gloo", 1, BUCKET))
     both[0].wait()
     return both
 
@@ -53,16 +53,16 @@ def disturb(learner: Any) -> None:
             parameter.add_(0.01)
 
 
-def test_a_broadcast_gives_the_engine_what_the_object_store_gives(learner, pools):
-    stored, streamed = pools
+def test_a_broadcast_gives_the_engine_what_the_object_store_gives(learner, engine_groups):
+    stored, streamed = engine_groups
     marks, checksums = [], []
     for version in range(2):
-        for pool in (streamed, stored):
-            sent = pool.update(learner, version, TIMEOUT_S)
+        for engines in (streamed, stored):
+            sent = engines.update(learner, version, TIMEOUT_S)
             assert sent.nbytes == learner.weights().nbytes
             assert sent.send_s > 0
             assert sent.gather_s > 0
-            marks.append(pool.fingerprints()[0].weights)
+            marks.append(engines.fingerprints()[0].weights)
         checksums.append(learner.checksum())
         assert checksums[-1] == learner.weights().checksum()
         disturb(learner)
@@ -88,8 +88,10 @@ def in_mid_broadcast(learner: Any, act: Callable[[], None]) -> None:
     [(signal.SIGKILL, TIMEOUT_S), pytest.param(signal.SIGSTOP, 5.0, marks=pytest.mark.slow)],
     ids=["killed", "stopped"],
 )
-def test_an_engine_that_is_lost_in_mid_broadcast_ends_it_and_comes_back(learner, pools, how, timeout_s):
-    _, streamed = pools
+def test_an_engine_that_is_lost_in_mid_broadcast_ends_it_and_comes_back(
+    learner, engine_groups, how, timeout_s
+):
+    _, streamed = engine_groups
     streamed.update(learner, 0, TIMEOUT_S)
     mark = streamed.fingerprints()[0].weights
     pid = ray.get(streamed._actors[0].__ray_call__.remote(lambda _: os.getpid()))
@@ -106,15 +108,15 @@ def test_an_engine_that_is_lost_in_mid_broadcast_ends_it_and_comes_back(learner,
     assert streamed.fingerprints()[0].weights == mark
 
 
-def test_a_lease_finds_that_its_engine_left_the_group(learner, pools):
+def test_a_lease_finds_that_its_engine_left_the_group(learner, engine_groups):
     """As a restarted engine has; here it has joined another learner's group."""
-    _, streamed = pools
+    _, streamed = engine_groups
     streamed.update(learner, 0, TIMEOUT_S)
     streamed.reset()
     kept = learner._learner.endpoint
     streamed.update(learner, 1, TIMEOUT_S)
     assert learner._learner.endpoint is kept, "a group serves many leases"
-    other = EnginePool(streamed._actors, Broadcast("gloo", 1))
+    other = EngineGroup(streamed._actors, Broadcast("gloo", 1))
     other.update(learner, 2, TIMEOUT_S)
     streamed.reset()
     streamed.update(learner, 3, TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""The verifier pool against judges that really hang, crash, exit and lie."""
+"""The verifier against judges that really hang, crash, exit and lie."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from speed import patience
 
 from trainables.strategies.batch import Verdict
 from trainables.tasks.base import Problem
-from trainables.verifier.pool import VerifierPool
+from trainables.verifier.verifier import Verifier
 from trimtab.errors import VerifierError
 
 HANG_S = patience(1.0)
@@ -60,8 +60,8 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     sys.path.remove(str(directory))
 
 
-def verdicts(pool: VerifierPool, responses: list[str]) -> list[Verdict]:
-    return [judgement.verdict for judgement in pool.verify([(response, "") for response in responses])]
+def verdicts(verifier: Verifier, responses: list[str]) -> list[Verdict]:
+    return [judgement.verdict for judgement in verifier.verify([(response, "") for response in responses])]
 
 
 def gone(pid: int) -> bool:
@@ -88,31 +88,31 @@ def wait_gone(pid: int, limit_s: float = patience(20.0)) -> bool:
 @pytest.mark.parametrize("processes", [1, 3])
 def test_judgements_come_in_order(judge: str, processes: int) -> None:
     responses = ["right", "wrong", "half"] * 100
-    with VerifierPool(judge, processes) as pool:
-        judgements = pool.verify([(response, "") for response in responses])
+    with Verifier(judge, processes) as verifier:
+        judgements = verifier.verify([(response, "") for response in responses])
         assert [judgement.correct for judgement in judgements] == [1.0, 0.0, 0.5] * 100
         assert {judgement.verdict for judgement in judgements} == {Verdict.OK}
-        assert pool.verify([]) == []
+        assert verifier.verify([]) == []
 
 
 @pytest.mark.parametrize("hang", ["hang", "hang-gil", "hang-child"])
 def test_a_hanging_answer_times_out_alone(judge: str, hang: str) -> None:
-    with VerifierPool(judge, timeout_s=HANG_S) as pool:
-        verdicts(pool, ["right"])
-        (before,) = pool.pids()
-        judgements = pool.verify([(response, "") for response in ["right", hang, "right", "wrong"]])
+    with Verifier(judge, timeout_s=HANG_S) as verifier:
+        verdicts(verifier, ["right"])
+        (before,) = verifier.pids()
+        judgements = verifier.verify([(response, "") for response in ["right", hang, "right", "wrong"]])
         assert [j.verdict for j in judgements] == [Verdict.OK, Verdict.TIMEOUT, Verdict.OK, Verdict.OK]
         assert [j.correct for j in judgements] == [1.0, 0.0, 1.0, 0.0]
         assert judgements[1].detail == f"no verdict within verifier.timeout_s={HANG_S}"
         assert gone(before)
-        assert pool.pids() != [before]
+        assert verifier.pids() != [before]
 
 
-def test_hangs_are_shared_over_the_workers(judge: str) -> None:
-    with VerifierPool(judge, processes=4, timeout_s=5 * HANG_S) as pool:
-        verdicts(pool, ["right"] * 8)
+def test_hangs_are_shared_over_the_processes(judge: str) -> None:
+    with Verifier(judge, processes=4, timeout_s=5 * HANG_S) as verifier:
+        verdicts(verifier, ["right"] * 8)
         start = time.monotonic()
-        assert verdicts(pool, ["hang"] * 4 + ["right"] * 4) == [Verdict.TIMEOUT] * 4 + [Verdict.OK] * 4
+        assert verdicts(verifier, ["hang"] * 4 + ["right"] * 4) == [Verdict.TIMEOUT] * 4 + [Verdict.OK] * 4
         assert time.monotonic() - start < 3.5 * 5 * HANG_S, "one after another takes four deadlines"
 
 
@@ -129,96 +129,96 @@ def test_hangs_are_shared_over_the_workers(judge: str) -> None:
     ],
 )
 def test_a_crash_is_an_error_and_not_a_wrong_answer(judge: str, crash: str, detail: str) -> None:
-    with VerifierPool(judge) as pool:
-        judgements = pool.verify([(response, "") for response in ["right", crash, "right"]])
+    with Verifier(judge) as verifier:
+        judgements = verifier.verify([(response, "") for response in ["right", crash, "right"]])
         assert [j.verdict for j in judgements] == [Verdict.OK, Verdict.ERROR, Verdict.OK]
         assert detail in judgements[1].detail
 
 
-def test_every_answer_kills_its_worker(judge: str) -> None:
-    with VerifierPool(judge, processes=2) as pool:
-        assert verdicts(pool, ["kill"] * 20) == [Verdict.ERROR] * 20
-        assert verdicts(pool, ["right"]) == [Verdict.OK]
+def test_every_answer_kills_its_process(judge: str) -> None:
+    with Verifier(judge, processes=2) as verifier:
+        assert verdicts(verifier, ["kill"] * 20) == [Verdict.ERROR] * 20
+        assert verdicts(verifier, ["right"]) == [Verdict.OK]
 
 
-def test_a_worker_killed_while_idle_costs_nothing(judge: str) -> None:
-    with VerifierPool(judge, processes=2) as pool:
-        verdicts(pool, ["right"] * 4)
-        for pid in pool.pids():
+def test_a_process_killed_while_idle_costs_nothing(judge: str) -> None:
+    with Verifier(judge, processes=2) as verifier:
+        verdicts(verifier, ["right"] * 4)
+        for pid in verifier.pids():
             os.kill(pid, signal.SIGKILL)
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        assert verdicts(pool, ["right"] * 10) == [Verdict.OK] * 10
+        assert verdicts(verifier, ["right"] * 10) == [Verdict.OK] * 10
 
 
-def test_a_worker_killed_while_starting_costs_nothing(judge: str) -> None:
-    with VerifierPool(judge, processes=2) as pool:
-        for pid in pool.pids():
+def test_a_process_killed_while_starting_costs_nothing(judge: str) -> None:
+    with Verifier(judge, processes=2) as verifier:
+        for pid in verifier.pids():
             os.kill(pid, signal.SIGKILL)
-        assert verdicts(pool, ["right"] * 10) == [Verdict.OK] * 10
+        assert verdicts(verifier, ["right"] * 10) == [Verdict.OK] * 10
 
 
 def test_a_judge_that_prints_does_not_disturb(judge: str) -> None:
-    with VerifierPool(judge) as pool:
-        assert verdicts(pool, ["print", "right"]) == [Verdict.OK, Verdict.OK]
+    with Verifier(judge) as verifier:
+        assert verdicts(verifier, ["print", "right"]) == [Verdict.OK, Verdict.OK]
 
 
 def test_long_responses(judge: str) -> None:
-    with VerifierPool(judge, processes=2) as pool:
-        assert verdicts(pool, ["x" * 1_000_000] * 20) == [Verdict.OK] * 20
+    with Verifier(judge, processes=2) as verifier:
+        assert verdicts(verifier, ["x" * 1_000_000] * 20) == [Verdict.OK] * 20
 
 
-def test_workers_are_light(judge: str) -> None:
-    with VerifierPool(judge) as pool:
-        assert pool.verify([("heavy", "")])[0].correct == 0.0
+def test_processes_are_light(judge: str) -> None:
+    with Verifier(judge) as verifier:
+        assert verifier.verify([("heavy", "")])[0].correct == 0.0
 
 
-def test_one_worker_serves_many_calls(judge: str) -> None:
-    with VerifierPool(judge) as pool:
-        pids = {pool.verify([("pid", "")])[0].correct for _ in range(5)}
-        assert pids == {pool.pids()[0] / 2**30}
+def test_one_process_serves_many_calls(judge: str) -> None:
+    with Verifier(judge) as verifier:
+        pids = {verifier.verify([("pid", "")])[0].correct for _ in range(5)}
+        assert pids == {verifier.pids()[0] / 2**30}
 
 
 def test_works_off_the_main_thread(judge: str) -> None:
-    """As in a Ray actor; and the workers outlive the thread that started them."""
-    pools: list[VerifierPool] = []
-    thread = threading.Thread(target=lambda: pools.append(VerifierPool(judge)))
+    """As in a Ray actor; and the processes outlive the thread that started them."""
+    verifiers: list[Verifier] = []
+    thread = threading.Thread(target=lambda: verifiers.append(Verifier(judge)))
     thread.start()
     thread.join()
     result: list[Verdict] = []
-    with pools[0] as pool:
+    with verifiers[0] as verifier:
         for _ in range(2):
-            thread = threading.Thread(target=lambda: result.extend(verdicts(pool, ["right", "raise"])))
+            thread = threading.Thread(target=lambda: result.extend(verdicts(verifier, ["right", "raise"])))
             thread.start()
             thread.join()
     assert result == [Verdict.OK, Verdict.ERROR] * 2
 
 
 def test_close_leaves_no_process(judge: str) -> None:
-    pool = VerifierPool(judge, processes=3, timeout_s=HANG_S)
-    verdicts(pool, ["right", "hang", "right"])
-    pids = pool.pids()
+    verifier = Verifier(judge, processes=3, timeout_s=HANG_S)
+    verdicts(verifier, ["right", "hang", "right"])
+    pids = verifier.pids()
     assert len(pids) == 3
-    pool.close()
+    verifier.close()
     assert all(gone(pid) for pid in pids)
-    pool.close()
-    with pytest.raises(VerifierError, match="pool is closed"):
-        pool.verify([("right", "")])
+    verifier.close()
+    with pytest.raises(VerifierError, match="verifier is closed"):
+        verifier.verify([("right", "")])
 
 
 PARENT = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from trainables.verifier.pool import VerifierPool
-pool = VerifierPool("obedient_judge:judge", processes=2, timeout_s=1e6)
-pool.verify([("right", "")] * 8)
-print(*pool.pids(), flush=True)
-pool.verify([(sys.argv[2], "")] * 2)
+from trainables.verifier.verifier import Verifier
+verifier = Verifier("obedient_judge:judge", processes=2, timeout_s=1e6)
+verifier.verify([("right", "")] * 8)
+print(*verifier.pids(), flush=True)
+verifier.verify([(sys.argv[2], "")] * 2)
 input()
 """
 
 
 @pytest.mark.parametrize("busy_with", ["right", "hang", "hang-gil"])
-def test_workers_die_with_a_parent_that_is_killed(judge: str, busy_with: str) -> None:
+def test_processes_die_with_a_parent_that_is_killed(judge: str, busy_with: str) -> None:
     """A real SIGKILL: the parent cleans up nothing, and a judge may hold the interpreter lock."""
     with subprocess.Popen(
         [sys.executable, "-c", PARENT, sys.path[0], busy_with],
@@ -243,27 +243,27 @@ def test_workers_die_with_a_parent_that_is_killed(judge: str, busy_with: str) ->
         ("broken_judge:judge", r"'broken_judge:judge' cannot be imported \(RuntimeError: not today\)"),
         ("no_such_module:judge", "cannot be imported .ModuleNotFoundError"),
         ("obedient_judge:no_such_function", "cannot be imported .AttributeError"),
-        ("dying_judge:judge", "3 workers in a row ended before they were ready, the last with code 7"),
+        ("dying_judge:judge", "3 processes in a row ended before they were ready, the last with code 7"),
     ],
 )
 def test_a_judge_that_cannot_be_imported(judge: str, path: str, message: str) -> None:
-    with VerifierPool(path) as pool:
+    with Verifier(path) as verifier:
         with pytest.raises(VerifierError, match=message):
-            pool.verify([("right", "")])
-        assert pool.closed, "whoever used it again would wait for workers that are gone"
+            verifier.verify([("right", "")])
+        assert verifier.closed, "whoever used it again would wait for processes that are gone"
         with pytest.raises(VerifierError, match="closed"):
-            pool.verify([("right", "")])
+            verifier.verify([("right", "")])
 
 
 def test_golden_answers(judge: str) -> None:
     good = [Problem(prompt="", answer="right")] * 100
-    with VerifierPool(judge) as pool:
-        pool.check_golden(good)
+    with Verifier(judge) as verifier:
+        verifier.check_golden(good)
         with pytest.raises(VerifierError, match=r"refuses 1 of 50 .* being 'wrong' \(OK, correct=0.0\)"):
-            pool.check_golden([Problem(prompt="", answer="wrong"), *good[:49]])
+            verifier.check_golden([Problem(prompt="", answer="wrong"), *good[:49]])
         with pytest.raises(VerifierError, match=r"being 'raise' \(ValueError: no such thing\)"):
-            pool.check_golden([Problem(prompt="", answer="raise")])
-        pool.check_golden([Problem(prompt="", answer="wrong"), *good[:49]], max_failure_rate=0.05)
+            verifier.check_golden([Problem(prompt="", answer="raise")])
+        verifier.check_golden([Problem(prompt="", answer="wrong"), *good[:49]], max_failure_rate=0.05)
 
 
 def best(measure: Callable[[], object], rounds: int = 20) -> float:
@@ -277,14 +277,14 @@ def best(measure: Callable[[], object], rounds: int = 20) -> float:
 
 def test_128_easy_answers_cost_a_few_milliseconds() -> None:
     pairs = [(str(i), str(i % 7)) for i in range(128)]
-    with VerifierPool("trainables.verifier.judge_exact:exact_match") as pool:
-        assert best(lambda: pool.verify(pairs)) < patience(0.005)
+    with Verifier("trainables.verifier.judge_exact:exact_match") as verifier:
+        assert best(lambda: verifier.verify(pairs)) < patience(0.005)
 
 
-def test_the_worker_module_is_found_from_elsewhere(
+def test_the_childs_module_is_found_from_elsewhere(
     judge: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker gets this process's import path; the working directory does not matter."""
+    """A verifier process gets this process's import path; the working directory does not matter."""
     monkeypatch.chdir(tmp_path)
-    with VerifierPool(judge) as pool:
-        assert verdicts(pool, ["right"]) == [Verdict.OK]
+    with Verifier(judge) as verifier:
+        assert verdicts(verifier, ["right"]) == [Verdict.OK]

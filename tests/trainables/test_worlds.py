@@ -20,7 +20,7 @@ def losses(events: list[dict[str, Any]]) -> list[float]:
 
 
 def test_tied_embeddings_are_refused_by_the_parity_probe_and_not_silently_wrong(bench, tmp_path, tiny_model):
-    """vLLM on CPUs cannot reload them; the transformers engine trains them."""
+    """vLLM on CPUs cannot reload them (`sync_weights` raises); the transformers engine trains them."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 

@@ -27,11 +27,17 @@ from trainables.errors import SecurityError, StorageError
 
 _ARRAY = "__array__"
 FULL_BYTES = 1_000_000
-"""A disk with less left is full: writers stop short of the last byte."""
+"""A disk with fewer bytes left counts as full: writers stop short of the last byte."""
 
 
 def save(folder: Path, step: int, state: dict[str, Any], write_model: Callable[[Path], None]) -> Path:
-    """Write `checkpoint-<step>` and remove older ones. `write_model` fills the folder it is given."""
+    """Write `checkpoint-<step>` and remove older ones. Return its folder.
+
+    `write_model` fills the folder that it is given. `state` may hold arrays at any depth.
+
+    Raises:
+        StorageError: The disk is full. The older checkpoint is still there then.
+    """
     target = folder / f"checkpoint-{step}"
     draft = folder / f".checkpoint-{step}.tmp"
     if target.exists():
@@ -53,8 +59,11 @@ def save(folder: Path, step: int, state: dict[str, Any], write_model: Callable[[
 
 @contextmanager
 def _whole(draft: Path) -> Iterator[None]:
-    """A new folder that goes again if what fills it fails. StorageError where the disk is full: torch and
-    safetensors say so each in their own way."""
+    """Make a folder, and remove it again if the block that fills it fails.
+
+    Raises:
+        StorageError: The disk is full, which torch and safetensors each report in their own way.
+    """
     try:
         draft.mkdir(parents=True)
         yield
@@ -70,7 +79,7 @@ def _whole(draft: Path) -> Iterator[None]:
 
 
 def latest(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a run, or None."""
+    """Return the newest whole checkpoint of a run, or None."""
     found = _all(folder)
     return found[-1] if found else None
 
@@ -78,25 +87,28 @@ def latest(folder: Path) -> Path | None:
 def refuse_foreign(folder: Path) -> None:
     """Refuse files that another user wrote or may write.
 
-    DeepSpeed keeps optimizer state in torch's pickle format, which runs code when it is read: only what this
-    user wrote may be. Raises SecurityError naming the file.
+    DeepSpeed keeps optimizer state in torch's pickle format, which runs code when it is read. So only files
+    that this user (or root) wrote may be read.
+
+    Raises:
+        SecurityError: A file belongs to another user, or everybody may write it; names the file.
     """
     for path in (folder, *folder.rglob("*")):
         found = path.stat()
         if found.st_uid not in (os.geteuid(), 0):
             raise SecurityError(
-                f"checkpoint: {path} belongs to user {found.st_uid}, and reading it would run what is in "
-                "it; resume as the user who trained, or start afresh from the safetensors in model/"
+                f"checkpoint: {path} belongs to user {found.st_uid}, and reading it would run code in it; "
+                "resume as the user who trained, or start afresh from the safetensors in model/"
             )
         if found.st_mode & stat.S_IWOTH and not path.is_symlink():
             raise SecurityError(
-                f"checkpoint: {path} can be changed by everybody, and reading it would run what is in it; "
-                f"if it is yours: chmod -R o-w {folder}"
+                f"checkpoint: {path} can be written by everybody, and reading it would run code in it; if "
+                f"it is yours: chmod -R o-w {folder}"
             )
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
-    """The loop's state as it was given to `save`."""
+    """Return the loop's state as it was given to `save`."""
     with np.load(checkpoint / "arrays.npz", allow_pickle=False) as arrays:
         state = _unpack(json.loads((checkpoint / "loop.json").read_text()), dict(arrays))
     if not isinstance(state, dict):
@@ -109,7 +121,7 @@ def _all(folder: Path) -> list[Path]:
 
 
 def _pack(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
-    """JSON with every array replaced by a reference; no pickle anywhere."""
+    """Replace every array by a reference, so that the rest is JSON; no pickle anywhere."""
     if isinstance(value, np.ndarray):
         name = f"a{len(arrays)}"
         arrays[name] = value

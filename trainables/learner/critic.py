@@ -1,6 +1,7 @@
 """The critic: a second model of the policy's architecture with a value head, in a DeepSpeed engine. torch.
 
-A service of the learner: strategies see values and return targets. Methods are collective, as the learner's.
+A service of the learner: strategies see its values and return targets. Like the learner's, its methods are
+collective.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from transformers import AutoModel
 from trainables.config import LearnerConfig
 from trainables.errors import DivergedError, ModelError
 from trainables.learner.deepspeed import dtype_of, gradient_norm, loading, rank_parts, start_engine
+from trainables.learner.results import ValueStats
 from trainables.learner.tokens import Float32, Padded, TokenBatch, ragged_index
-from trainables.learner.value_batch import ValueBatch, ValueStats
+from trainables.learner.value_batch import ValueBatch
 from trainables.strategies.batch import CriticNeeds
 
 
@@ -32,12 +34,12 @@ class ValueModel(torch.nn.Module):
         self.backbone = backbone
         width = int(backbone.config.get_text_config().hidden_size)  # type: ignore[operator, union-attr]
         self.head = torch.nn.Linear(width, 1, dtype=dtype)
-        # Every state is worth `start` at first: no random opinion for the policy to follow.
+        # Every state is worth `start` at first, so that the policy does not follow random values.
         torch.nn.init.zeros_(self.head.weight)
         torch.nn.init.constant_(self.head.bias, start)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """(B, S) raw outputs."""
+        """Return the raw outputs (B, S)."""
         hidden_BSF = self.backbone(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -62,7 +64,7 @@ class Critic:
     _model: Any = field(default=None, init=False)
 
     def start(self, model: str) -> None:
-        """Load the base weights afresh; the head is new."""
+        """Load the base weights afresh, with a new head."""
         dtype = dtype_of(self.config, self.device)
         with loading(self.config, dtype):
             backbone = AutoModel.from_pretrained(model, dtype=dtype, attn_implementation="sdpa")
@@ -73,6 +75,7 @@ class Critic:
         self._engine = start_engine(self._model, self.config, dtype, self.needs.lr)
 
     def close(self) -> None:
+        """Give the engine's memory back."""
         if self._engine is not None:
             self._engine.destroy()
         self._engine = self._model = None
@@ -80,7 +83,7 @@ class Critic:
 
     @torch.no_grad()
     def values(self, batch: TokenBatch) -> Float32:
-        """Value of the state that each response token is drawn from, (M,), in the batch's order.
+        """Return the value (M,) of the state that each response token is drawn from, in the batch's order.
 
         At level `prompt` all tokens of a response carry the value of its prompt.
         """
@@ -94,7 +97,11 @@ class Critic:
         return value_M
 
     def update(self, batch: ValueBatch) -> ValueStats:
-        """One optimizer update towards the targets. Raises DivergedError on a gradient that is not finite."""
+        """Make one optimizer update towards the targets.
+
+        Raises:
+            DivergedError: The gradient norm is not finite.
+        """
         engine, total, clipped = self._engine, 0.0, 0.0
         parts = list(self._parts(batch.tokens))
         for number, part in enumerate(parts):
@@ -115,9 +122,15 @@ class Critic:
         return ValueStats(loss=total, gradient_norm=norm, clipped=clipped)
 
     def save(self, folder: Path) -> None:
+        """Write DeepSpeed's state to `folder/critic`."""
         self._engine.save_checkpoint(str(folder / "critic"), tag="state")
 
     def load(self, folder: Path) -> None:
+        """Restore what `save` wrote.
+
+        Raises:
+            ModelError: The checkpoint holds no critic.
+        """
         path, _ = self._engine.load_checkpoint(str(folder / "critic"), tag="state")
         if path is None:
             raise ModelError(f"checkpoint {folder}: holds no critic; delete it to start afresh")
@@ -128,7 +141,7 @@ class Critic:
         return rank_parts(batch, self.config.micro_batch_tokens, self.pad_token, self.world_size, self.device)
 
     def _raw(self, part: Padded) -> torch.Tensor:
-        """Raw outputs at the positions that predict the response's tokens, (B, T)."""
+        """Return the raw outputs (B, T) at the positions that predict the response's tokens."""
         longest = part.response_mask_BT.shape[1]
         token_BS = torch.from_numpy(part.token_BS).to(self.device)
         mask_BS = torch.from_numpy(part.mask_BS).to(self.device)
@@ -136,8 +149,10 @@ class Critic:
         return raw_BS[:, -longest - 1 : -1]
 
     def _loss(self, batch: ValueBatch, part: Padded, raw_BT: torch.Tensor) -> tuple[torch.Tensor, float]:
-        """Sum over the positions with a target (zero with a graph where there is none), and how many of
-        them clipping has left without a gradient."""
+        """Sum the loss over the positions with a target; count those that clipping left without a gradient.
+
+        Without a target the sum is zero but still carries a graph: the backward pass is collective.
+        """
         target_BT = self._padded(batch, part, batch.target_M)
         if self.needs.level == "prompt":
             # All tokens of a response repeat the target of its prompt.
@@ -158,9 +173,9 @@ class Critic:
         return (torch.maximum(loss_BT, near_loss_BT) * known_BT).sum(), float(held)
 
     def _padded(self, batch: ValueBatch, part: Padded, value_M: Float32) -> torch.Tensor:
-        """A number for each response token, as (B, T); NaN elsewhere."""
+        """Lay out a number per response token (M,) as (B, T); NaN elsewhere."""
         index = ragged_index(batch.tokens.response_length_N, part.row_B[part.row_B >= 0])
         value_BT = np.full(part.response_mask_BT.shape, np.nan, dtype=np.float32)
-        # A filler's mask is empty, and so is its index.
+        # A filler has an empty mask and an empty index.
         value_BT[part.response_mask_BT] = value_M[index]
         return torch.from_numpy(value_BT).to(self.device)

@@ -16,28 +16,28 @@ from trainables.learner.tokens import Padded, TokenBatch, filler, micro_batches
 
 
 def dtype_of(config: LearnerConfig, device: torch.device) -> torch.dtype:
-    """What parameters are computed in."""
+    """Return the type that parameters are computed in."""
     name = resolve_dtype(config.dtype, on_gpu=device.type == "cuda")
     return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
 @contextmanager
 def loading(config: LearnerConfig, dtype: torch.dtype) -> Iterator[None]:
-    """Wraps `from_pretrained`: stage 3 shards parameters while they are built, and transformers must know."""
+    """Wrap `from_pretrained`: under ZeRO-3, transformers must shard parameters while it builds them."""
     skip_shm_extension()
     if config.zero_stage < 3:
         yield
         return
     from transformers.integrations import HfDeepSpeedConfig
 
-    # transformers holds it by a weak reference, for as long as this frame lives.
+    # transformers holds only a weak reference to it: it must live until the block ends.
     sharding = HfDeepSpeedConfig(deepspeed_settings(config, dtype))
     yield
     del sharding
 
 
 def start_engine(model: torch.nn.Module, config: LearnerConfig, dtype: torch.dtype, lr: float) -> Any:
-    """A DeepSpeed engine with AdamW around a loaded model; dropout is off."""
+    """Build a DeepSpeed engine with AdamW around a loaded model. Switches dropout off."""
     model.train()
     _switch_dropout_off(model)
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -54,7 +54,7 @@ def start_engine(model: torch.nn.Module, config: LearnerConfig, dtype: torch.dty
 def rank_parts(
     batch: TokenBatch, budget: int, pad_token: int, world_size: int, device: torch.device
 ) -> Iterator[Padded]:
-    """This rank's micro-batches, filled up so that every rank runs the same number."""
+    """Yield this rank's micro-batches, then fillers until every rank has run the same number."""
     parts = list(micro_batches(batch, budget, pad_token))
     wanted = len(parts)
     if world_size > 1:
@@ -67,7 +67,7 @@ def rank_parts(
 
 
 def gradient_norm(engine: Any, model: torch.nn.Module, stage: int) -> float | None:
-    """The norm before `engine.step()` at stage 0, for which DeepSpeed reports none; None at other stages."""
+    """Return the gradient norm before `engine.step()` at stage 0, where DeepSpeed reports none; else None."""
     if stage > 0:
         return None
     # Gradients are whole and averaged here.
@@ -76,9 +76,10 @@ def gradient_norm(engine: Any, model: torch.nn.Module, stage: int) -> float | No
 
 
 def deepspeed_settings(config: LearnerConfig, dtype: torch.dtype) -> dict[str, Any]:
+    """Translate the learner's settings into DeepSpeed's configuration."""
     bf16 = dtype is torch.bfloat16
     return {
-        # Micro-batches are ours: gradient accumulation is steered by hand (see `Learner.update`).
+        # `Learner.update` cuts the micro-batches and sets the accumulation boundary by hand.
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": config.grad_clip,
@@ -88,7 +89,7 @@ def deepspeed_settings(config: LearnerConfig, dtype: torch.dtype) -> dict[str, A
         },
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": bf16},
-        # Sums of many micro-batches lose small gradients in bfloat16. DeepSpeed knows no such mix at stage 0.
+        # Sums of many micro-batches lose small gradients in bfloat16. DeepSpeed has no such mix at stage 0.
         "data_types": {"grad_accum_dtype": "fp32" if bf16 and config.zero_stage else None},
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,

@@ -28,17 +28,22 @@ HALF_MAX = float(torch.finfo(torch.float16).max)
 
 @dataclass(frozen=True)
 class FeaturePlan:
-    """`FeatureNeeds` for one model and tokenizer; plain values, so that it travels to every rank."""
+    """`FeatureNeeds` for one model and tokenizer. Plain values, so that it can be sent to every rank."""
 
     layer: int
     window: int
     end_tokens: tuple[int, ...]
-    """Token ids that end the reasoning; empty where the tokenizer cannot write the text."""
+    """Token ids that end the reasoning; empty if the tokenizer cannot write the text."""
     survey: int | None
+    """As `FeatureNeeds.survey`."""
 
     @staticmethod
     def of(needs: FeatureNeeds, layers: int, tokenizer: Any) -> FeaturePlan:
-        """Raises StrategyError for a block that the model does not have."""
+        """Resolve the needs for a model of `layers` decoder blocks.
+
+        Raises:
+            StrategyError: The model does not have the block.
+        """
         ids = tokenizer(needs.reasoning_end, add_special_tokens=False)["input_ids"]
         # A tokenizer that lacks the characters gives its unknown token, which other text shares.
         written = tokenizer.decode(ids).strip() == needs.reasoning_end
@@ -46,7 +51,11 @@ class FeaturePlan:
 
 
 def block_of(needs: FeatureNeeds, layers: int) -> int:
-    """The decoder block, from 0, that a strategy asks for in a model of `layers` blocks."""
+    """Return the decoder block, from 0, that a strategy asks for in a model of `layers` blocks.
+
+    Raises:
+        StrategyError: The model does not have it.
+    """
     if needs.layer is None:
         return min(layers - 1, int(needs.depth * layers))
     problem = layer_error(needs.layer, layers)
@@ -56,7 +65,11 @@ def block_of(needs: FeatureNeeds, layers: int) -> int:
 
 
 def decoder_blocks(model: torch.nn.Module) -> torch.nn.ModuleList:
-    """The decoder blocks of any causal language model of transformers: the list as long as its depth."""
+    """Find the decoder blocks of a transformers causal language model: the list as long as its depth.
+
+    Raises:
+        ModelError: There is no such list.
+    """
     layers = int(model.config.get_text_config().num_hidden_layers)  # type: ignore[operator, union-attr]
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else model  # type: ignore[operator]
     for module in (decoder or model).modules():
@@ -68,7 +81,7 @@ def decoder_blocks(model: torch.nn.Module) -> torch.nn.ModuleList:
 
 
 def reasoning_length(batch: TokenBatch, end_tokens: tuple[int, ...]) -> npt.NDArray[np.int64]:
-    """Response tokens up to and including the last end of reasoning, (N,); the whole response without one."""
+    """Count response tokens (N,) up to and including the last end of reasoning; all of them without one."""
     length_N = batch.response_length_N.astype(np.int64)
     if not end_tokens:
         return length_N
@@ -91,7 +104,7 @@ def reasoning_length(batch: TokenBatch, end_tokens: tuple[int, ...]) -> npt.NDAr
 
 
 def entropy_means(entropy_M: Float32, length_N: Int32, reasoning_N: npt.NDArray[np.int64]) -> Float32:
-    """Mean entropy of the whole response, of its reasoning and of its answer, (N, 3); 0 for no answer."""
+    """Average the entropy, nats, over response, reasoning and answer, (N, 3); 0 if there is no answer."""
     length_N = length_N.astype(np.int64)
     first_N = np.cumsum(length_N) - length_N
     place_M = np.arange(len(entropy_M)) - np.repeat(first_N, length_N)
@@ -109,15 +122,15 @@ def entropy_means(entropy_M: Float32, length_N: Int32, reasoning_N: npt.NDArray[
 
 
 @dataclass
-class StatePool:
-    """Pools the states of one rank's rollouts over its micro-batches."""
+class StatePooler:
+    """Averages hidden states over windows of tokens, for one rank's rollouts, micro-batch by micro-batch."""
 
     model: torch.nn.Module
     plan: FeaturePlan
     reasoning_N: npt.NDArray[np.int64]
     layers: int = field(init=False)
     _index_BJ: torch.Tensor = field(init=False)
-    """Columns that are averaged, both parts after each other: J = 2 W."""
+    """Columns that are averaged, first the prompt's and then the reasoning's: J = 2 W."""
     _weight_B2W: torch.Tensor = field(init=False)
     _pooled: dict[int, torch.Tensor] = field(init=False, default_factory=dict)
     _own: list[Float32] = field(init=False, default_factory=list)
@@ -129,8 +142,8 @@ class StatePool:
         self.layers = len(decoder_blocks(self.model))
 
     @contextmanager
-    def listening(self) -> Iterator[StatePool]:
-        """Hooks on the blocks, for the duration of a pass."""
+    def listening(self) -> Iterator[StatePooler]:
+        """Hook the decoder blocks for the duration of a `with` block."""
         blocks = decoder_blocks(self.model)
         wanted = range(self.layers) if self.plan.survey is not None else (self.plan.layer,)
         handles = [blocks[block].register_forward_hook(partial(self._hook, block)) for block in wanted]
@@ -161,7 +174,7 @@ class StatePool:
         self._pooled = {}
 
     def collect(self, part: Padded) -> None:
-        """Take over what the hooks pooled of the micro-batch."""
+        """Take what the hooks pooled of the micro-batch that has just run."""
         real_B = part.row_B >= 0
         pooled, self._pooled = self._pooled, {}
         if not real_B.any():
@@ -174,7 +187,7 @@ class StatePool:
             self._survey.append(self._projected(all_BL2F).cpu()[rows].numpy())
 
     def features(self, entropy_N3: Float32) -> Features:
-        """All rollouts, in the batch's order."""
+        """Return the features of all rollouts, in the batch's order."""
         count = len(self.reasoning_N)
         width = int(self.model.config.get_text_config().hidden_size)  # type: ignore[operator, union-attr]
         own = np.concatenate(self._own) if self._own else np.zeros((0, 2, width), np.float32)
@@ -196,7 +209,7 @@ class StatePool:
         self._pooled[block] = torch.einsum("bpw,bpwf->bpf", self._weight_B2W, picked)
 
     def _projected(self, all_BL2F: torch.Tensor) -> torch.Tensor:
-        """(B, L, 2, F) -> (B, L, 2, K) half, by one Gaussian projection that is the same on every rank."""
+        """Project (B, L, 2, F) to (B, L, 2, K), in fp16, by the same Gaussian matrix on every rank."""
         width, size = all_BL2F.shape[-1], self.plan.survey
         if size and size < width:
             if self._projection is None:
@@ -204,5 +217,5 @@ class StatePool:
                 matrix = torch.randn(width, size, generator=generator) / width**0.5
                 self._projection = matrix.to(all_BL2F.device)
             all_BL2F = all_BL2F @ self._projection
-        # clamp keeps NaN: what is broken stays visible.
+        # clamp keeps NaN, so that a broken state stays visible.
         return all_BL2F.clamp(-HALF_MAX, HALF_MAX).half()

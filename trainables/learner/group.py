@@ -15,9 +15,10 @@ import torch.distributed as dist
 from trainables.config import LearnerConfig, LossConfig
 from trainables.errors import LearnerLost
 from trainables.learner.features import FeaturePlan
-from trainables.learner.rank import Forward, Learner, UpdateStats
+from trainables.learner.rank import Learner
+from trainables.learner.results import Forward, UpdateStats, ValueStats
 from trainables.learner.tokens import Float32, TokenBatch, TrainBatch, deal, ragged_index
-from trainables.learner.value_batch import ValueBatch, ValueStats
+from trainables.learner.value_batch import ValueBatch
 from trainables.strategies.batch import CriticNeeds, Features
 from trainables.weight_sync.publish import Manifest, Published, Rendezvous, open_endpoint
 from trainables.weight_sync.weights import Weights
@@ -37,24 +38,26 @@ class _Failure:
 
     @property
     def collective(self) -> bool:
-        """This rank only waited in vain for another."""
+        """True: this rank failed only because another one did not take part."""
         return isinstance(self.error, dist.DistError) or "gloo" in str(self.error)
 
 
 class LearnerGroup:
     """The whole learner, as the training loop sees it. Lives on rank 0.
 
-    Rollouts are dealt to the ranks by length and results put back in the caller's order, so W never shows.
+    Rollouts are dealt to the ranks by length, and results are put back into the caller's order, so that the
+    number of ranks never shows. A call raises LearnerLost when ranks are dead or out of step.
     """
 
     def __init__(self, learner: Learner, control: Any = None) -> None:
         self._learner = learner
         self._control = control
         self.broken = False
-        """True: ranks are dead or out of step; only new processes help."""
+        """True: ranks are dead or out of step; only new processes can continue."""
 
     @property
     def world_size(self) -> int:
+        """Number of ranks, W."""
         return self._learner.world_size
 
     @property
@@ -70,12 +73,14 @@ class LearnerGroup:
         seed: int,
         critic: CriticNeeds | None = None,
     ) -> None:
-        """Base weights, fresh optimizer, seeds, a fresh critic if one is needed; every lease begins so."""
+        """Load base weights, a fresh optimizer, seeds, and a critic if needed. Every lease begins with it."""
         self._all("reset", model, config, temperature, seed, critic)
 
     def forward(self, batch: TokenBatch, plan: FeaturePlan | None = None) -> Forward:
-        """Teacher-forced log-probs (M,) and entropies (M,), and pooled states if asked for, in the batch's
-        order."""
+        """Return teacher-forced log-probs (M,) and entropies (M,), nats, in the batch's order.
+
+        With a `plan`, the pooled hidden states that it names are returned as well.
+        """
         rows = deal(batch, self.world_size)
         parts = self._each("forward", [(batch.take(rank_rows), plan) for rank_rows in rows])
         logprob_M = np.empty(batch.response_tokens, dtype=np.float32)
@@ -95,7 +100,11 @@ class LearnerGroup:
         return self._learner.layers
 
     def update(self, batch: TrainBatch, loss: LossConfig) -> UpdateStats:
-        """One optimizer update on a mini-batch. Raises DivergedError on a gradient that is not finite."""
+        """Make one optimizer update on a mini-batch.
+
+        Raises:
+            DivergedError: The gradient norm is not finite.
+        """
         parts: Sequence[UpdateStats] = self._each(
             "update", [(batch.take(rows), loss) for rows in deal(batch.tokens, self.world_size)]
         )
@@ -108,7 +117,7 @@ class LearnerGroup:
         )
 
     def values(self, batch: TokenBatch) -> Float32:
-        """The critic's values of the states that response tokens are drawn from, (M,), in order."""
+        """Return the critic's value (M,) of the state that each response token is drawn from, in order."""
         rows = deal(batch, self.world_size)
         value_M = np.empty(batch.response_tokens, dtype=np.float32)
         parts = self._each("values", [(batch.take(rank_rows),) for rank_rows in rows])
@@ -117,7 +126,11 @@ class LearnerGroup:
         return value_M
 
     def update_values(self, batch: ValueBatch) -> ValueStats:
-        """One update of the critic. Raises DivergedError on a gradient that is not finite."""
+        """Make one update of the critic.
+
+        Raises:
+            DivergedError: The gradient norm is not finite.
+        """
         parts: Sequence[ValueStats] = self._each(
             "update_values", [(batch.take(rows),) for rows in deal(batch.tokens, self.world_size)]
         )
@@ -128,50 +141,53 @@ class LearnerGroup:
     def gradient_products(
         self, first: TrainBatch, second: TrainBatch, loss: LossConfig
     ) -> tuple[float, float, float]:
-        """|g1|^2, |g2|^2 and g1 . g2 of the gradients of two batches; see `meters.noise_metrics`."""
+        """Return |g1|^2, |g2|^2 and g1 . g2 of two batches' gradients; see `loop.metrics.noise_metrics`."""
         deals = [deal(batch.tokens, self.world_size) for batch in (first, second)]
         shares = [(first.take(a), second.take(b), loss) for a, b in zip(*deals, strict=True)]
         products: tuple[float, float, float] = self._each("gradient_products", shares)[0]
         return products
 
     def weights(self) -> Weights:
-        """All parameters, gathered on this rank."""
+        """Gather all parameters on this rank."""
         weights: Weights = self._all("weights")[0]
         return weights
 
     def checksum(self) -> str:
-        """Of all parameters, as `Weights.checksum`; no rank holds more than one of them whole."""
+        """Hash all parameters as `Weights.checksum` does; no rank holds more than one of them whole."""
         found: str = self._all("checksum")[0]
         return found
 
     def listen(self, where: Rendezvous) -> Rendezvous:
-        """A new group for weight broadcasts, and its port; the engines' workers are still to join it."""
+        """Open a new group for weight broadcasts. Return where the engines' workers can join it."""
         self.hang_up()
         self._learner.endpoint = open_endpoint(where, self._learner.device)
         return self._learner.endpoint.rendezvous
 
     def hang_up(self) -> None:
-        """Leave the group, if any; engine workers that wait in it get an error."""
+        """Leave the broadcast group, if any; engine workers that wait in it get an error."""
         endpoint, self._learner.endpoint = self._learner.endpoint, None
         if endpoint is not None:
             endpoint.close()
 
     def manifest(self) -> Manifest:
-        """What `publish` sends."""
+        """Return name, dtype and shape of what `publish` sends."""
         return self._learner.manifest()
 
     def publish(self, timeout_s: float) -> Published:
-        """Broadcast all parameters to the group. What fails is told in the answer."""
+        """Broadcast all parameters to the group. A failure is returned (`Published.error`), not raised."""
         published: Published = self._all("publish", timeout_s)[0]
         return published
 
     def save(self, folder: Path) -> None:
+        """Write model, optimizer state and critic into a folder."""
         self._all("save", folder)
 
     def load(self, folder: Path) -> None:
+        """Restore what `save` wrote."""
         self._all("load", folder)
 
     def close(self) -> None:
+        """Give the engines' memory back."""
         self._all("close")
 
     def idle(self) -> None:
@@ -196,14 +212,18 @@ class LearnerGroup:
         try:
             dist.scatter_object_list(mine, calls, src=0, group=self._control)
             dist.gather_object(_run(self._learner, mine[0]), results, dst=0, group=self._control)
-        except RuntimeError as error:  # gloo's way to say that a rank has died
+        except RuntimeError as error:  # what gloo raises when a rank has died
             self.broken = True
             raise LearnerLost(f"a learner worker cannot be reached: {error}") from None
         self._check(results)
         return results
 
     def _check(self, results: Sequence[Any]) -> None:
-        """Raise what the ranks raised; LearnerLost where not all did of themselves: they are out of step."""
+        """Raise what the ranks raised.
+
+        Raises:
+            LearnerLost: Not every rank raised by itself, so they are out of step.
+        """
         failures = [result for result in results if isinstance(result, _Failure)]
         if not failures:
             return
@@ -218,10 +238,10 @@ class LearnerGroup:
 
 
 def open_control(world_size: int, timeout_s: float) -> Any:
-    """What commands and results travel over; every rank calls it. None for a single rank.
+    """Open the channel for commands and results. Every rank calls it. Returns None for a single rank.
 
-    They are Python objects: gloo, whatever the tensors' own backend. A rank that gets no command for
-    `timeout_s` gives up, and the group is broken.
+    Commands are Python objects, so the channel is gloo's whatever backend the tensors use. A rank that gets
+    no command for `timeout_s` seconds gives up, which breaks the group.
     """
     if world_size == 1:
         return None
@@ -229,7 +249,7 @@ def open_control(world_size: int, timeout_s: float) -> Any:
 
 
 def follow(learner: Learner, control: Any) -> None:
-    """Serve rank 0's commands until it dismisses us. Runs on every rank but 0."""
+    """Serve rank 0's commands until it dismisses this rank. Runs on every rank but 0."""
     while True:
         mine: list[Any] = [None]
         dist.scatter_object_list(mine, None, src=0, group=control)
@@ -242,5 +262,5 @@ def _run(learner: Learner, call: _Call) -> Any:
     method: Callable[..., Any] = getattr(learner, call.method)
     try:
         return method(*call.args)
-    except Exception as error:  # noqa: BLE001  # rank 0 raises it: the ranks must stay in step
+    except Exception as error:  # noqa: BLE001  # rank 0 raises it; the ranks stay in step
         return _Failure(error)

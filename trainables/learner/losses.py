@@ -16,7 +16,7 @@ from trainables.config import LossConfig
 
 @dataclass(frozen=True)
 class LossInput:
-    """One micro-batch, B rows of at most T response tokens; everything but `logprob` is constant."""
+    """One micro-batch: B rows of at most T response tokens. Only `logprob_BT` carries a gradient."""
 
     logprob_BT: torch.Tensor
     old_logprob_BT: torch.Tensor
@@ -28,9 +28,10 @@ class LossInput:
 
 @dataclass(frozen=True)
 class LossSums:
-    """Sums over the tokens of a micro-batch; the caller divides by the mini-batch's token count."""
+    """The loss of a micro-batch, and counts over its trained tokens."""
 
     loss: torch.Tensor
+    """Scalar, already divided by the mini-batch's denominator."""
     clipped: float
     """Tokens whose ratio was clipped."""
     importance_capped: float
@@ -38,9 +39,9 @@ class LossSums:
 
 
 def policy_loss(x: LossInput, config: LossConfig, denominator: float) -> LossSums:
-    """Clipped surrogate, to be minimised, already divided by `denominator` (see `denominator_of`).
+    """Compute the clipped surrogate, to be minimised, divided by `denominator` (see `denominator_of`).
 
-    Returns a differentiable scalar; a micro-batch without a trained token gives an exact zero that still
+    The loss is a differentiable scalar. A micro-batch without a trained token gives an exact zero that still
     carries a graph, so that collectives in the backward pass match on every rank.
     """
     mask = x.mask_BT.to(x.logprob_BT.dtype)
@@ -65,7 +66,7 @@ def policy_loss(x: LossInput, config: LossConfig, denominator: float) -> LossSum
 
 
 def denominator_of(config: LossConfig, lengths: list[int], max_tokens: int) -> float:
-    """What a mini-batch's loss is divided by, from the lengths of its *trained* rollouts.
+    """Return what a mini-batch's loss is divided by, from the lengths of its *trained* rollouts, in tokens.
 
     token_mean: their tokens; sequence_mean: their number; constant_length: their number times `max_tokens`.
     Never 0, so that a mini-batch in which nothing is trained gives a zero gradient.

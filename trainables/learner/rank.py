@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.distributed as dist
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from trainables.config import LearnerConfig, LossConfig
 from trainables.errors import DivergedError, ModelError, StrategyError
@@ -27,51 +26,24 @@ from trainables.learner.critic import Critic
 from trainables.learner.deepspeed import dtype_of, gradient_norm, loading, rank_parts, start_engine
 from trainables.learner.features import (
     FeaturePlan,
-    StatePool,
+    StatePooler,
     decoder_blocks,
     entropy_means,
     reasoning_length,
 )
-from trainables.learner.losses import LossInput, policy_loss
-from trainables.learner.tokens import (
-    Float32,
-    Padded,
-    TokenBatch,
-    TrainBatch,
-    ragged_index,
-)
-from trainables.learner.value_batch import ValueBatch, ValueStats
-from trainables.strategies.batch import CriticNeeds, Features
+from trainables.learner.losses import LossSums, policy_loss
+from trainables.learner.policy import load_policy, loss_input, pad_token_of, response_logprobs
+from trainables.learner.results import Forward, UpdateStats, ValueStats
+from trainables.learner.tokens import Float32, Padded, TokenBatch, TrainBatch, ragged_index
+from trainables.learner.value_batch import ValueBatch
+from trainables.strategies.batch import CriticNeeds
 from trainables.weight_sync.publish import Endpoint, Manifest, Published, manifest, stream, whole_parameters
 from trainables.weight_sync.weights import Weights, checksum, to_numpy
 
 
-@dataclass(frozen=True)
-class Forward:
-    """What the teacher-forced pass of one rank's rollouts gives."""
-
-    logprob_M: Float32
-    """Log-prob of each response token at the sampling temperature."""
-    entropy_M: Float32
-    """Full-vocabulary entropy at each response position, nats."""
-    features: Features | None = None
-    """Pooled hidden states, where they were asked for."""
-
-
-@dataclass(frozen=True)
-class UpdateStats:
-    """One optimizer update, summed over this rank's tokens (the gradient norm is global)."""
-
-    gradient_norm: float
-    loss: float
-    clipped_tokens: float
-    capped_tokens: float
-    tokens: int
-
-
 @dataclass
 class Learner:
-    """A rank's share of the policy. `reset` starts every lease; nothing survives it."""
+    """One rank's share of the policy. `reset` starts every lease; nothing survives it."""
 
     rank: int
     world_size: int
@@ -94,14 +66,14 @@ class Learner:
         seed: int,
         critic: CriticNeeds | None = None,
     ) -> None:
-        """Load the base weights afresh and build a new DeepSpeed engine, and a critic's if one is needed."""
+        """Load the base weights afresh and build new DeepSpeed engines for policy and critic, if any."""
         self.close()
         torch.manual_seed(seed)
         self._config, self._temperature, self._updates = config, temperature, 0
         dtype = self.dtype()
         with loading(config, dtype):
-            self._model = _load(model, dtype)
-        self._pad_token = _pad_token(self._model)
+            self._model = load_policy(model, dtype)
+        self._pad_token = pad_token_of(self._model)
         self._engine = start_engine(self._model, config, dtype, config.lr)
         if critic is not None:
             self._critic = Critic(critic, config, self._pad_token, self.rank, self.world_size, self.device)
@@ -118,29 +90,29 @@ class Learner:
 
     @torch.no_grad()
     def forward(self, batch: TokenBatch, plan: FeaturePlan | None = None) -> Forward:
-        """Teacher-forced log-probs and entropies of this rank's rollouts, in the batch's order.
+        """Return teacher-forced log-probs and entropies of this rank's rollouts, in the batch's order.
 
         With a `plan`, the hidden states it names are pooled in the same pass.
         """
         logprob_M = np.zeros(batch.response_tokens, dtype=np.float32)
         entropy_M = np.zeros(batch.response_tokens, dtype=np.float32)
         reasoning_N = reasoning_length(batch, plan.end_tokens if plan else ())
-        pool = StatePool(self._model, plan, reasoning_N) if plan else None
-        with pool.listening() if pool else nullcontext():
+        pooler = StatePooler(self._model, plan, reasoning_N) if plan else None
+        with pooler.listening() if pooler else nullcontext():
             for part in self._parts(batch):
-                if pool:
-                    pool.aim(part, self.device)
-                logprob_BT, entropy_BT = self._logprobs(part, entropy=True)
+                if pooler:
+                    pooler.aim(part, self.device)
+                logprob_BT, entropy_BT = self._logprobs(self._engine, part, entropy=True)
                 index = ragged_index(batch.response_length_N, part.row_B[part.row_B >= 0])
                 mask = part.response_mask_BT
                 logprob_M[index] = logprob_BT.float().cpu().numpy()[mask]
                 entropy_M[index] = entropy_BT.float().cpu().numpy()[mask]
-                if pool:
-                    pool.collect(part)
-        if pool is None:
+                if pooler:
+                    pooler.collect(part)
+        if pooler is None:
             return Forward(logprob_M, entropy_M)
         means_N3 = entropy_means(entropy_M, batch.response_length_N, reasoning_N)
-        return Forward(logprob_M, entropy_M, pool.features(means_N3))
+        return Forward(logprob_M, entropy_M, pooler.features(means_N3))
 
     @property
     def layers(self) -> int:
@@ -148,17 +120,17 @@ class Learner:
         return len(decoder_blocks(self._model))
 
     def update(self, batch: TrainBatch, loss: LossConfig) -> UpdateStats:
-        """One optimizer update on this rank's share of a mini-batch.
+        """Make one optimizer update on this rank's share of a mini-batch.
 
-        Raises DivergedError when loss or gradient is not finite (on every rank alike).
+        Raises:
+            DivergedError: The gradient norm is not finite. It is global, so every rank raises or none does.
         """
         engine = self._engine
         parts = list(self._parts(batch.tokens))
         total = clipped = capped = 0.0
         for number, part in enumerate(parts):
             engine.set_gradient_accumulation_boundary(number == len(parts) - 1)
-            logprob_BT, _ = self._logprobs(part, entropy=False)
-            sums = policy_loss(self._loss_input(batch, part, logprob_BT), loss, batch.denominator)
+            sums = self._loss(engine, batch, part, loss)
             # DeepSpeed averages over ranks; the denominator is the whole mini-batch's, so undo that.
             engine.backward(sums.loss * self.world_size)
             total += float(sums.loss.detach())
@@ -168,7 +140,6 @@ class Learner:
         before = gradient_norm(engine, self._model, self._config.zero_stage)
         engine.step()
         norm = float(before if before is not None else engine.get_global_grad_norm())
-        # The norm is global, so every rank raises or none does.
         if not math.isfinite(norm):
             raise DivergedError(
                 f"update {self._updates}: the gradient norm is {norm}; lower learner.lr "
@@ -184,24 +155,24 @@ class Learner:
         )
 
     def values(self, batch: TokenBatch) -> Float32:
-        """The critic's values (M,) of this rank's rollouts (see `Critic.values`)."""
+        """Return the critic's values (M,) of this rank's rollouts (see `Critic.values`)."""
         return self._need_critic().values(batch)
 
     def update_values(self, batch: ValueBatch) -> ValueStats:
-        """One update of the critic on this rank's share."""
+        """Make one update of the critic on this rank's share."""
         return self._need_critic().update(batch)
 
     def gradient_products(
         self, first: TrainBatch, second: TrainBatch, loss: LossConfig
     ) -> tuple[float, float, float]:
-        """|g1|^2, |g2|^2 and g1 . g2 of the gradients of two batches over all ranks; changes nothing."""
+        """Return |g1|^2, |g2|^2 and g1 . g2 of two batches' gradients over all ranks; change nothing."""
         pairs = zip(self._gradient(first, loss), self._gradient(second, loss), strict=True)
         sums = torch.stack([torch.stack([(a * a).sum(), (b * b).sum(), (a * b).sum()]) for a, b in pairs])
         found = sums.sum(dim=0).tolist()
         return found[0], found[1], found[2]
 
     def weights(self) -> Weights | None:
-        """The policy's parameters under their Hugging Face names; on rank 0 only (None elsewhere).
+        """Gather the policy's parameters, under their Hugging Face names, on rank 0; return None elsewhere.
 
         Under ZeRO-3 parameters are gathered one at a time, so no rank but 0 ever holds the whole model.
         """
@@ -214,11 +185,11 @@ class Learner:
         return Weights(arrays, str(self.dtype()).removeprefix("torch."))
 
     def checksum(self) -> str:
-        """`Weights.checksum` of the parameters, gathered one at a time; the same on every rank."""
+        """Hash the parameters as `Weights.checksum` does, gathered one at a time. The same on every rank."""
         return checksum((name, to_numpy(tensor)) for name, tensor in self._whole())
 
     def manifest(self) -> Manifest:
-        """What `publish` sends. Not collective."""
+        """Return what `publish` sends. Not collective."""
         return manifest(self._model)
 
     def publish(self, timeout_s: float) -> Published:
@@ -240,7 +211,12 @@ class Learner:
         self._barrier()
 
     def load(self, folder: Path) -> None:
-        """Restore what `save` wrote: parameters, optimizer state and the update count."""
+        """Restore what `save` wrote: parameters, optimizer state and the update count.
+
+        Raises:
+            SecurityError: The checkpoint may hold another user's code.
+            ModelError: The checkpoint lacks DeepSpeed's state, or the critic's.
+        """
         refuse_foreign(folder / "deepspeed")
         path, _ = self._engine.load_checkpoint(str(folder / "deepspeed"), tag="state")
         if path is None:
@@ -250,11 +226,11 @@ class Learner:
         self._updates = json.loads((folder / "learner.json").read_text())["updates"]
 
     def dtype(self) -> torch.dtype:
-        """What the parameters are computed in."""
+        """Return the type that the parameters are computed in."""
         return dtype_of(self._config, self.device)
 
     def rank_alive(self) -> None:
-        """Nothing: keeps a waiting rank's collective from timing out."""
+        """Do nothing: the call itself keeps a waiting rank's collective from timing out."""
 
     # -- internals ---------------------------------------------------------------------------------
 
@@ -274,38 +250,18 @@ class Learner:
         budget = self._config.micro_batch_tokens
         return rank_parts(batch, budget, self._pad_token, self.world_size, self.device)
 
-    def _logprobs(
-        self, part: Padded, *, entropy: bool, beside: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probs, and entropies if wanted, of the response tokens, both (B, T).
-
-        `beside`: not through the engine, whose hooks take every backward pass for part of an update.
-        """
-        token_BS = torch.from_numpy(part.token_BS).to(self.device)
-        mask_BS = torch.from_numpy(part.mask_BS).to(self.device)
-        longest = part.response_mask_BT.shape[1]
-        output = (self._model if beside else self._engine)(
-            input_ids=token_BS,
-            attention_mask=mask_BS,
-            position_ids=(mask_BS.cumsum(dim=1) - 1).clamp(min=0),
-            use_cache=False,
-            logits_to_keep=longest + 1,
-        )
-        # Position s predicts token s + 1: the last T tokens are predicted by the T positions before the end.
-        logits = output.logits[:, -longest - 1 : -1].float() / self._temperature
-        normaliser = torch.logsumexp(logits, dim=-1)
-        chosen = logits.gather(-1, token_BS[:, -longest:, None]).squeeze(-1)
-        if not entropy:
-            return chosen - normaliser, normaliser
-        return chosen - normaliser, normaliser - (logits.softmax(dim=-1) * logits).sum(dim=-1)
+    def _logprobs(self, model: Any, part: Padded, *, entropy: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        return response_logprobs(model, part, self._temperature, self.device, entropy=entropy)
 
     def _gradient(self, batch: TrainBatch, loss: LossConfig) -> list[torch.Tensor]:
-        """The gradient of a batch over all ranks, beside the engine: no hook of it fires, none is kept."""
+        """Return the gradient of a batch over all ranks, one tensor per parameter.
+
+        The pass goes around the engine, whose hooks would take the gradient for part of an update.
+        """
         parameters = [p for p in self._model.parameters() if p.requires_grad]
         total = [torch.zeros_like(p, dtype=torch.float32) for p in parameters]
         for part in self._parts(batch.tokens):
-            logprob_BT, _ = self._logprobs(part, entropy=False, beside=True)
-            sums = policy_loss(self._loss_input(batch, part, logprob_BT), loss, batch.denominator)
+            sums = self._loss(self._model, batch, part, loss)
             gradients = torch.autograd.grad(sums.loss, parameters)
             torch._foreach_add_(total, [g.float() for g in gradients])
         if self.world_size > 1:
@@ -313,42 +269,13 @@ class Learner:
                 dist.all_reduce(whole)
         return total
 
-    def _loss_input(self, batch: TrainBatch, part: Padded, logprob_BT: torch.Tensor) -> LossInput:
-        mask = part.response_mask_BT
-        rows = part.row_B[part.row_B >= 0]
-        index = ragged_index(batch.tokens.response_length_N, rows)
-
-        def padded(flat_M: Float32) -> torch.Tensor:
-            full = np.zeros(mask.shape, dtype=np.float32)
-            full[mask] = flat_M[index]
-            return torch.from_numpy(full).to(self.device)
-
-        weight = np.zeros(len(mask), dtype=np.float32)
-        weight[: len(rows)] = batch.weight_N[rows]
-        return LossInput(
-            logprob_BT=logprob_BT,
-            old_logprob_BT=padded(batch.old_logprob_M),
-            sampler_logprob_BT=padded(batch.tokens.sampler_logprob_M),
-            advantage_BT=padded(batch.advantage_M),
-            weight_B=torch.from_numpy(weight).to(self.device),
-            mask_BT=torch.from_numpy(mask).to(self.device),
-        )
+    def _loss(self, model: Any, batch: TrainBatch, part: Padded, loss: LossConfig) -> LossSums:
+        logprob_BT, _ = self._logprobs(model, part, entropy=False)
+        return policy_loss(loss_input(batch, part, logprob_BT, self.device), loss, batch.denominator)
 
     def _set_lr(self) -> None:
+        """Set the learning rate of the next update, which rises linearly over `learner.lr_warmup_steps`."""
         warmup = self._config.lr_warmup_steps
         scale = min(1.0, (self._updates + 1) / warmup) if warmup else 1.0
         for group in self._engine.optimizer.param_groups:
             group["lr"] = self._config.lr * scale
-
-
-def _load(model: str, dtype: torch.dtype) -> Any:
-    config = AutoConfig.from_pretrained(model)
-    # Safetensors only: other formats are pickles, which run code when they are read.
-    return AutoModelForCausalLM.from_pretrained(
-        model, config=config, dtype=dtype, attn_implementation="sdpa", use_safetensors=True
-    )
-
-
-def _pad_token(model: Any) -> int:
-    """Padding is masked everywhere, so any valid id will do where the model declares none."""
-    return int(model.config.pad_token_id or 0)

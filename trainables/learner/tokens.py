@@ -1,4 +1,4 @@
-"""Ragged token batches and how they are cut into padded micro-batches. NumPy only.
+"""Ragged token batches, and how they are cut into padded micro-batches. NumPy only.
 
 Shapes: N rollouts, S prompt-plus-response tokens of all rollouts, M response tokens of all rollouts,
 B rows of a micro-batch, Q its longest prompt, T its longest response.
@@ -7,7 +7,7 @@ B rows of a micro-batch, Q its longest prompt, T its longest response.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ Float32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Rollouts as the learner wants them: flat, without padding."""
+    """N rollouts in the learner's format: flat, without padding."""
 
     prompt_length_N: Int32
     response_length_N: Int32
@@ -31,18 +31,21 @@ class TokenBatch:
 
     @property
     def rollouts(self) -> int:
+        """Number of rollouts, N."""
         return len(self.prompt_length_N)
 
     @property
     def response_tokens(self) -> int:
+        """Response tokens of all rollouts, M."""
         return int(self.response_length_N.sum())
 
     @property
     def tokens(self) -> int:
+        """Prompt and response tokens of all rollouts, S."""
         return len(self.token_S)
 
     def take(self, rows: npt.NDArray[np.int64]) -> TokenBatch:
-        """The given rollouts, in the given order."""
+        """Return the given rollouts, in the given order."""
         return TokenBatch(
             prompt_length_N=self.prompt_length_N[rows],
             response_length_N=self.response_length_N[rows],
@@ -52,8 +55,12 @@ class TokenBatch:
 
     @staticmethod
     def concatenate(parts: Sequence[TokenBatch]) -> TokenBatch:
+        """Return the rollouts of all parts, one part after another."""
         return TokenBatch(
-            **{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(TokenBatch)}
+            prompt_length_N=np.concatenate([part.prompt_length_N for part in parts]),
+            response_length_N=np.concatenate([part.response_length_N for part in parts]),
+            token_S=np.concatenate([part.token_S for part in parts]),
+            sampler_logprob_M=np.concatenate([part.sampler_logprob_M for part in parts]),
         )
 
 
@@ -71,6 +78,7 @@ class TrainBatch:
     """What the sum over all tokens (or rollouts) of the mini-batch is divided by; the same on every rank."""
 
     def take(self, rows: npt.NDArray[np.int64]) -> TrainBatch:
+        """Return the given rollouts, in the given order."""
         lengths = self.tokens.response_length_N
         return TrainBatch(
             tokens=self.tokens.take(rows),
@@ -83,23 +91,25 @@ class TrainBatch:
 
 @dataclass(frozen=True)
 class Padded:
-    """One micro-batch: prompts padded on the left, responses on the right, so that the response tokens of
-    all rows are the last T columns."""
+    """One micro-batch of B rows and S = Q + T columns.
+
+    Prompts are padded on the left and responses on the right, so that the responses are the last T columns.
+    """
 
     row_B: npt.NDArray[np.int64]
-    """Rollout of each row; -1 is a filler row that contributes nothing."""
+    """Rollout of each row; -1 marks a filler row, which contributes nothing."""
     token_BS: npt.NDArray[np.int64]
     mask_BS: npt.NDArray[np.int64]
     response_mask_BT: npt.NDArray[np.bool_]
 
 
 def take_ragged(flat: Float32 | Int32, length_N: Int32, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-    """Rows of a ragged array stored flat: `length_N[n]` values each."""
+    """Take rows of a ragged array that is stored flat, `length_N[n]` values each."""
     return flat[ragged_index(length_N, rows)]
 
 
 def ragged_index(length_N: Int32, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Positions, in a flat ragged array, of the values of the given rows in the given order."""
+    """Return the positions, in a flat ragged array, of the values of the given rows in the given order."""
     length = length_N[rows].astype(np.int64)
     start = (np.cumsum(length_N) - length_N)[rows]
     first = np.cumsum(length) - length
@@ -108,7 +118,7 @@ def ragged_index(length_N: Int32, rows: npt.NDArray[np.int64]) -> npt.NDArray[np
 
 
 def deal(batch: TokenBatch, ranks: int) -> list[npt.NDArray[np.int64]]:
-    """Rows for each rank: sorted by length and dealt in turn, so that all ranks carry about the same."""
+    """Deal rows to the ranks in turn, longest first, so that all ranks carry about the same."""
     order = np.argsort(-(batch.prompt_length_N + batch.response_length_N), kind="stable")
     return [order[rank::ranks].astype(np.int64) for rank in range(ranks)]
 
@@ -134,7 +144,7 @@ def _width(batch: TokenBatch, rows: npt.NDArray[np.int64]) -> int:
 
 
 def pad(batch: TokenBatch, rows: npt.NDArray[np.int64], pad_token: int) -> Padded:
-    """The given rows as one padded micro-batch."""
+    """Pad the given rows into one micro-batch."""
     prompt_B = batch.prompt_length_N[rows].astype(np.int64)
     response_B = batch.response_length_N[rows].astype(np.int64)
     longest_prompt, longest_response = int(prompt_B.max()), int(response_B.max())
@@ -154,8 +164,10 @@ def pad(batch: TokenBatch, rows: npt.NDArray[np.int64], pad_token: int) -> Padde
 
 
 def filler(pad_token: int) -> Padded:
-    """A micro-batch that contributes nothing: a rank that has run out of rows still takes part in the
-    collectives of the others (ZeRO hangs otherwise)."""
+    """Return a micro-batch that contributes nothing.
+
+    A rank that has run out of rows must still take part in the others' collectives: ZeRO hangs otherwise.
+    """
     return Padded(
         row_B=np.array([-1], dtype=np.int64),
         token_BS=np.full((1, 2), pad_token, dtype=np.int64),

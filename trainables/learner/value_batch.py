@@ -1,4 +1,4 @@
-"""What the loop hands to the critic and gets back. NumPy only."""
+"""What the loop hands to the critic. NumPy only."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ class ValueBatch:
 
     tokens: TokenBatch
     target_M: Float32
-    """Target of the state that each response token is drawn from; NaN = none."""
+    """Target of the state that each response token is drawn from, in reward units; NaN = none."""
     denominator: float
     """What the sum of the losses is divided by; the same on every rank."""
     old_M: Float32 | None = None
-    """Values from before the step's updates, which `CriticNeeds.clip` is about; None = not clipped."""
+    """Values before the step's updates, from which `CriticNeeds.clip` measures; None = not clipped."""
 
     def take(self, rows: npt.NDArray[np.int64]) -> ValueBatch:
+        """Return the given rollouts, in the given order."""
         length_N = self.tokens.response_length_N
         old_M = None if self.old_M is None else take_ragged(self.old_M, length_N, rows)
         target_M = take_ragged(self.target_M, length_N, rows)
@@ -31,17 +32,7 @@ class ValueBatch:
 
 
 def positions(target_M: Float32, length_N: Int32, level: Literal["token", "prompt"]) -> float:
-    """Positions that have a target and are fitted: every token's, or each rollout's first. At least 1."""
+    """Count the fitted positions with a target: of every token, or of each rollout's first. At least 1."""
     first_N = np.cumsum(length_N) - length_N
     fitted = target_M if level == "token" else target_M[first_N]
     return float(max(1, int(np.isfinite(fitted).sum())))
-
-
-@dataclass(frozen=True)
-class ValueStats:
-    """One update of the critic."""
-
-    loss: float
-    gradient_norm: float
-    clipped: float = 0.0
-    """Share of the fitted positions whose loss clipping has made constant."""

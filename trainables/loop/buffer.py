@@ -1,4 +1,7 @@
-"""The rollouts of one training step while they are being gathered: rounds, rewards, decisions."""
+"""The rollouts of one training step while they are being gathered, and what the learner read of them.
+
+Shapes: N rollouts of the step, R of one round, M response tokens, P prompts.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from trainables.strategies.batch import (
 
 @dataclass
 class _Rows:
-    """Columns of rollouts, one entry a round."""
+    """Columns of rollouts, one entry per round."""
 
     prompt: list[IntArray] = field(default_factory=list)
     kind: list[IntArray] = field(default_factory=list)
@@ -38,29 +41,6 @@ class _Rows:
     tokens: list[TokenBatch] = field(default_factory=list)
 
 
-def one_row_each(requests: Requests) -> Requests:
-    """The same requests, one row a rollout."""
-    repeat = np.repeat(np.arange(len(requests.prompt_R)), requests.count_R)
-    return Requests(
-        prompt_R=requests.prompt_R[repeat],
-        count_R=np.ones(len(repeat), dtype=np.int64),
-        kind_R=requests.kind_R[repeat],
-        trainable_R=requests.trainable_R[repeat],
-    )
-
-
-def cut(requests: Requests, rollout_budget: int) -> Requests:
-    """At most `rollout_budget` rollouts: later requests lose first."""
-    allowed = np.clip(rollout_budget - (np.cumsum(requests.count_R) - requests.count_R), 0, requests.count_R)
-    kept = allowed > 0
-    return Requests(
-        prompt_R=requests.prompt_R[kept],
-        count_R=allowed[kept],
-        kind_R=requests.kind_R[kept],
-        trainable_R=requests.trainable_R[kept],
-    )
-
-
 @dataclass(frozen=True)
 class Reading:
     """What the learner's teacher-forced pass gives, over the rollouts of one or more rounds."""
@@ -72,6 +52,7 @@ class Reading:
 
     @staticmethod
     def concatenate(parts: Sequence[Reading]) -> Reading:
+        """Join the readings of successive rounds."""
         features = [part.features for part in parts if part.features is not None]
         values = [part.values for part in parts if part.values is not None]
         return Reading(
@@ -82,7 +63,7 @@ class Reading:
         )
 
     def onto(self, batch: Batch) -> Batch:
-        """The batch with it, per rollout."""
+        """Return the batch with this reading, summed or averaged per rollout."""
         first = np.cumsum(batch.length_N) - batch.length_N
         return replace(
             batch,
@@ -94,38 +75,41 @@ class Reading:
 
 
 class RolloutBuffer:
-    """Everything drawn in one step. `batch()` shows it to the strategy, `tokens()` to the learner."""
+    """All rollouts of one step. `batch()` shows them to the strategy, `tokens()` to the learner."""
 
     def __init__(self, stratum_of_prompt: IntArray) -> None:
         self._stratum_of_prompt = stratum_of_prompt
         self._prompt_id: list[int] = []
         self._dropped: set[int] = set()
-        self._drawn_of: dict[tuple[int, int], int] = {}
+        self._count_of: dict[tuple[int, int], int] = {}
         self._rows = _Rows()
         self._read: list[Reading] = []
         self._rounds_read = 0
 
     @property
     def rounds(self) -> int:
+        """Rounds so far."""
         return len(self._rows.prompt)
 
     @property
     def rollouts(self) -> int:
+        """Rollouts so far, dropped ones included."""
         return sum(len(p) for p in self._rows.prompt)
 
     @property
     def prompt_ids(self) -> IntArray:
+        """Ids (P,) of the step's prompts, in order of first appearance."""
         return np.array(self._prompt_id, dtype=np.int64)
 
     def index_of(self, requests: Requests) -> list[int]:
-        """How many rollouts of the same prompt and kind came before each row in this step.
+        """Number each row among the step's rollouts of the same prompt and kind, from 0.
 
-        `requests` has one row a rollout. Call it once a round: it counts.
+        `requests` has one row per rollout. Call it once per round: it counts.
         """
         index = []
         for prompt, kind in zip(requests.prompt_R.tolist(), requests.kind_R.tolist(), strict=True):
-            before = self._drawn_of.get((prompt, kind), 0)
-            self._drawn_of[prompt, kind] = before + 1
+            before = self._count_of.get((prompt, kind), 0)
+            self._count_of[prompt, kind] = before + 1
             index.append(before)
         return index
 
@@ -134,12 +118,12 @@ class RolloutBuffer:
         requests: Requests,
         prompts: Sequence[Sequence[int]],
         completions: Completions,
-        verdict_N: IntArray,
-        correct_N: FloatArray,
+        verdict_R: IntArray,
+        correct_R: FloatArray,
         loss: LossConfig,
         max_tokens: int,
     ) -> None:
-        """Enter one round: `requests` has one row a rollout, in the order of `drawn`."""
+        """Add one round: `requests` has one row per rollout, in the order of `prompts` and `completions`."""
         place = {prompt: row for row, prompt in enumerate(self._prompt_id)}
         for prompt in requests.prompt_R.tolist():
             if prompt not in place:
@@ -149,8 +133,8 @@ class RolloutBuffer:
         rows.prompt.append(np.array([place[p] for p in requests.prompt_R.tolist()], dtype=np.int64))
         rows.kind.append(requests.kind_R)
         rows.trainable.append(requests.trainable_R)
-        rows.verdict.append(verdict_N)
-        rows.correct.append(correct_N)
+        rows.verdict.append(verdict_R)
+        rows.correct.append(correct_R)
         rows.penalty.append(overlong_penalty(completions.length_R, loss, max_tokens))
         rows.length.append(completions.length_R.astype(np.int64))
         rows.finished.append(completions.finished_R)
@@ -158,25 +142,26 @@ class RolloutBuffer:
         rows.tokens.append(token_batch(prompts, completions))
 
     def drop(self, drop_P: BoolArray | None) -> None:
+        """Leave prompts out of training. Their rollouts stay in the batch and stay paid for."""
         if drop_P is not None:
             self._dropped.update(np.flatnonzero(drop_P).tolist())
 
     def unread(self) -> TokenBatch | None:
-        """Rollouts that the learner has not been through yet; None if it has seen all."""
+        """Return the rollouts that the learner has not read yet; None if it has read all."""
         fresh = self._rows.tokens[self._rounds_read :]
         return TokenBatch.concatenate(fresh) if fresh else None
 
     def enter(self, reading: Reading) -> None:
-        """What the learner made of the unread rollouts."""
+        """Add what the learner read of the unread rollouts."""
         self._read.append(reading)
         self._rounds_read = self.rounds
 
     def reading(self) -> Reading:
-        """What the learner made of all rollouts that it has read, in order."""
+        """Return what the learner read of all rollouts that it has read, in order."""
         return Reading.concatenate(self._read)
 
     def batch(self) -> Batch:
-        """All rollouts so far; with what the learner made of them once it has read every one."""
+        """Return all rollouts so far, with the learner's reading once it has read every one."""
         rows = self._rows
         prompt_id = self.prompt_ids
         verdict = np.concatenate(rows.verdict)
@@ -201,15 +186,16 @@ class RolloutBuffer:
         return self.reading().onto(batch) if self._rounds_read == self.rounds else batch
 
     def tokens(self) -> TokenBatch:
+        """Return the tokens of all rollouts, in order."""
         return TokenBatch.concatenate(self._rows.tokens)
 
     def truncated(self) -> float:
-        """Share of rollouts cut off at the token limit."""
+        """Return the share of rollouts that were cut off at the token limit."""
         return float(1.0 - np.concatenate(self._rows.finished).mean())
 
 
 def overlong_penalty(length_N: Int32, loss: LossConfig, max_tokens: int) -> FloatArray:
-    """DAPO's soft overlong punishment (arXiv 2503.14476, eq. 13), positive, in [0, 1] reward units.
+    """Return DAPO's soft overlong punishment (arXiv 2503.14476, eq. 13) as a positive number of reward units.
 
     0 up to `max_tokens - overlong_buffer`, then linear, full at `max_tokens`.
     """
@@ -220,7 +206,7 @@ def overlong_penalty(length_N: Int32, loss: LossConfig, max_tokens: int) -> Floa
 
 
 def token_batch(prompts: Sequence[Sequence[int]], completions: Completions) -> TokenBatch:
-    """Prompts and what was drawn from them, one prompt a rollout, as the learner wants them."""
+    """Join each rollout's prompt (token ids, one list per rollout) and response into the learner's format."""
     prompt_length = np.array([len(p) for p in prompts], dtype=np.int32)
     total = prompt_length + completions.length_R
     token = np.empty(int(total.sum()), dtype=np.int32)
@@ -233,6 +219,39 @@ def token_batch(prompts: Sequence[Sequence[int]], completions: Completions) -> T
 
 
 def _within(length_N: Int32) -> IntArray:
-    """0, 1, ..., length - 1 for each row, flat."""
+    """Return 0, 1, ..., length - 1 for each row, flat."""
     first = np.cumsum(length_N) - length_N
     return np.arange(int(length_N.sum())) - np.repeat(first, length_N)
+
+
+def one_row_each(requests: Requests) -> Requests:
+    """Return the same requests with one row per rollout."""
+    row = np.repeat(np.arange(len(requests.prompt_R)), requests.count_R)
+    return Requests(
+        prompt_R=requests.prompt_R[row],
+        count_R=np.ones(len(row), dtype=np.int64),
+        kind_R=requests.kind_R[row],
+        trainable_R=requests.trainable_R[row],
+    )
+
+
+def cut(requests: Requests, limit: int) -> Requests:
+    """Keep at most `limit` rollouts: later requests lose first."""
+    allowed_R = np.clip(limit - (np.cumsum(requests.count_R) - requests.count_R), 0, requests.count_R)
+    kept = allowed_R > 0
+    return Requests(
+        prompt_R=requests.prompt_R[kept],
+        count_R=allowed_R[kept],
+        kind_R=requests.kind_R[kept],
+        trainable_R=requests.trainable_R[kept],
+    )
+
+
+def join(first: Requests, second: Requests) -> Requests:
+    """Return the requests of `first`, then those of `second`."""
+    return Requests(
+        prompt_R=np.concatenate([first.prompt_R, second.prompt_R]),
+        count_R=np.concatenate([first.count_R, second.count_R]),
+        kind_R=np.concatenate([first.kind_R, second.kind_R]),
+        trainable_R=np.concatenate([first.trainable_R, second.trainable_R]),
+    )

@@ -1,4 +1,4 @@
-"""What a trial is lent for its time: processes that outlive it, and the way back to the sweep."""
+"""What a trial is lent: processes that outlive it, and the way back to the sweep."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from trainables.learner.group import LearnerGroup
-    from trainables.rollouts.pool import EnginePool
-    from trainables.verifier.pool import VerifierPool
+    from trainables.rollouts.group import EngineGroup
+    from trainables.verifier.verifier import Verifier
 
 
 class Report(Protocol):
-    """Sends one event of this run (see `trimtab.sweepdir.journal`). Returns False when the run is to stop."""
+    """Sends one event of this run to the sweep's journal."""
 
-    def __call__(self, event: str, **fields: Any) -> bool: ...
+    def __call__(self, event: str, **fields: Any) -> bool:
+        """Send the event. Return False when the run is to stop."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,13 @@ class Lease:
     """Local directory or hub id of the base weights that learner and engines were started with."""
     tokenizer: PreTrainedTokenizerBase
     learner: LearnerGroup
-    engines: EnginePool
-    verifier: Callable[[str, VerifierConfig], VerifierPool]
-    """The process pool for a judge (import path), kept between runs that use the same one."""
+    engines: EngineGroup
+    verifier: Callable[[str, VerifierConfig], Verifier]
+    """Returns the verifier for a judge (import path), kept between runs that use the same one."""
     report: Report
     base_answers: dict[str, FloatArray] = field(default_factory=dict)
-    """What the base weights answered, by all that it depends on. The lender hands the same one to every run:
-    each begins with the same weights, so that a sweep evaluates them once a seed and not once a run."""
+    """Correctness (P, K) of the base weights' answers, by everything that it depends on. The lender hands the
+    same dictionary to every run. As all runs begin with the same weights, a sweep evaluates these once per
+    seed and not once per run."""
     proof: Callable[[Lease], None] | None = None
-    """Called once the run has reset what it was lent, before it restores anything: the lender's own check."""
+    """The lender's own check. The run calls it after it has reset the lease, before it restores anything."""

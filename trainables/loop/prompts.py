@@ -1,4 +1,4 @@
-"""The order in which training prompts come, and the seeds of what is drawn from them. NumPy only."""
+"""The order of the training prompts, and the seeds of their rollouts. NumPy only."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from trainables.strategies.batch import BoolArray, IntArray, Pool
 
 
 def rollout_seed(*parts: int | str) -> int:
-    """A 63-bit seed from whatever identifies a rollout: run seed, step, prompt id, kind, index.
+    """Hash whatever identifies a rollout (run seed, step, prompt id, kind, index) to a 63-bit seed.
 
-    Neighbouring identifiers give unrelated seeds, and nothing depends on the order of drawing.
+    Neighbouring identifiers give unrelated seeds, and no seed depends on the order of drawing.
     """
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
@@ -32,7 +32,7 @@ class PromptOrder:
         self._used: BoolArray = np.zeros(len(stratum_of_prompt), dtype=np.bool_)
 
     def pool(self, step: int, exclude: IntArray) -> Pool:
-        """Every prompt but the excluded ones (those already in this step), soonest first."""
+        """Return every prompt but the excluded ones (those already in this step), soonest first."""
         this, following = self._shuffle(self._epoch), self._shuffle(self._epoch + 1)
         order = np.concatenate([this[~self._used[this]], following[self._used[following]]])
         order = order[~np.isin(order, exclude)]
@@ -53,8 +53,10 @@ class PromptOrder:
         return order.astype(np.int64)
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the epoch and which prompts it has used."""
         return {"epoch": self._epoch, "used": self._used.copy()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
         self._epoch = int(state["epoch"])
         self._used = np.asarray(state["used"], dtype=np.bool_).copy()

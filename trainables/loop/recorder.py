@@ -23,7 +23,10 @@ from trainables.value_models.records import Row, read_rows, write_rows
 
 @dataclass(frozen=True)
 class Recorder:
-    """Writes the mean correctness of each prompt's first round; later rounds depend on what it showed."""
+    """Records the mean correctness of each prompt's first round.
+
+    Later rounds are left out: a strategy draws them because of what the first round showed.
+    """
 
     folder: Path
     dataset: str

@@ -8,58 +8,54 @@
         strategy   <- observe                                     the only place where its state changes
 
 The loop is blind to the baseline: it knows `trainables.strategies.protocol` and nothing else of it. It owns
-no process: learner, engines and verifiers are lent (`Lease`), so a cold and a warm slot run the same code.
+no process: learner, engines and verifier are lent (`Lease`), so a cold and a warm slot run the same code.
 """
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from trainables.errors import DivergedError, StrategyError, VerifierError
+from trainables.errors import StrategyError
 from trainables.learner.tokens import Float32, TokenBatch
-from trainables.loop.buffer import Reading, RolloutBuffer, cut, one_row_each
+from trainables.loop.buffer import Reading, RolloutBuffer, cut, join, one_row_each
+from trainables.loop.evaluate import evaluate_when_due
 from trainables.loop.lease import Lease
-from trainables.loop.metrics import Stopwatch, accuracy_metrics, mismatch, rollout_metrics
+from trainables.loop.metrics import Stopwatch, check_drift, mismatch, reading_metrics, rollout_metrics
 from trainables.loop.prompts import rollout_seed
 from trainables.loop.state import Run
 from trainables.loop.sync import sync_weights
 from trainables.loop.update import measure_noise, update_critic, update_metrics, update_policy
-from trainables.rollouts.engine import Completions, DrawRequest
-from trainables.strategies.batch import (
-    Batch,
-    BoolArray,
-    FloatArray,
-    IntArray,
-    Kind,
-    Requests,
-    RolloutBudget,
-    Stats,
-    Verdict,
-)
-from trainables.tasks.base import Split
+from trainables.loop.verify import check_failure_rate, verify
+from trainables.rollouts.engine import DrawRequest
+from trainables.strategies.batch import Batch, BoolArray, Kind, Requests, RolloutBudget, Stats
 from trainables.trial import TrialConfig
 
 
 def run_trial(lease: Lease, config: TrialConfig, seed: int, output: Path) -> Literal["finished", "stopped"]:
     """Train one configuration under one seed, from the newest checkpoint in `output` if there is one.
 
-    Spends `config.budget` rollouts; stops early when the lease's report says so. Raises DivergedError,
-    VerifierError, WeightSyncError, or RayActorError when a lent process has died.
+    Spends `config.budget` rollouts; stops early when the lease's report says so.
+
+    Raises:
+        SpecError, StrategyError: The configuration cannot run.
+        DivergedError: A loss, a gradient or the sampler/learner KL left its bounds.
+        VerifierError: Too many verifications failed, or the judge does not work.
+        WeightSyncError: Engine and learner differ after a weight sync.
+        LeaseLost, RayActorError: A lent process has died.
     """
     lease.report("stage", stage="resetting")
     run = Run.start(lease, config, seed, output)
     lease.report("data", data=run.data())
-    with run.clock.part("sync"):
-        _sync(run)
+    sync_weights(run)
     lease.report("stage", stage="training")
     go = evaluate_when_due(run)
-    while go and run.rollout_budget() >= config.strategy.min_rollouts():
+    while go and run.step_rollouts() >= config.strategy.min_rollouts():
         go = train_step(run) and evaluate_when_due(run)
-        if config.checkpoint_every and run.step % config.checkpoint_every == 0:
+        if config.checkpoint_every and run.counters.step % config.checkpoint_every == 0:
             run.save()
     if not go:
         return "stopped"
@@ -70,17 +66,19 @@ def run_trial(lease: Lease, config: TrialConfig, seed: int, output: Path) -> Lit
 
 
 def train_step(run: Run) -> bool:
-    """One step of the algorithm. Returns False when the sweep asks the run to stop."""
-    config, clock = run.config, Stopwatch()
+    """Take one step of the algorithm. Returns False when the sweep asks the run to stop."""
+    config, clock, step = run.config, Stopwatch(), run.counters.step
     buffer = gather_rollouts(run, clock)
     if not buffer.rollouts:
-        return _nothing_asked_for(run)
+        refuse_idle_full_step(run)
+        run.exhausted = True
+        return True
     with clock.part("logprobs"):
         read_rollouts(run, buffer)
     tokens, reading, batch = buffer.tokens(), buffer.reading(), buffer.batch()
     sampled_M = _sampled(batch)
     drift = mismatch(tokens.sampler_logprob_M[sampled_M], reading.logprob_M[sampled_M])
-    _check_drift(drift, config, run.step)
+    check_drift(drift["mismatch_kl"], config, step)
     with clock.part("score"):
         scores = run.strategy.score(batch)
     with clock.part("gradient_noise"):
@@ -88,25 +86,24 @@ def train_step(run: Run) -> bool:
     with clock.part("update"):
         updates = update_policy(run, batch, tokens, scores, reading.logprob_M)
     with clock.part("critic"):
-        fitted = update_critic(run, batch, tokens, scores)
-    run.version += 1
+        critic = update_critic(run, batch, tokens, scores)
+    run.counters.version += 1
     with clock.part("sync"):
-        synced = _sync(run)
+        sync = sync_weights(run)
     with clock.part("observe"):
         change = _logprob_change(run, tokens, reading.logprob_M, sampled_M)
-        run.strategy.observe(batch, Stats(step=run.step, logprob_change=change))
-        run.recorder.add(batch, run.step, config.strategy.reward_range)
+        run.strategy.observe(batch, Stats(step=step, logprob_change=change))
+        run.recorder.add(batch, step, config.strategy.reward_range)
     run.spend(buffer.rollouts, tokens, clock.total)
     metrics = {
         **rollout_metrics(batch),
         **drift,
-        **synced,
+        **sync,
         **update_metrics(updates),
         **noise,
-        **fitted,
+        **critic,
         "truncated": buffer.truncated(),
-        "entropy": float(reading.entropy_M.mean()),
-        **_reading_metrics(reading),
+        **reading_metrics(reading),
         "rollouts": float(buffer.rollouts),
         **{f"strategy/{name}": value for name, value in scores.diagnostics.items()},
         **{f"seconds/{name}": value for name, value in clock.seconds.items()},
@@ -116,49 +113,43 @@ def train_step(run: Run) -> bool:
 
 
 def gather_rollouts(run: Run, clock: Stopwatch) -> RolloutBuffer:
-    """select -> [draw, verify, decide]*, never more than the step's room in rollouts and rounds."""
+    """Select -> [draw -> verify -> decide]*, within the step's rollouts and rounds."""
     buffer = RolloutBuffer(run.stratum_of_prompt)
-    total, rounds = run.rollout_budget(), run.config.strategy.rounds()
+    total, rounds = run.step_rollouts(), run.config.strategy.rounds()
 
-    def rollout_budget() -> RolloutBudget:
-        return RolloutBudget(total - buffer.rollouts, rounds - buffer.rounds, run.step, total)
+    def budget() -> RolloutBudget:
+        return RolloutBudget(total - buffer.rollouts, rounds - buffer.rounds, run.counters.step, total)
 
     with clock.part("select"):
-        requests = select_prompts(run, buffer, rollout_budget(), None)
+        requests = select_prompts(run, buffer, budget(), None)
     while requests.rollouts:
         draw_and_verify(run, buffer, requests, clock)
         if run.needs.at_decide:
             with clock.part("logprobs"):
                 read_rollouts(run, buffer)
         with clock.part("decide"):
-            decision = run.strategy.decide(buffer.batch(), rollout_budget())
-            buffer.drop(decision.drop_P)
-            left = rollout_budget()
-            if decision.done or left.rollouts == 0 or left.rounds == 0:
-                break
-            requests = decision.more or Requests.samples([], [])
-            if decision.new_prompts:
-                less = RolloutBudget(left.rollouts - requests.rollouts, left.rounds, left.step, left.total)
-                requests = _join(requests, select_prompts(run, buffer, less, decision.new_prompts))
-            requests = cut(requests, left.rollouts)
+            requests = decide(run, buffer, budget())
     return buffer
 
 
-def select_prompts(
-    run: Run, buffer: RolloutBuffer, rollout_budget: RolloutBudget, wanted: int | None
-) -> Requests:
+def select_prompts(run: Run, buffer: RolloutBuffer, budget: RolloutBudget, wanted: int | None) -> Requests:
     """Ask the strategy for prompts that are not in this step yet."""
-    if rollout_budget.rollouts <= 0:
+    if budget.rollouts <= 0:
         return Requests.samples([], [])
-    pool = run.order.pool(run.step, exclude=buffer.prompt_ids)
-    requests = cut(run.strategy.select(pool, rollout_budget, wanted), rollout_budget.rollouts)
+    pool = run.order.pool(run.counters.step, exclude=buffer.prompt_ids)
+    requests = cut(run.strategy.select(pool, budget, wanted), budget.rollouts)
     run.order.take(requests.prompt_R)
     return requests
 
 
 def draw_and_verify(run: Run, buffer: RolloutBuffer, requests: Requests, clock: Stopwatch) -> None:
-    """One round of sampling into the book."""
-    config = run.config
+    """Draw one round of rollouts, verify them, and add them to the buffer.
+
+    Raises:
+        StrategyError: A request is for the reference policy.
+        VerifierError: Too many verifications of the step so far have failed.
+    """
+    config, step = run.config, run.counters.step
     rows = one_row_each(requests)
     if (rows.kind_R == Kind.REFERENCE).any():
         raise StrategyError(
@@ -166,10 +157,11 @@ def draw_and_verify(run: Run, buffer: RolloutBuffer, requests: Requests, clock: 
             "sample or greedy rollouts"
         )
     seeds = [
-        rollout_seed(run.seed, run.step, prompt, kind, index)
+        rollout_seed(run.seed, step, prompt, kind, index)
         for prompt, kind, index in zip(rows.prompt_R, rows.kind_R, buffer.index_of(rows), strict=True)
     ]
-    prompts = [run.prompt_tokens[p] for p in rows.prompt_R]
+    prompt_tokens = run.problems.tokens("train")
+    prompts = [prompt_tokens[p] for p in rows.prompt_R]
     request = DrawRequest(
         prompts=prompts,
         seed_R=np.array(seeds, dtype=np.int64),
@@ -179,13 +171,42 @@ def draw_and_verify(run: Run, buffer: RolloutBuffer, requests: Requests, clock: 
     with clock.part("generate"):
         completions = run.lease.engines.draw(request)
     with clock.part("verify"):
-        verdict_N, correct_N = _verify(run, completions, "train", rows.prompt_R)
-    buffer.add(rows, prompts, completions, verdict_N, correct_N, config.loss, config.sampling.max_tokens)
-    _check_verifier(buffer.batch().verdict_N, config, f"step {run.step}")
+        verdict_R, correct_R = verify(run, completions, "train", rows.prompt_R)
+    buffer.add(rows, prompts, completions, verdict_R, correct_R, config.loss, config.sampling.max_tokens)
+    check_failure_rate(buffer.batch().verdict_N, config, f"step {step}")
+
+
+def decide(run: Run, buffer: RolloutBuffer, budget: RolloutBudget) -> Requests:
+    """Ask the strategy what to drop and what to draw in the next round. No requests: the step is complete."""
+    decision = run.strategy.decide(buffer.batch(), budget)
+    buffer.drop(decision.drop_P)
+    if decision.done or budget.rollouts == 0 or budget.rounds == 0:
+        return Requests.samples([], [])
+    requests = decision.more or Requests.samples([], [])
+    if decision.new_prompts:
+        rest = replace(budget, rollouts=budget.rollouts - requests.rollouts)
+        requests = join(requests, select_prompts(run, buffer, rest, decision.new_prompts))
+    return cut(requests, budget.rollouts)
+
+
+def refuse_idle_full_step(run: Run) -> None:
+    """Refuse a strategy that asks for nothing out of a full step.
+
+    The last step of a run may be smaller than the strategy's first round; a full step is not.
+
+    Raises:
+        StrategyError: The step was a full one.
+    """
+    rollouts = run.step_rollouts()
+    if rollouts == run.config.rollouts_per_step:
+        raise StrategyError(
+            f"step {run.counters.step}: strategy {run.config.strategy.label()} asked for no rollouts out of "
+            f"{rollouts}; raise rollouts_per_step or fix its `select`"
+        )
 
 
 def read_rollouts(run: Run, buffer: RolloutBuffer) -> None:
-    """The learner's pass over the rollouts that have had none: log-probs, and what the strategy reads."""
+    """Pass the unread rollouts through the learner: log-probs, and what the strategy reads besides."""
     tokens = buffer.unread()
     if tokens is not None:
         forward = run.lease.learner.forward(tokens, run.feature_plan)
@@ -196,135 +217,14 @@ def read_rollouts(run: Run, buffer: RolloutBuffer) -> None:
         buffer.enter(Reading(forward.logprob_M, forward.entropy_M, forward.features, values))
 
 
-def evaluate_when_due(run: Run, *, last: bool = False) -> bool:
-    """Held-out accuracy, once for every `evaluation.every` steps' worth of rollouts, at 0 and at the end.
-
-    Returns False when the sweep asks the run to stop.
-    """
-    if not run.evaluation_due(last=last):
-        return True
-    run.lease.report("stage", stage="evaluating")
-    split = run.config.evaluation.split
-    metrics = accuracy_metrics(answer_split(run, split))
-    run.evaluated_at = run.rollouts
-    go = run.report("evaluation", split=split, metrics=metrics)
-    run.lease.report("stage", stage="training")
-    return go
-
-
-def answer_split(run: Run, split: Split) -> FloatArray:
-    """Correctness (P, K) of K sampled answers to each problem of a split.
-
-    The seeds do not depend on the step: successive evaluations differ by the policy, not by the draw. An
-    answer whose verification failed counts as wrong here, so more than a few of them raise VerifierError.
-    Before the first update the policy is the base model, whose answers are drawn once for all runs.
-    """
-    if run.version > 0:
-        return _draw_answers(run, split)
-    config, known = run.config, run.lease.base_answers
-    settings = (config.task, config.evaluation, config.sampling, config.verifier)
-    key = json.dumps([run.seed, split, *(part.model_dump(mode="json") for part in settings)])
-    if key not in known:
-        known[key] = _draw_answers(run, split)
-    return known[key]
-
-
-def _draw_answers(run: Run, split: Split) -> FloatArray:
-    settings = run.config.evaluation
-    prompts = run.tokens_of(split)
-    row_of = np.repeat(np.arange(len(prompts)), settings.samples)
-    seeds = [rollout_seed("evaluation", run.seed, split, n) for n in range(len(row_of))]
-    request = DrawRequest(
-        prompts=[prompts[p] for p in row_of],
-        seed_R=np.array(seeds, dtype=np.int64),
-        temperature_R=np.full(len(row_of), settings.temperature),
-        max_tokens_R=np.full(len(row_of), run.config.sampling.max_tokens, dtype=np.int64),
-    )
-    completions = run.lease.engines.draw(request)
-    verdict_N, correct_N = _verify(run, completions, split, row_of)
-    _check_verifier(verdict_N, run.config, f"evaluation on {split}")
-    return correct_N.reshape(len(prompts), settings.samples)
-
-
-def _verify(
-    run: Run, completions: Completions, split: Split, problem_N: IntArray
-) -> tuple[IntArray, FloatArray]:
-    texts = run.lease.tokenizer.batch_decode(completions.responses(), skip_special_tokens=True)
-    answers = run.answers_of(split)
-    judgements = run.verifier.verify([(t, answers[p]) for t, p in zip(texts, problem_N, strict=True)])
-    verdict_N = np.array([int(j.verdict) for j in judgements], dtype=np.int64)
-    return verdict_N, np.array([j.correct for j in judgements], dtype=np.float64)
-
-
-def _nothing_asked_for(run: Run) -> bool:
-    """The last step's budget may be too small for a strategy's first round; a full step's is not."""
-    if run.rollout_budget() == run.config.rollouts_per_step:
-        raise StrategyError(
-            f"step {run.step}: strategy {run.config.strategy.label()} asked for no rollouts out of "
-            f"{run.rollout_budget()}; raise rollouts_per_step or fix its `select`"
-        )
-    run.exhausted = True
-    return True
-
-
-def _sync(run: Run) -> dict[str, float]:
-    return sync_weights(
-        run.lease.learner,
-        run.lease.engines,
-        run.version,
-        run.prompt_tokens[0],
-        run.config.sampling.temperature,
-        run.parity_tolerance,
-        run.config.engine.sync_timeout_s,
-    )
-
-
 def _sampled(batch: Batch) -> BoolArray:
-    """Which tokens (M,) were drawn from the policy. Greedy ones have the log-prob of another temperature."""
+    """Mark the tokens (M,) of sampled rollouts. Greedy ones have log-probs of another temperature."""
     return np.repeat(batch.kind_N != Kind.GREEDY, batch.length_N)
 
 
 def _logprob_change(run: Run, tokens: TokenBatch, old_logprob_M: Float32, sampled_M: BoolArray) -> float:
+    """Measure the mean absolute change of a token's log-prob through the update, nats; 0 if not needed."""
     if not run.needs.logprob_change or not sampled_M.any():
         return 0.0
     change_M = np.abs(run.lease.learner.forward(tokens).logprob_M - old_logprob_M)
     return float(change_M[sampled_M].mean())
-
-
-def _check_verifier(verdict_N: IntArray, config: TrialConfig, where: str) -> None:
-    failed = float((verdict_N != Verdict.OK).mean())
-    if failed > config.verifier.max_failure_rate:
-        raise VerifierError(
-            f"{where}: the verifier failed on {failed:.0%} of {len(verdict_N)} answers, more than "
-            f"verifier.max_failure_rate={config.verifier.max_failure_rate:g}; raise verifier.timeout_s (now "
-            f"{config.verifier.timeout_s:g}) or mend the task's judge"
-        )
-
-
-def _check_drift(drift: dict[str, float], config: TrialConfig, step: int) -> None:
-    if not np.isfinite(drift["mismatch_kl"]):
-        raise DivergedError(
-            f"step {step}: log-probs are not finite; lower learner.lr (now {config.learner.lr:g})"
-        )
-    limit = config.loss.max_mismatch_kl
-    if limit is not None and not drift["mismatch_kl"] <= limit:
-        raise DivergedError(
-            f"step {step}: KL between sampler and learner is {drift['mismatch_kl']:.3g} nats per token, more "
-            f"than loss.max_mismatch_kl={limit:g}; lower learner.lr (now {config.learner.lr:g})"
-        )
-
-
-def _reading_metrics(reading: Reading) -> dict[str, float]:
-    """What the strategy's inputs take, in memory."""
-    if reading.features is None:
-        return {}
-    return {"features_kb_per_rollout": reading.features.nbytes / 1e3 / len(reading.features.prompt_NF)}
-
-
-def _join(first: Requests, second: Requests) -> Requests:
-    return Requests(
-        prompt_R=np.concatenate([first.prompt_R, second.prompt_R]),
-        count_R=np.concatenate([first.count_R, second.count_R]),
-        kind_R=np.concatenate([first.kind_R, second.kind_R]),
-        trainable_R=np.concatenate([first.trainable_R, second.trainable_R]),
-    )

@@ -1,10 +1,10 @@
-"""From scores to optimizer updates: a step's rollouts in mini-batches, and how noisy their gradient is."""
+"""From scores to optimizer updates: a step's mini-batches, and how noisy their gradient is."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from trainables.learner.rank import UpdateStats
+from trainables.learner.results import UpdateStats
 from trainables.learner.tokens import Float32, TokenBatch, TrainBatch, ragged_index
 from trainables.learner.value_batch import ValueBatch, positions
 from trainables.loop.metrics import noise_metrics
@@ -15,8 +15,13 @@ from trainables.strategies.batch import Batch, Scores
 def update_policy(
     run: Run, batch: Batch, tokens: TokenBatch, scores: Scores, old_logprob_M: Float32
 ) -> list[UpdateStats]:
-    """`learner.mini_batches` clipped updates. Prompts stay whole; a mini-batch without a trained rollout is
-    left out."""
+    """Make `learner.mini_batches` clipped updates, each on whole prompts.
+
+    A mini-batch without a trained rollout is left out. Returns what each update did.
+
+    Raises:
+        DivergedError: A gradient is not finite.
+    """
     parts = min(run.config.learner.mini_batches, batch.prompts)
     batches = mini_batches(run, batch, tokens, scores, old_logprob_M, parts)
     return [run.lease.learner.update(mini_batch, run.config.loss) for mini_batch in batches]
@@ -25,9 +30,9 @@ def update_policy(
 def measure_noise(
     run: Run, batch: Batch, tokens: TokenBatch, scores: Scores, old_logprob_M: Float32
 ) -> dict[str, float]:
-    """tr Cov(g) and |E g|^2 of the step's gradient, every `learner.gradient_noise_every` steps."""
+    """Measure tr Cov(g) and |E g|^2 of the step's gradient, every `learner.gradient_noise_every` steps."""
     every = run.config.learner.gradient_noise_every
-    if not every or run.step % every:
+    if not every or run.counters.step % every:
         return {}
     halves = mini_batches(run, batch, tokens, scores, old_logprob_M, 2)
     if len(halves) < 2:
@@ -38,11 +43,11 @@ def measure_noise(
 def mini_batches(
     run: Run, batch: Batch, tokens: TokenBatch, scores: Scores, old_logprob_M: Float32, parts: int
 ) -> list[TrainBatch]:
-    """The step's trained rollouts in so many parts, prompts whole; parts without any are left out."""
+    """Deal the step's prompts into `parts` mini-batches of trained rollouts; leave out those without any."""
     advantage_M = np.repeat(scores.advantage_N, tokens.response_length_N)
     if scores.advantage_tokens is not None:
         advantage_M = np.concatenate(scores.advantage_tokens)
-    rng = np.random.default_rng([run.seed, run.step, 0xBA7C])
+    rng = np.random.default_rng([run.seed, run.counters.step, 0xBA7C])
     shuffled_P = rng.permutation(batch.prompts)
     found = []
     for prompts in np.array_split(shuffled_P, parts):
@@ -63,6 +68,7 @@ def mini_batches(
 
 
 def update_metrics(updates: list[UpdateStats]) -> dict[str, float]:
+    """Summarise the step's updates of the policy."""
     tokens = sum(u.tokens for u in updates)
     metrics = {"updates": float(len(updates)), "trained_tokens": float(tokens)}
     if updates:
@@ -74,13 +80,19 @@ def update_metrics(updates: list[UpdateStats]) -> dict[str, float]:
 
 
 def update_critic(run: Run, batch: Batch, tokens: TokenBatch, scores: Scores) -> dict[str, float]:
-    """Updates of the critic towards the strategy's value targets; prompts stay whole."""
+    """Fit the critic to the strategy's value targets, in mini-batches of whole prompts.
+
+    Returns metrics; none without a critic or a target.
+
+    Raises:
+        DivergedError: A gradient is not finite.
+    """
     needs = run.needs.values
     if needs is None or scores.value_targets is None:
         return {}
     target_M = np.concatenate(scores.value_targets).astype(np.float32)
     old_M = None if batch.values is None else np.concatenate(batch.values).astype(np.float32)
-    rng = np.random.default_rng([run.seed, run.step, 0xC217])
+    rng = np.random.default_rng([run.seed, run.counters.step, 0xC217])
     done = []
     for prompts in np.array_split(rng.permutation(batch.prompts), min(needs.mini_batches, batch.prompts)):
         rows = np.flatnonzero(np.isin(batch.prompt_N, prompts))

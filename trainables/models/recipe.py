@@ -1,4 +1,4 @@
-"""The tiny model's recipe: everything that decides its weights, and a hash over it. No torch in here."""
+"""The tiny model's recipe: everything that decides its weights, and a hash of it. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Recipe:
     """A Qwen3 of about 0.6 M parameters and its supervised warm-up on addition."""
 
     revision: int = 1
-    """Raise it when the code of the warm-up changes what comes out for the same numbers."""
+    """Raise it when a change to the warm-up's code gives other weights for the same numbers."""
     hidden_size: int = 128
     intermediate_size: int = 256
     layers: int = 4
@@ -33,11 +33,11 @@ class Recipe:
     target_accuracy: float = 0.5
     """The warm-up ends once this share of sampled (T = 1) answers to training problems is right."""
     check_every: int = 10
-    """Steps between looks at the accuracy."""
+    """Steps between measurements of the accuracy."""
     check_prompts: int = 512
     seed: int = 0
 
     def digest(self) -> str:
-        """Twelve hexadecimal digits that change with any field."""
+        """Return twelve hexadecimal digits that change with any field."""
         text = json.dumps(asdict(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,8 +1,8 @@
-"""The embedded default model, made on the spot: `python -m trainables.models.tiny --cache .trimtab/models`.
+"""The default model, trained where it is needed: `python -m trainables.models.tiny --cache .trimtab/models`.
 
 `ensure_tiny` returns `<cache>/tiny-<hash of the recipe>`, a Hugging Face model directory that vLLM and
-`AutoModelForCausalLM` load offline. The first call trains it (a minute and a half on one CPU core); one
-process builds while others wait for it.
+`AutoModelForCausalLM` load offline. The first call trains it, a minute and a half on one CPU core; other
+processes wait for it meanwhile.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from trainables.models.recipe import Recipe
 
 
 def ensure_tiny(cache: Path, recipe: Recipe | None = None) -> Path:
-    """The tiny model's directory, trained now if `cache` does not hold it yet.
+    """Return the tiny model's directory; train the model first if `cache` does not hold it yet.
 
-    The directory appears complete or not at all: it is built under a temporary name and renamed. Raises
-    ModelError where the warm-up ends below the recipe's accuracy.
+    The directory appears complete or not at all: it is built under a temporary name and renamed.
+
+    Raises:
+        ModelError: The warm-up ends below the recipe's accuracy.
     """
     recipe = recipe or Recipe()
     cache = cache.resolve()
@@ -40,12 +42,14 @@ def ensure_tiny(cache: Path, recipe: Recipe | None = None) -> Path:
 def _build(recipe: Recipe, target: Path) -> None:
     from trainables.models.warmup import write_model  # torch and transformers
 
-    for stale in target.parent.glob(f".{target.name}-*"):  # of a build that was killed: we hold the lock
+    # Left by a build that was killed: while this process holds the lock, no other build runs.
+    for stale in target.parent.glob(f".{target.name}-*"):
         shutil.rmtree(stale)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         write_model(recipe, scratch)
-        for made in (scratch, *scratch.iterdir()):  # written 0700 and 0600; a cache may be shared
+        # Files are written as 0600 in a folder of 0700, but a cache may be shared.
+        for made in (scratch, *scratch.iterdir()):
             made.chmod(0o755 if made.is_dir() else 0o644)
         os.rename(scratch, target)
     finally:
@@ -54,13 +58,14 @@ def _build(recipe: Recipe, target: Path) -> None:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Exclusive among processes. The kernel drops it with its holder, so it is never stale."""
+    """Hold a lock that excludes other processes. The kernel drops it with its holder: it is never stale."""
     with path.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 
 def main() -> None:
+    """Make the tiny model and print its directory."""
     parser = argparse.ArgumentParser(description="Make the tiny model once and print where it is.")
     parser.add_argument("--cache", type=Path, default=Path(".trimtab/models"))
     print(ensure_tiny(parser.parse_args().cache))

@@ -1,4 +1,4 @@
-"""The tiny model's character tokenizer: one token per printable ASCII character."""
+"""The tiny model's character tokenizer: one token per printable ASCII character and newline."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VOCABULARY = {token: index for index, token in enumerate((*SPECIAL, *CHARACTERS)
 
 
 def character_tokenizer(max_length: int) -> PreTrainedTokenizerFast:
-    """A tokenizer that `AutoTokenizer` loads back. It adds nothing to a text, no first token either."""
+    """Build a tokenizer that `AutoTokenizer` can load. It adds no tokens of its own to a text."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

@@ -27,15 +27,16 @@ _IGNORED = -100
 
 
 def write_model(recipe: Recipe, directory: Path) -> None:
-    """Train the recipe's model from scratch on CPU in fp32 and save it, tokenizer and all.
+    """Train the recipe's model from scratch on CPU in fp32, and save it with its tokenizer.
 
-    Raises ModelError where the target accuracy is not reached within the recipe's steps.
+    Raises:
+        ModelError: The target accuracy is not reached within the recipe's steps.
     """
     with torch.random.fork_rng(devices=[]), _one_thread():
         torch.manual_seed(recipe.seed)
         model = Qwen3ForCausalLM(model_config(recipe))
         _train(model, recipe)
-    # Not through the model's save_pretrained: it imports DeepSpeed where that is installed, and talks.
+    # The model's own save_pretrained would import DeepSpeed if that is installed, and log to the console.
     save_file(model.state_dict(), directory / "model.safetensors", metadata={"format": "pt"})
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(directory)
@@ -43,7 +44,7 @@ def write_model(recipe: Recipe, directory: Path) -> None:
         do_sample=True,
         temperature=1.0,
         top_p=1.0,
-        top_k=0,  # left out, transformers would sample from the 50 likeliest only
+        top_k=0,  # if left out, transformers samples from the 50 likeliest tokens only
         eos_token_id=VOCABULARY[EOS],
         pad_token_id=VOCABULARY[PAD],
     ).save_pretrained(directory)
@@ -52,8 +53,10 @@ def write_model(recipe: Recipe, directory: Path) -> None:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Use a single thread: two halve the time on idle cores, but on busy ones they spin at each other's
-    barriers, and a step was seen to take twenty times as long.
+    """Limit torch to a single thread.
+
+    Two threads halve the time on idle cores. On busy ones they spin at each other's barriers: a step took up
+    to twenty times as long.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -64,7 +67,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def model_config(recipe: Recipe) -> Qwen3Config:
-    """The architecture; embeddings untied because vLLM's CPU reload of tied ones is silently wrong."""
+    """Return the architecture. Embeddings are untied: vLLM's CPU reload of tied ones is silently wrong."""
     return Qwen3Config(
         vocab_size=len(VOCABULARY),
         hidden_size=recipe.hidden_size,
@@ -113,7 +116,7 @@ def _train(model: Qwen3ForCausalLM, recipe: Recipe) -> None:
 
 
 def _training_problems(seed: int) -> Iterator[Problem]:
-    """Endless problems of the training part, strata equally likely."""
+    """Yield problems of the training part without end, strata equally likely."""
     rng = random.Random(seed)
     parts = [part_codes("train", stratum).tolist() for stratum in range(STRATA)]
     while True:
@@ -121,7 +124,7 @@ def _training_problems(seed: int) -> Iterator[Problem]:
 
 
 def _collate(problems: list[Problem]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and labels, right-padded (B, T); only the answer and its end are labelled."""
+    """Return token ids and labels, right-padded (B, T); only the answer and its end are labelled."""
     width = PROMPT_TOKENS + ANSWER_TOKENS
     tokens = torch.full((len(problems), width), VOCABULARY[PAD])
     labels = torch.full((len(problems), width), _IGNORED)
@@ -136,7 +139,7 @@ def _collate(problems: list[Problem]) -> tuple[torch.Tensor, torch.Tensor]:
 
 @torch.no_grad()
 def sampled_accuracy(model: Qwen3ForCausalLM, problems: list[Problem]) -> float:
-    """Share of problems whose answer, sampled once at temperature 1, is right and ends.
+    """Return the expected share of problems whose answer, sampled at temperature 1, is right and ends.
 
     Teacher forcing gives it without sampling: the probability of the right answer is the product of its
     tokens' probabilities, and the mean over problems is exactly the expected accuracy.

@@ -1,4 +1,4 @@
-"""Which engine a configuration names."""
+"""From a configuration to its engine."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from trainables.rollouts.engine import Engine
 def build_engine(
     model: str, config: EngineConfig, dtype: Dtype = "auto", backend: Backend | None = None
 ) -> Engine:
-    """The engine that `config.kind` names, holding the model's base weights at version -1.
+    """Start the engine that `config.kind` names, with the model's base weights at version -1.
 
-    `dtype` is the learner's: an engine that computes in another one samples from another policy. `backend`:
-    what weights are broadcast over, if they are.
+    `dtype` is the learner's: an engine that computes in another type samples from another policy. `backend`
+    is what weights are broadcast over; None means that they are not broadcast.
     """
     if config.kind == "vllm":
         from trainables.rollouts.vllm_engine import VllmEngine

@@ -1,4 +1,7 @@
-"""What every rollout engine does. NumPy only; the engines' own modules import their libraries."""
+"""The interface of rollout engines. NumPy only; the engines' own modules import their libraries.
+
+Shapes: R rollouts of a request, M response tokens of all of them.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DrawRequest:
-    """Rollouts to draw, one row each. R rollouts."""
+    """R rollouts to draw, one row each."""
 
     prompts: Sequence[Sequence[int]]
     """Token ids of each rollout's prompt, R of them."""
@@ -28,13 +31,15 @@ class DrawRequest:
     """0 = greedy."""
     max_tokens_R: npt.NDArray[np.int64]
     min_tokens_R: npt.NDArray[np.int64] | None = None
-    """End-of-sequence is not drawn before so many tokens. Benchmarks only: it changes the policy."""
+    """End-of-sequence is not sampled before this many tokens. Benchmarks only: it changes the policy."""
 
     @property
     def rollouts(self) -> int:
+        """Number of rollouts, R."""
         return len(self.seed_R)
 
     def take(self, rows: npt.NDArray[np.int64]) -> DrawRequest:
+        """Return the given rollouts, in the given order."""
         return DrawRequest(
             prompts=[self.prompts[r] for r in rows],
             seed_R=self.seed_R[rows],
@@ -46,25 +51,25 @@ class DrawRequest:
 
 @dataclass(frozen=True)
 class Completions:
-    """R rollouts, flat; M response tokens in all."""
+    """The responses to a request: R rollouts, M response tokens, flat and in the request's order."""
 
     length_R: npt.NDArray[np.int32]
     """Response tokens, the end-of-sequence token included."""
     token_M: npt.NDArray[np.int32]
     logprob_M: npt.NDArray[np.float32]
-    """Log-prob of each token under the processed (temperature-scaled) distribution it was drawn from."""
+    """Log-prob of each token under the distribution it was sampled from, at the request's temperature."""
     finished_R: npt.NDArray[np.bool_]
     """False: cut off at `max_tokens`."""
     version: int
-    """Policy version of the weights that drew them."""
+    """Policy version of the weights that sampled them."""
 
     def responses(self) -> list[npt.NDArray[np.int32]]:
-        """Token ids of each response."""
+        """Return the token ids of each response."""
         return np.split(self.token_M, np.cumsum(self.length_R)[:-1])
 
     @staticmethod
     def gather(parts: Sequence[Completions], order: npt.NDArray[np.int64]) -> Completions:
-        """Parts of one request as one, rows put at the places `order` names."""
+        """Join the parts of one request; row i of the parts, one after another, becomes row `order[i]`."""
         length = np.concatenate([p.length_R for p in parts])
         back = np.argsort(order, kind="stable")
         index = ragged_index(length, back)
@@ -79,12 +84,12 @@ class Completions:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What of an engine could differ between two leases."""
+    """What could differ in an engine between two leases."""
 
     weights: str
-    """Checksum of its parameters."""
+    """Checksum of its parameters, one per tensor-parallel worker."""
     cache_empty: bool
-    """Nothing is left in its KV cache."""
+    """True: its KV cache holds nothing."""
 
 
 class Engine(Protocol):
@@ -99,28 +104,30 @@ class Engine(Protocol):
         ...
 
     def load(self, weights: Weights, version: int) -> None:
-        """Take new weights. Whatever was cached under the old ones is forgotten before this returns."""
+        """Take new weights. Whatever was cached under the old ones is gone when this returns."""
         ...
 
     def join(self, rendezvous: Rendezvous, first_rank: int) -> None:
-        """Enter the learner's group for weight broadcasts; this engine's workers are `first_rank` and on."""
+        """Join the learner's broadcast group, this engine's workers as ranks from `first_rank` on."""
         ...
 
     def receive(self, manifest: Manifest, version: int) -> None:
-        """As `load`, of weights that the learner broadcasts meanwhile."""
+        """Take new weights as `load` does, while the learner broadcasts them."""
         ...
 
     def fingerprint(self) -> Fingerprint:
-        """What it holds, right after `reset` and `load`."""
+        """Return what the engine holds. Meant for right after `reset` and `load`."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Give its memory back."""
+        ...
 
 
 def eos_token_ids(model: str) -> list[int]:
-    """All end-of-sequence ids a model declares in its generation settings, else its tokenizer's.
+    """Return all end-of-sequence ids that a model declares in its generation settings, else its tokenizer's.
 
-    Chat models declare two; an engine that knows only one runs past the end of every turn.
+    Chat models declare two. An engine that knows only one of them runs past the end of every turn.
     """
     from transformers import AutoTokenizer, GenerationConfig
 

@@ -1,5 +1,8 @@
-"""Plain transformers `generate` behind the engine interface: the parity reference for vLLM, and the engine
-of machines that cannot have vLLM. Slower; every batch waits for its longest response."""
+"""Plain transformers `generate` behind the engine interface.
+
+It is the parity reference for vLLM, and the engine of machines without vLLM. It is slower: every batch waits
+for its longest response.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,9 @@ from trainables.weight_sync.weights import Weights, checksum, to_numpy
 
 
 class _SeededSampler(LogitsProcessor):
-    """Turns greedy search into seeded sampling, one random stream a row.
+    """Turns greedy search into seeded sampling, with one random stream per row.
 
-    `generate` has one seed for a whole batch; a row's tokens would then depend on its neighbours. The
+    `generate` has one seed for a whole batch, which would make a row's tokens depend on its neighbours. The
     arg-max of logits / T plus Gumbel noise is an exact sample of softmax(logits / T).
     """
 
@@ -28,7 +31,7 @@ class _SeededSampler(LogitsProcessor):
         self._rng_R = [np.random.default_rng(int(seed) & (2**63 - 1)) for seed in request.seed_R]
         self._temperature_R = request.temperature_R
         self.logprobs: list[torch.Tensor] = []
-        """One (R, V) tensor a generated position: the processed distribution."""
+        """The processed distribution: one (R, V) tensor per generated position."""
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.Tensor:
         temperature = torch.from_numpy(np.where(self._temperature_R > 0, self._temperature_R, 1.0))
@@ -60,6 +63,7 @@ class TransformersEngine:
         self._version = -1
 
     def draw(self, request: DrawRequest) -> Completions:
+        """Sample every rollout of the request, in batches of `max_num_seqs`."""
         # Similar lengths together: a batch runs as long as its longest row.
         order = np.argsort(request.max_tokens_R, kind="stable")
         chunks = [order[i : i + self._rows] for i in range(0, len(order), self._rows)]
@@ -101,9 +105,14 @@ class TransformersEngine:
         )
 
     def reset(self) -> None:
-        """Nothing to forget: `generate` keeps no cache between calls."""
+        """Do nothing: `generate` keeps no cache between calls."""
 
     def load(self, weights: Weights, version: int) -> None:
+        """Take new weights.
+
+        Raises:
+            RuntimeError: They do not fit the model.
+        """
         state = dict(weights.tensors())
         missing, unexpected = self._model.load_state_dict(state, strict=False)
         untied = [name for name in missing if not self._tied(name)]
@@ -112,23 +121,28 @@ class TransformersEngine:
         self._version = version
 
     def join(self, rendezvous: Rendezvous, first_rank: int) -> None:
+        """Refuse: this engine takes no broadcasts."""
         raise NotImplementedError("EngineConfig refuses this combination")
 
     def receive(self, manifest: Manifest, version: int) -> None:
+        """Refuse: this engine takes no broadcasts."""
         raise NotImplementedError("EngineConfig refuses this combination")
 
     def _tied(self, name: str) -> bool:
         return bool(self._model.config.tie_word_embeddings) and name == "lm_head.weight"
 
     def fingerprint(self) -> Fingerprint:
+        """Return the checksum of the parameters; there is no cache."""
         named = ((name, to_numpy(p.detach())) for name, p in self._model.named_parameters())
         return Fingerprint(checksum(named), cache_empty=True)
 
     def close(self) -> None:
+        """Give the model's memory back."""
         del self._model
 
 
 def _gather(logprobs: list[torch.Tensor], response_RT: Int32) -> Float32:
+    """Pick the log-prob (R, T) of each sampled token."""
     chosen = torch.from_numpy(response_RT.astype(np.int64))
     columns = [step.cpu().gather(1, chosen[:, t : t + 1]).squeeze(1) for t, step in enumerate(logprobs)]
     result: Float32 = torch.stack(columns, dim=1).numpy()
@@ -140,7 +154,7 @@ def _lengths(
     eos: list[int],
     max_tokens_R: npt.NDArray[np.int64],
 ) -> tuple[Int32, npt.NDArray[np.bool_]]:
-    """Tokens up to and including the first end of sequence, at most `max_tokens_R`; and whether it ended."""
+    """Count tokens up to the first end of sequence (included) or `max_tokens_R`; tell which it was."""
     is_eos = np.isin(response_RT, eos)
     first = np.where(is_eos.any(axis=1), is_eos.argmax(axis=1) + 1, response_RT.shape[1] + 1)
     finished = first <= max_tokens_R

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-# Read by vLLM and torch when they are imported: keep the engine inside this process (it lives and dies with
-# its actor), let several engines share a CPU host instead of each binding to the first cores, and do not
-# compile on a CPU (16-27 s at the first batch, no gain on a model that this stack runs on a CPU).
+# vLLM and torch read these when they are imported. They keep the engine inside this process (it lives and
+# dies with its actor), let several engines share a CPU host instead of each binding to the first cores, and
+# switch compilation off on CPUs (16-27 s at the first batch, and no gain on models small enough for a CPU).
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
@@ -53,21 +53,23 @@ class VllmEngine:
             max_model_len=config.max_model_len,
             max_num_seqs=config.max_num_seqs,
             enforce_eager=not on_gpu,
-            # Raw log-probs ignore the temperature and make importance ratios wrong (pitfalls.md, 24).
+            # Raw log-probs, vLLM's default, ignore the temperature: importance ratios would use another
+            # distribution than the one that was sampled.
             logprobs_mode="processed_logprobs",
-            # A model's own generation_config may carry top-p or a repetition penalty: off-policy.
+            # A model's own generation_config may set top-p or a repetition penalty, which is off-policy.
             generation_config="vllm",
             skip_tokenizer_init=True,
             enable_prefix_caching=True,
             disable_log_stats=True,
             seed=0,
             weight_transfer_config=WeightTransferConfig(backend) if backend else None,
-            # Loaded in every worker process: importing it makes vLLM know the backend `gloo`.
+            # Every worker process imports it, which registers the backend `gloo` with vLLM.
             worker_extension_cls=GLOO_WORKER if backend == "gloo" else "",
             **memory,
         )
 
     def draw(self, request: DrawRequest) -> Completions:
+        """Sample every rollout of the request, batched continuously."""
         params = [
             SamplingParams(
                 temperature=float(request.temperature_R[r]),
@@ -79,7 +81,7 @@ class VllmEngine:
                 detokenize=False,
                 stop_token_ids=self._stop,
                 output_kind=RequestOutputKind.FINAL_ONLY,
-                skip_clone=True,  # made for this request alone; vLLM's deep copies took 6 % of a draw
+                skip_clone=True,  # made for this request alone; vLLM's deep copies took 6% of a draw
             )
             for r in range(request.rollouts)
         ]
@@ -94,18 +96,21 @@ class VllmEngine:
         )
 
     def reset(self) -> None:
-        # A trial that diverged leaves NaN in the KV cache, and masked attention over a reused block is
-        # 0 x NaN: without this every later trial on the slot would read NaN.
+        """Zero the KV cache and forget cached prefixes."""
+        # A trial that diverged leaves NaN in the KV cache, and masked attention over a reused block computes
+        # 0 x NaN: without this, every later trial on the slot would read NaN.
         self._llm.collective_rpc(_zero_kv_cache)
         self._llm.reset_prefix_cache()
 
     def load(self, weights: Weights, version: int) -> None:
+        """Take new weights, and forget prefixes cached under the old ones."""
         self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": list(weights.tensors())})
-        # vLLM keeps cached prefixes across a reload: they would be silently stale.
+        # vLLM keeps cached prefixes across a reload; they would be silently stale.
         self._llm.reset_prefix_cache()
         self._version = version
 
     def join(self, rendezvous: Rendezvous, first_rank: int) -> None:
+        """Join the learner's group for weight broadcasts, after leaving any old one."""
         info: dict[str, Any] = {
             "master_address": rendezvous.host,
             "master_port": rendezvous.port,
@@ -120,6 +125,7 @@ class VllmEngine:
         self._llm.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": info})
 
     def receive(self, manifest: Manifest, version: int) -> None:
+        """Take the weights that the learner broadcasts, and forget prefixes cached under the old ones."""
         names, dtypes, shapes = zip(*manifest, strict=True)
         info = {"names": list(names), "dtype_names": list(dtypes), "shapes": list(shapes)}
         self._llm.collective_rpc("start_weight_update")
@@ -129,10 +135,12 @@ class VllmEngine:
         self._version = version
 
     def fingerprint(self) -> Fingerprint:
+        """Return checksums and cache state of all tensor-parallel workers as one."""
         marks = self._llm.collective_rpc(_fingerprint)
         return Fingerprint(" ".join(mark.weights for mark in marks), all(mark.cache_empty for mark in marks))
 
     def close(self) -> None:
+        """Shut the engine down."""
         self._llm.llm_engine.engine_core.shutdown()
 
 
@@ -148,7 +156,7 @@ def _fingerprint(worker: Any) -> Fingerprint:
 
 
 def _chosen(logprobs: FlatLogprobs) -> Float32:
-    """Log-prob of the drawn token at each position: the first entry of the position."""
+    """Pick the log-prob of each sampled token: the first entry of its position."""
     flat = np.asarray(logprobs.logprobs, dtype=np.float32)
     chosen: Float32 = flat[np.asarray(logprobs.start_indices)]
     return chosen

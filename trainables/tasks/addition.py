@@ -1,9 +1,8 @@
 """The built-in task: add two numbers of one to three digits, in plain decimal.
 
-Which problem may serve which split is fixed once and for all by a hash of the unordered operands, so
-`12+345` and `345+12` never face each other across splits, and the tiny model's warm-up (training part only)
-has seen no validation or test problem of any `data_seed`. The `data_seed` only draws the prompts of a split
-from its part.
+A hash of the unordered operands fixes which split a problem may serve. So `12+345` and `345+12` are always in
+the same split, and the tiny model's warm-up, which uses the training part only, has seen no validation or
+test problem of any `data_seed`. The `data_seed` only draws the prompts of a split from its part.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ Codes = npt.NDArray[np.int64]
 
 
 class Addition:
-    """Mixed one- to three-digit addition in nine strata of (nearly) equal size, judged by exact match."""
+    """Mixed one- to three-digit addition in nine strata of nearly equal size, judged by exact match."""
 
     judge = "trainables.verifier.judge_exact:exact_match"
 
@@ -47,9 +46,10 @@ class Addition:
         }
 
     def split(self, name: Split) -> Sequence[Problem]:
-        """The split's problems in an order drawn from `data_seed`.
+        """Return the split's problems in an order drawn from `data_seed`.
 
-        Raises SpecError where the split's part holds fewer problems than asked for.
+        Raises:
+            SpecError: The split's part holds fewer problems than are asked for.
         """
         check_split(name)
         return _draw(name, self._sizes[name], self._seed)
@@ -75,7 +75,7 @@ def _draw(name: Split, size: int, seed: int) -> tuple[Problem, ...]:
 
 
 def make_problem(code: int) -> Problem:
-    """The problem numbered `a * 1000 + b`."""
+    """Make the problem of code `a * 1000 + b`."""
     a, b = divmod(code, _NUMBERS)
     stratum = (len(str(a)) - 1) * DIGITS + len(str(b)) - 1
     return Problem(prompt=f"{a}+{b}=", answer=str(a + b), stratum=stratum)
@@ -83,7 +83,7 @@ def make_problem(code: int) -> Problem:
 
 @lru_cache(maxsize=3 * STRATA)
 def part_codes(name: Split, stratum: int) -> Codes:
-    """All problems (as codes, ascending) of one stratum that may serve one split."""
+    """Return the codes, ascending, of all problems of one stratum that may serve one split."""
     first, second = (_of_length(length + 1) for length in divmod(stratum, DIGITS))
     a, b = (grid.ravel() for grid in np.meshgrid(first, second, indexing="ij"))
     twins = np.minimum(a, b) * _NUMBERS + np.maximum(a, b)
@@ -98,8 +98,9 @@ def _of_length(digits: int) -> Codes:
 
 
 def _shares(total: int, capacities: Sequence[int]) -> list[int]:
-    """Split `total` over the strata as evenly as their capacities allow; what a small one cannot take
-    goes to the others. Sums to less than `total` only where all are full.
+    """Split `total` over the strata as evenly as their capacities allow.
+
+    What a small stratum cannot take goes to the others. The sum is less than `total` only if all are full.
     """
     shares = [0] * len(capacities)
     left = total
@@ -111,7 +112,7 @@ def _shares(total: int, capacities: Sequence[int]) -> list[int]:
 
 
 def _mix(codes: Codes, salt: int) -> npt.NDArray[np.uint64]:
-    """A splitmix64 hash: unlike a NumPy generator's shuffle it is the same in every NumPy version."""
+    """Hash codes by splitmix64, which, unlike a NumPy generator's shuffle, never changes between versions."""
     salted = (salt * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) % 2**64
     z = codes.astype(np.uint64) * np.uint64(0xD1342543DE82EF95) + np.uint64(salted)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

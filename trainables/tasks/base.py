@@ -20,27 +20,35 @@ class Problem:
     answer: str
     """Reference answer, in the form the task's judge expects."""
     stratum: int = 0
-    """Declared stratum, from 0; 0 for all where the task declares none."""
+    """Declared stratum, from 0; all are 0 if the task declares none."""
 
 
 @runtime_checkable
 class Task(Protocol):
-    """Prompts and the rule that judges an answer. Implementations import nothing heavy at module level."""
+    """Prompts, and the rule that judges an answer. Implementations import nothing heavy at module level."""
 
     @property
     def judge(self) -> str:
         """Import path `package.module:function` of `(response: str, answer: str) -> float` in [0, 1].
 
-        A name and not a function, because the verifier's worker processes import it themselves.
+        It is a name and not a function because the verifier's processes import it themselves.
         """
         ...
 
     def split(self, name: Split) -> Sequence[Problem]:
-        """The problems of one split, always in the same order. An undefined split raises SpecError."""
+        """Return the problems of one split, always in the same order.
+
+        Raises:
+            SpecError: The split is not defined.
+        """
         ...
 
 
 def check_split(name: str) -> None:
-    """Raise SpecError unless `name` is one of the three splits."""
+    """Refuse a name that is not one of the three splits.
+
+    Raises:
+        SpecError: It is not.
+    """
     if name not in get_args(Split):
         raise SpecError(f"split: {name!r} is unknown; use one of {', '.join(get_args(Split))}")

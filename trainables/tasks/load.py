@@ -29,7 +29,7 @@ def load_task(config: TaskConfig) -> Task:
     if not isinstance(task, Task):
         raise SpecError(
             f"task.name: {config.name!r} gave a {type(task).__name__}, which lacks `judge` or `split`; "
-            "see trainables.tasks.Task"
+            "see trainables.tasks.base.Task"
         )
     return task
 

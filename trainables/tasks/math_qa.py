@@ -20,8 +20,8 @@ READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 class MathQA:
     """Question and reference answer columns of the user's own data, judged by math-verify.
 
-    A reference may be a number, LaTeX, a list of them (all are demanded), a worked solution that ends in
-    `\\boxed{...}`, or one that ends in `#### answer` as GSM8K's do.
+    A reference may be a number, LaTeX, a list of them (an answer must give all), a worked solution that ends
+    in `\\boxed{...}`, or one that ends in `#### answer` as GSM8K's do.
     """
 
     judge = "trainables.verifier.judge_math:math_equal"
@@ -35,10 +35,11 @@ class MathQA:
         self._cache: dict[str, tuple[Problem, ...]] = {}
 
     def split(self, name: Split) -> Sequence[Problem]:
-        """The split's problems in file order.
+        """Return the split's problems in file order. Only a hub id uses the network.
 
-        Raises SpecError where the source is not set, missing, unreadable or without the named columns, and
-        where a reference is empty. Reads the network only for a hub id.
+        Raises:
+            SpecError: The source is not set, missing, unreadable or without the named columns, or a reference
+                is empty.
         """
         check_split(name)
         if name not in self._cache:
@@ -82,8 +83,10 @@ class MathQA:
 
     @cached_property
     def _stratum_names(self) -> dict[str, int]:
-        """Stratum numbers by value, shared by the splits. Numbered over the sorted training values first, so
-        they do not depend on the order in which splits are read.
+        """Stratum numbers by value, shared by the splits.
+
+        The sorted training values are numbered first, so that the numbers do not depend on the order in which
+        splits are read.
         """
         if self._config.train is None or self._config.stratum_field is None:
             return {}
@@ -93,8 +96,13 @@ class MathQA:
 
 
 def _read(field: str, source: str, split: str) -> dict[str, list[Any]]:
-    """All columns of a local file, or of a hub data set: `owner/name[/configuration][:split]`, where the
-    split may be a slice such as `train[:512]`.
+    """Read all columns of a local file or of a hub data set.
+
+    A hub data set is `owner/name[/configuration][:split]`, where the split may be a slice such as
+    `train[:512]`.
+
+    Raises:
+        SpecError: There is no such source, or it cannot be read; names `field`.
     """
     import datasets
 
@@ -111,7 +119,7 @@ def _read(field: str, source: str, split: str) -> dict[str, list[Any]]:
             )
         except (OSError, ValueError) as error:
             raise SpecError(
-                f"{field}: {source!r} is neither a file here nor a data set that the hub gave ({error}); "
+                f"{field}: {source!r} is neither a local file nor a data set that the hub has ({error}); "
                 "give a .jsonl or .parquet path, or `owner/name[/configuration][:split]`"
             ) from error
     elif not path.is_file():
@@ -128,9 +136,10 @@ def _read(field: str, source: str, split: str) -> dict[str, list[Any]]:
 
 
 def reference_answer(value: object, where: str) -> str:
-    """A reference in the form math-verify reads: LaTeX between dollars.
+    """Write a reference in the form that math-verify reads: LaTeX between dollars.
 
-    Raises SpecError, naming `where`, for a reference that is missing or empty.
+    Raises:
+        SpecError: The reference is missing or empty; names `where`.
     """
     if isinstance(value, list):
         parts = [reference_answer(item, where) for item in value]
@@ -146,7 +155,7 @@ def reference_answer(value: object, where: str) -> str:
 
 
 def _final(text: str) -> str:
-    """What a worked solution ends in; the text itself where it is the bare answer."""
+    """Return the final answer of a worked solution; the text itself if it is a bare answer."""
     if "####" in text:
         return re.sub(r"(?<=\d),(?=\d{3})", "", text.rsplit("####", 1)[1])
     start = text.rfind("\\boxed{")

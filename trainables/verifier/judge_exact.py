@@ -4,5 +4,5 @@ from __future__ import annotations
 
 
 def exact_match(response: str, answer: str) -> float:
-    """1.0 where the response is the reference answer, surrounding white space aside; else 0.0."""
+    """Return 1.0 if the response is the reference answer, surrounding white space aside, else 0.0."""
     return float(response.strip() == answer)

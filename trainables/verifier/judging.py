@@ -1,17 +1,17 @@
-"""What runs inside a verifier worker process. Standard library only: it must start in a moment.
+"""What runs inside a verifier process. Standard library only: the process must start in milliseconds.
 
-Wire format, little endian. Parent to worker: `<I` length, then a pickled list of (response, answer).
-Worker to parent: one record for "ready" and one per answer, `<BdI` (status, correct, bytes of detail) and the
-detail in UTF-8. One record per answer is what tells the parent which answer a worker is stuck at.
+Wire format, little endian. Parent to child: `<I` length, then a pickled list of (response, answer).
+Child to parent: one reply for "ready" and one per answer, `<BdI` (status, correct, bytes of detail) and the
+detail in UTF-8. A reply per answer tells the parent which answer the child is stuck at.
 """
 
 from __future__ import annotations
 
 import fcntl
-import importlib
 import math
 import os
 import pickle
+import pkgutil
 import select
 import signal
 import struct
@@ -20,18 +20,21 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 LENGTH = struct.Struct("<I")
-RECORD = struct.Struct("<BdI")
+REPLY = struct.Struct("<BdI")
 OK, ERROR, READY, BROKEN = 0, 1, 100, 101
-"""Record status. READY and BROKEN (the judge cannot be imported) speak of the worker, the others of an
-answer."""
+"""Status of a reply. READY and BROKEN (the judge cannot be imported) are about the process, the others about
+an answer."""
 DETAIL = 500
-"""Longest detail, in characters."""
+"""Maximum length of a detail, in characters."""
 
 
 def main() -> None:
-    """Serve chunks until the parent closes the pipe or dies. Arguments: judge, lifeline file descriptor."""
+    """Serve chunks until the parent closes the pipe or dies.
+
+    `sys.argv` holds the judge's import path and the lifeline's file descriptor.
+    """
     die_with_parent(int(sys.argv[2]))
-    # The judge may print: keep the wire to ourselves and send its output where the logs go.
+    # A judge may print. Its output must not reach the pipe of the replies: send it where the logs go.
     requests = os.fdopen(os.dup(0), "rb")
     out = os.dup(1)
     null = os.open(os.devnull, os.O_RDONLY)
@@ -39,7 +42,7 @@ def main() -> None:
     os.dup2(2, 1)
     try:
         judge = load_judge(sys.argv[1])
-    except Exception as error:  # noqa: BLE001 - a user's module may raise anything; the parent reports it
+    except Exception as error:  # noqa: BLE001  # a user's module may raise anything; the parent reports it
         send(out, BROKEN, 0.0, f"{type(error).__name__}: {error}")
         return
     send(out, READY, 0.0, "")
@@ -49,17 +52,18 @@ def main() -> None:
 
 
 def load_judge(path: str) -> Callable[[str, str], float]:
-    """The function at `package.module:function`."""
-    module, _, name = path.partition(":")
-    judge: Callable[[str, str], float] = getattr(importlib.import_module(module), name)
+    """Return the function at `package.module:function`. Raises what the import raises, or TypeError."""
+    judge: Callable[[str, str], float] = pkgutil.resolve_name(path)
+    if not callable(judge):
+        raise TypeError(f"{path!r} is not a function; use `package.module:function`")
     return judge
 
 
 def judged(judge: Callable[[str, str], float], response: str, answer: str) -> tuple[int, float, str]:
-    """Status, correctness and detail of one answer."""
+    """Judge one answer. Return status, correctness in [0, 1] and detail."""
     try:
         correct = float(judge(response, answer))
-    except Exception as error:  # noqa: BLE001 - becomes verdict ERROR, which is never a zero reward
+    except Exception as error:  # noqa: BLE001  # becomes verdict ERROR, which is never a zero reward
         return ERROR, 0.0, f"{type(error).__name__}: {error}"
     if math.isnan(correct) or not 0.0 <= correct <= 1.0:
         return ERROR, 0.0, f"judge returned {correct}; return a number in [0, 1]"
@@ -69,27 +73,27 @@ def judged(judge: Callable[[str, str], float], response: str, answer: str) -> tu
 def die_with_parent(lifeline: int) -> None:
     """Have the kernel kill this process once the other end of the pipe `lifeline` is gone.
 
-    Nothing is ever written to it; its end of file comes as SIGIO, whose default action is to terminate. That
-    needs no cooperation, so it also works while a judge loops in C with the interpreter locked. (Linux'
-    PR_SET_PDEATHSIG fires when the parent's *thread* ends, which in a Ray actor can be any time.)
+    Nothing is ever written to the pipe. Its end of file raises SIGIO, whose default action is to terminate.
+    That needs no cooperation, so it works even while a judge loops in C and holds the interpreter lock.
+    (Linux's PR_SET_PDEATHSIG fires when the parent's *thread* ends, which in a Ray actor can be any time.)
     """
     signal.signal(signal.SIGIO, signal.SIG_DFL)
     fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
-    if select.select([lifeline], [], [], 0)[0]:  # the parent was faster
+    if select.select([lifeline], [], [], 0)[0]:  # the parent died before SIGIO was set up
         sys.exit(1)
 
 
 def send(out: int, status: int, correct: float, detail: str) -> None:
-    """Write one record."""
+    """Write one reply."""
     text = detail[:DETAIL].encode(errors="replace")
-    data = RECORD.pack(status, correct, len(text)) + text
+    data = REPLY.pack(status, correct, len(text)) + text
     while data:
         data = data[os.write(out, data) :]
 
 
 def receive(requests: BinaryIO) -> list[tuple[str, str]] | None:
-    """Read one chunk; None at the end."""
+    """Read one chunk. Return None at the end of the stream."""
     head = requests.read(LENGTH.size)
     if len(head) < LENGTH.size:
         return None

@@ -1,4 +1,4 @@
-"""vLLM's weight transfer over gloo: the same lifecycle, and the same bytes, as its NCCL engine, on CPUs."""
+"""vLLM's weight transfer over gloo, for CPUs: the lifecycle and the bytes are those of its NCCL engine."""
 
 from __future__ import annotations
 
@@ -22,18 +22,20 @@ from trainables.weight_sync.gloo import broadcast, dial
 
 @dataclass(kw_only=True)
 class GlooInitInfo(NCCLWeightTransferInitInfo):
-    """What vLLM's NCCL engine is told, and how long to wait: for the others to come, and for one update."""
+    """What vLLM's NCCL engine is told, plus a deadline."""
 
     timeout_s: float
+    """Seconds to wait for the group to be complete, and for one update."""
 
 
 class GlooTransferEngine(NCCLWeightTransferEngine):
-    """One engine worker's end."""
+    """An engine worker's end of a broadcast."""
 
     init_info_cls = GlooInitInfo
     _group: Any = None
 
     def init_transfer_engine(self, init_info: GlooInitInfo) -> None:
+        """Join the learner's group."""
         self.packed_buffer_size_bytes = init_info.packed_buffer_size_bytes
         self._timeout_s = init_info.timeout_s
         self._group = dial(
@@ -45,10 +47,17 @@ class GlooTransferEngine(NCCLWeightTransferEngine):
         )
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
-        # vLLM's own waits for the accelerator afterwards, which raises where there is none.
+        """Receive one broadcast of all parameters."""
+        # vLLM's own method then waits for the accelerator, which raises on a machine without one.
         self.receive_weights(self.parse_update_info(update_info))
 
     def receive_weights(self, update_info: NCCLWeightTransferUpdateInfo) -> None:
+        """Receive all buckets and load their parameters, within `timeout_s` seconds.
+
+        Raises:
+            RuntimeError: The engine has not joined a group, or the learner is gone.
+            TimeoutError: The deadline has passed.
+        """
         if self._group is None:
             raise RuntimeError("this engine has not joined the learner's group")
         limit = time.monotonic() + self._timeout_s
@@ -59,6 +68,7 @@ class GlooTransferEngine(NCCLWeightTransferEngine):
             self.model.load_weights(unpack_tensor(bucket, names, shapes, dtypes, sizes))
 
     def shutdown(self) -> None:
+        """Leave the group."""
         self._group = None
 
 
@@ -67,7 +77,7 @@ Entry = tuple[str, torch.dtype, list[int], int]
 
 
 def _buckets(info: NCCLWeightTransferUpdateInfo, limit: int) -> Iterator[list[Entry]]:
-    """The parameters of each bucket, cut as the sender cuts them (`publish.buckets`)."""
+    """Yield the parameters of each bucket, cut as the sender cuts them (`publish.buckets`)."""
     part: list[Entry] = []
     for name, dtype_name, shape in zip(info.names, info.dtype_names, info.shapes, strict=True):
         dtype = getattr(torch, dtype_name)
@@ -80,7 +90,7 @@ def _buckets(info: NCCLWeightTransferUpdateInfo, limit: int) -> Iterator[list[En
 
 
 class GlooWorker:
-    """Extends vLLM's workers by nothing: each of their processes imports this module for its sake."""
+    """Adds nothing to vLLM's workers, but makes each of their processes import this module."""
 
 
 WeightTransferEngineFactory.register_engine("gloo", GlooTransferEngine)

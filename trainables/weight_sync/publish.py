@@ -1,8 +1,8 @@
-"""The learner's end of a weight broadcast: parameters leave rank 0 in buckets, as they are gathered.
+"""The learner's end of a weight broadcast: parameters leave rank 0 in buckets while they are gathered.
 
-Wire format: the parameters' bytes one after another, in `manifest` order, cut after the parameter that
-exceeds `bucket_bytes`. It is the packed format of vLLM's NCCL weight-transfer engine, which receives it on
-GPUs.
+Wire format: the parameters' bytes one after another, in `manifest` order; a bucket ends with the parameter
+that takes it beyond `bucket_bytes`. This is the packed format of vLLM's NCCL weight-transfer engine, which is
+the receiver on GPUs.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ class Rendezvous:
     backend: Backend
     host: str
     world_size: int
-    """Rank 0 and every engine worker, tensor-parallel ones included."""
+    """Number of members: rank 0 and every engine worker, tensor-parallel ones included."""
     timeout_s: float
     bucket_bytes: int = BUCKET_BYTES
     port: int = 0
-    """Chosen by rank 0."""
+    """Chosen by rank 0; 0 = not yet."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """What one broadcast took on a rank; `error` is set where the engines did not get all of it."""
+    """What one broadcast took on a rank. `error` is set if the engines did not get all of it."""
 
     nbytes: int = 0
     gather_s: float = 0.0
@@ -57,19 +57,26 @@ class Endpoint(Protocol):
     rendezvous: Rendezvous
 
     def send(self, bucket: torch.Tensor, timeout_s: float) -> None:
-        """Broadcast bytes (N,). Raises RuntimeError when a peer is gone, TimeoutError when one is late."""
+        """Broadcast a bucket of bytes, (N,) uint8.
+
+        Raises:
+            RuntimeError: A peer is gone.
+            TimeoutError: A peer is not done after `timeout_s` seconds.
+        """
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Leave the group; peers that still wait get an error."""
+        ...
 
 
 def open_endpoint(where: Rendezvous, device: torch.device) -> Endpoint:
-    """Start listening, on a free port; returns before anyone has joined."""
+    """Start listening on a free port. Returns before anyone has joined."""
     return NcclEndpoint(where, device) if where.backend == "nccl" else GlooEndpoint(where)
 
 
 class GlooEndpoint:
-    """On CPUs."""
+    """Rank 0's place on CPUs: a gloo group."""
 
     def __init__(self, where: Rendezvous) -> None:
         store = listen(where.host, where.timeout_s)
@@ -77,18 +84,19 @@ class GlooEndpoint:
         self._group = _in_background(lambda: join(store, where.host, 0, where.world_size, where.timeout_s))
 
     def send(self, bucket: torch.Tensor, timeout_s: float) -> None:
+        """Broadcast a bucket of bytes, (N,) uint8 (see `Endpoint`)."""
         limit = time.monotonic() + timeout_s
         group = self._group.result(timeout_s)
         broadcast(group, bucket.cpu(), limit - time.monotonic())
 
     def close(self) -> None:
-        """Peers that still wait get an error."""
+        """Leave the group; peers that still wait get an error."""
         if self._group.done() and not self._group.exception():
             self._group.result().abort()
 
 
 class NcclEndpoint:
-    """On GPUs, with vLLM's communicator. Written against vLLM 0.32; has not been run."""
+    """Rank 0's place on GPUs: vLLM's communicator. Written against vLLM 0.32; has not been run."""
 
     def __init__(self, where: Rendezvous, device: torch.device) -> None:
         from vllm.distributed.weight_transfer.nccl_common import stateless_init_process_group
@@ -99,25 +107,27 @@ class NcclEndpoint:
         self._group = _in_background(lambda: stateless_init_process_group(*meeting, device=device))
 
     def send(self, bucket: torch.Tensor, timeout_s: float) -> None:
+        """Broadcast a bucket of bytes, (N,) uint8 (see `Endpoint`)."""
         limit = time.monotonic() + timeout_s
         group = self._group.result(timeout_s)
         with torch.cuda.device(self._device):
             group.broadcast(bucket, src=0, stream=torch.cuda.current_stream())
             sent = torch.cuda.Event()
             sent.record()
-        # NCCL itself waits for ever.
+        # NCCL itself waits forever.
         while not sent.query():
             if time.monotonic() > limit:
                 raise TimeoutError(f"no answer from the engines within {timeout_s:.0f} s")
             time.sleep(0.001)
 
     def close(self) -> None:
+        """Leave the group; peers that still wait get an error."""
         if self._group.done() and not self._group.exception():
             self._group.result().destroy()
 
 
 def manifest(model: torch.nn.Module) -> Manifest:
-    """What `stream` will send; gathers nothing (`ds_shape` is the whole shape of a ZeRO-3 shard)."""
+    """Describe what `stream` will send. Gathers nothing: `ds_shape` is the whole shape of a ZeRO-3 shard."""
     return [
         (name, str(p.dtype).removeprefix("torch."), list(getattr(p, "ds_shape", p.shape)))
         for name, p in model.named_parameters()
@@ -125,7 +135,7 @@ def manifest(model: torch.nn.Module) -> Manifest:
 
 
 def whole_parameters(model: torch.nn.Module, zero_stage: int) -> Iterator[tuple[str, torch.Tensor]]:
-    """Name and whole tensor of each parameter, one at a time; collective over the ranks under ZeRO-3."""
+    """Yield name and whole tensor of each parameter. Under ZeRO-3 it is collective over the ranks."""
     import deepspeed
 
     for name, parameter in model.named_parameters():
@@ -139,10 +149,10 @@ def stream(
     timeout_s: float,
     patience_s: float,
 ) -> Published:
-    """Send every parameter within `timeout_s`, none of the buckets taking longer than `patience_s`.
+    """Send every parameter within `timeout_s` seconds, and each bucket within `patience_s`.
 
     Ranks without an `endpoint` only take part in the gathers. A failure to send is returned, not raised, and
-    the gathers go on to the end: the other ranks are in them.
+    the gathers run to the end, because the other ranks are in them.
     """
     if endpoint is None:
         for _ in named:
@@ -166,7 +176,7 @@ def stream(
 
 
 def buckets(tensors: Iterable[torch.Tensor], limit: int) -> Iterator[torch.Tensor]:
-    """The tensors' bytes in one-dimensional uint8 buckets."""
+    """Cut the tensors' bytes into one-dimensional uint8 buckets, each of more than `limit` but the last."""
     parts: list[torch.Tensor] = []
     size = 0
     for tensor in tensors:
@@ -180,7 +190,7 @@ def buckets(tensors: Iterable[torch.Tensor], limit: int) -> Iterator[torch.Tenso
 
 
 def _in_background(work: Callable[[], Any]) -> Future[Any]:
-    """Start `work` in a thread that nobody has to wait for: a rendezvous may never end."""
+    """Start `work` in a daemon thread: a rendezvous may never end, and must not keep the process alive."""
     future: Future[Any] = Future()
 
     def run() -> None:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Weights:
     """Parameters under their Hugging Face names.
 
-    NumPy, because Ray moves NumPy arrays between processes without a copy; bfloat16, which NumPy lacks,
-    travels as the uint16 of the same bits.
+    They are NumPy arrays because Ray moves those between processes without a copy. bfloat16, which NumPy
+    lacks, is stored as uint16 with the same bits.
     """
 
     arrays: dict[str, npt.NDArray[Any]]
@@ -29,14 +29,15 @@ class Weights:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all parameters."""
         return sum(array.nbytes for array in self.arrays.values())
 
     def checksum(self) -> str:
-        """Of all parameters, to the bit."""
+        """Hash all parameters, to the bit."""
         return checksum(self.arrays.items())
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Name and tensor of each parameter. The tensors are copies: arrays from Ray are read-only."""
+        """Yield name and tensor of each parameter. The tensors are copies: arrays from Ray are read-only."""
         import torch
 
         for name, array in self.arrays.items():
@@ -45,13 +46,13 @@ class Weights:
 
 
 def checksum(arrays: Iterable[tuple[str, npt.NDArray[Any]]]) -> str:
-    """Of named arrays, whatever their order, to the bit. Detects accidents, not attacks."""
+    """Hash named arrays, whatever their order, to the bit. Detects accidents, not attacks."""
     parts = sorted(f"{name} {zlib.crc32(np.ascontiguousarray(array).data):08x}" for name, array in arrays)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def to_numpy(tensor: torch.Tensor) -> npt.NDArray[Any]:
-    """A copy of a tensor as NumPy; bfloat16 as uint16."""
+    """Copy a tensor to NumPy; bfloat16 as uint16."""
     import torch
 
     tensor = tensor.cpu().contiguous()

@@ -1,4 +1,4 @@
-"""What kind of failure an exception is: what becomes of the trial, and whether the slot can go on."""
+"""What kind of failure an exception is: what happens to the trial, and whether the slot can continue."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ class Failure:
     breaks_slot: bool
     """True: processes of the slot are dead or in an unknown state and must be replaced."""
     unclean: bool = False
-    """True: they live, but a reset does not make them what they were."""
+    """True: the processes live, but a reset does not restore their first state."""
 
 
 def classify(error: BaseException) -> Failure:
-    """The kind of a failure, by what the slot's rank 0 caught."""
+    """Tell what kind of failure an exception is that the slot's rank 0 caught."""
     inner = _unwrapped(error)
     trace = "".join(traceback.format_exception(error))
     cause = _cause(inner)
-    # What is wrong with a spec is said as it is when it is loaded.
+    # An error in a spec reads the same here as when the spec is loaded: without the name of its class.
     message = str(inner) if isinstance(inner, SpecError) else f"{type(inner).__name__}: {inner}"
     return Failure(
         cause,
@@ -55,7 +55,7 @@ def classify(error: BaseException) -> Failure:
 
 
 def _unwrapped(error: BaseException) -> BaseException:
-    """What another process raised, out of Ray's wrapper."""
+    """Take what another process raised out of Ray's wrapper."""
     if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, BaseException):
         return error.cause
     return error
@@ -68,7 +68,7 @@ def _cause(error: BaseException) -> Cause:
         cause = error.__cause__
         return "out_of_memory" if cause is not None and _is_out_of_memory(_unwrapped(cause)) else "lost"
     if isinstance(error, LeaseLost):
-        # What one of several processes raised says more than that the others then waited in vain.
+        # The error of the process that failed first explains more than the others' vain wait for it.
         return _cause(_unwrapped(error.__cause__)) if error.__cause__ is not None else "lost"
     if isinstance(error, ray.exceptions.RayError):
         return "lost"
@@ -86,7 +86,7 @@ def _cause(error: BaseException) -> Cause:
 def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | ray.exceptions.OutOfMemoryError):
         return True
-    # By name: the trial's client has no torch.
+    # Compared by name, because the trial's client does not import torch.
     if any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in ALLOCATOR)

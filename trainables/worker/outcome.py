@@ -1,4 +1,4 @@
-"""How a lease ended, in words that broker, journal and worker share."""
+"""How a lease ended, in the words that broker, journal and worker share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Cause = Literal["out_of_memory", "lost", "diverged", "verifier", "user", "bug"]
-"""Kinds of failure. `user`: what the user wrote cannot work; it ends the sweep. `bug`: none of the rest."""
+"""Kinds of failure. `user`: the spec cannot work, which ends the sweep. `bug`: none of the others."""
 
 Outcome = Literal["finished", "stopped", "failed", "lost"]
 
@@ -18,4 +18,4 @@ class End:
     outcome: Outcome
     error: str | None = None
     cause: Cause | None = None
-    """Of a failure."""
+    """Kind of the failure, if it failed."""

@@ -1,4 +1,4 @@
-"""The proof that a lease begins where the slot's first one did, and what the slot has grown to since."""
+"""The proof that a lease begins in the state of the slot's first one, and how far the slot has grown."""
 
 from __future__ import annotations
 
@@ -11,25 +11,31 @@ from trainables.errors import UncleanLease
 
 if TYPE_CHECKING:
     from trainables.learner.group import LearnerGroup
-    from trainables.rollouts.pool import EnginePool
+    from trainables.rollouts.group import EngineGroup
 
 SETTLED = 3
-"""Leases after which a slot has loaded its libraries and filled its pools; growth is counted from there."""
+"""Leases after which libraries are loaded and allocators are warm; growth counts from there."""
 GROWTH = 0.5
-"""Share by which a slot's resident memory may grow from there before it is replaced."""
+"""Share by which a slot's resident memory may grow from there before the slot is replaced."""
 
 
 class Proof:
-    """Compares every reset with the slot's first one for the same model and type, to the bit."""
+    """Compares the weights after every reset with those after the slot's first one, to the bit.
+
+    Leases are compared if they share model and dtype.
+    """
 
     def __init__(self) -> None:
         self._first: dict[tuple[str, str], str] = {}
 
-    def check(self, model: str, learner: LearnerGroup, engines: EnginePool, timeout_s: float) -> str:
-        """Give the engines the learner's base weights, then hash both sides.
+    def check(self, model: str, learner: LearnerGroup, engines: EngineGroup, timeout_s: float) -> str:
+        """Give the engines the learner's base weights, then hash both sides. Return the checksum.
 
-        Called when everything has been reset and nothing restored. Returns the checksum. Raises UncleanLease
-        when it differs from the first one, or when an engine's cache is not empty.
+        Call it after everything has been reset and before anything is restored.
+
+        Raises:
+            UncleanLease: The checksum differs from the first one, or an engine's cache is not empty.
+            EngineLost, RayActorError: An engine has not loaded the weights within `timeout_s` seconds.
         """
         engines.update(learner, 0, timeout_s)
         sides = [learner.checksum()]
@@ -45,14 +51,14 @@ class Proof:
 
 
 class Growth:
-    """Resident memory of a slot's processes, lease by lease."""
+    """Watches the resident memory of a slot's processes, lease by lease."""
 
     def __init__(self) -> None:
         self._leases = 0
         self._settled = 0.0
 
     def too_much(self, rss_mb: float) -> bool:
-        """Enter the figure at the end of a lease; True when it has outgrown what the slot settled at."""
+        """Enter the memory at the end of a lease, MB; tell whether it exceeds the settled level too far."""
         self._leases += 1
         if self._leases <= SETTLED:
             self._settled = max(self._settled, rss_mb)
@@ -61,5 +67,5 @@ class Growth:
 
 
 def rss_mb() -> float:
-    """Resident memory of this process, MB."""
+    """Return the resident memory of this process, MB."""
     return float(psutil.Process().memory_info().rss) / 1e6

@@ -23,16 +23,16 @@ from trainables.worker.proof import Growth, Proof, rss_mb
 
 if TYPE_CHECKING:
     from trainables.learner.group import LearnerGroup
-    from trainables.rollouts.pool import EnginePool
+    from trainables.rollouts.group import EngineGroup
     from trainables.strategies.batch import FloatArray
-    from trainables.verifier.pool import VerifierPool
+    from trainables.verifier.verifier import Verifier
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class SlotSetup:
-    """What a slot is started with; a lease can change none of it."""
+    """What a slot is started with. No lease can change it."""
 
     name: str
     model: str
@@ -43,17 +43,17 @@ class SlotSetup:
     """Handles of the engine actors."""
     engine: EngineConfig
     backend: Backend | None
-    """What weights are broadcast over, if they are."""
+    """What weights are broadcast over; None = they are not broadcast."""
     threads: int
     """CPU threads of each learner worker."""
     command_timeout_s: float
     """`learner.command_timeout_s`."""
     leases: int = 0
-    """Leases after which the slot ends so that fresh processes take its place; 0 = no such number."""
+    """Leases after which the slot ends, so that fresh processes take its place; 0 = never."""
 
 
 def serve(loop_config: dict[str, Any]) -> None:
-    """The Ray Train loop: rank 0 runs leases, the other ranks follow its commands."""
+    """Run one learner worker, as Ray Train's loop: rank 0 serves leases, other ranks follow its commands."""
     import ray.train.torch
     import torch
 
@@ -79,8 +79,11 @@ def serve(loop_config: dict[str, Any]) -> None:
 
 
 def _keep_libraries_out_of_collections() -> None:
-    """A full collection goes through every object there is, and libraries hold most: between two leases it
-    took .7 of 1.4 seconds. Called before the first lease, as what is frozen is never freed."""
+    """Exclude all objects that exist now from garbage collection.
+
+    A full collection visits every object, and most belong to libraries: it took 0.7 of the 1.4 seconds
+    between two leases. Call this before the first lease, because frozen objects are never freed.
+    """
     gc.collect()
     gc.freeze()
 
@@ -88,12 +91,12 @@ def _keep_libraries_out_of_collections() -> None:
 def _serve_leases(setup: SlotSetup, group: LearnerGroup) -> None:
     from transformers import AutoTokenizer
 
-    from trainables.rollouts.pool import EnginePool
+    from trainables.rollouts.group import EngineGroup
     from trainables.weight_sync.transport import build_transport
 
     tokenizer = AutoTokenizer.from_pretrained(setup.model)
-    engines = EnginePool(setup.engines, build_transport(setup.backend, setup.engine.tensor_parallel))
-    verifiers = _Verifiers()
+    engines = EngineGroup(setup.engines, build_transport(setup.backend, setup.engine.tensor_parallel))
+    verifier = _KeptVerifier()
     served = 0
     proof, growth = Proof(), Growth()
     base_answers: dict[str, FloatArray] = {}
@@ -103,7 +106,7 @@ def _serve_leases(setup: SlotSetup, group: LearnerGroup) -> None:
             checksum = proof.check(setup.model, group, engines, setup.engine.sync_timeout_s)
             report("lease", slot=setup.name, lease=served + 1, checksum=checksum)
 
-        return Lease(setup.model, tokenizer, group, engines, verifiers.get, report, base_answers, proved)
+        return Lease(setup.model, tokenizer, group, engines, verifier.get, report, base_answers, proved)
 
     try:
         generation = _register(setup, engines)
@@ -117,7 +120,7 @@ def _serve_leases(setup: SlotSetup, group: LearnerGroup) -> None:
             failure = _serve_one(setup, job, lend)
             served += 1
             if group.broken:
-                # Ray Train replaces all ranks.
+                # Ray Train replaces all ranks when this one raises.
                 raise LearnerLost(failure.message if failure else "learner workers are out of step")
             if failure and failure.unclean:
                 return
@@ -126,19 +129,22 @@ def _serve_leases(setup: SlotSetup, group: LearnerGroup) -> None:
             elif growth.too_much(rss_mb() + engines.rss_mb()):
                 return
     finally:
-        verifiers.close()
+        verifier.close()
 
 
-def _register(setup: SlotSetup, engines: EnginePool) -> int:
-    """The slot is ready. A learner restarts faster than an engine: a lease taken before its engine is back
-    would be lost at once."""
+def _register(setup: SlotSetup, engines: EngineGroup) -> int:
+    """Tell the broker that the slot is ready. Return the slot's generation.
+
+    A learner restarts faster than an engine. A lease that is taken before its engine is back would be lost
+    at once, so wait for the engines first.
+    """
     engines.wait()
     generation: int = ray.get(setup.broker.register.remote(setup.name))
     return generation
 
 
 def _serve_one(setup: SlotSetup, job: dict[str, Any], lend: Callable[[Report], Lease]) -> Failure | None:
-    """One lease: seeds of one configuration, one after another. Returns the failure that ended it."""
+    """Serve one lease: seeds of one configuration, one after another. Return the failure that ended it."""
     from trainables.loop.rlvr import run_trial
 
     token = job["token"]
@@ -152,7 +158,7 @@ def _serve_one(setup: SlotSetup, job: dict[str, Any], lend: Callable[[Report], L
         output = Path(job["output"]) / f"seed-{seed}"
         try:
             status = run_trial(lend(report), config, seed, output)
-        except Exception as error:  # the border of the trial: what it raised is its own end
+        except Exception as error:  # the border of the trial: an error ends the trial, not the slot
             failure = classify(error)
             log.warning("seed %s failed (%s)", seed, failure.cause, exc_info=error)
             finish(_end_of(failure, report))
@@ -168,7 +174,7 @@ def _serve_one(setup: SlotSetup, job: dict[str, Any], lend: Callable[[Report], L
 
 
 def _end_of(failure: Failure, report: Report) -> End:
-    """A lost lease is continued by another one; any other failure is the end of the run."""
+    """Decide how the lease ends. Another lease continues a lost one; any other failure ends the run."""
     if failure.cause == "lost":
         return End("lost", failure.message, "lost")
     report(
@@ -188,7 +194,7 @@ def _newest(output: Path) -> str | None:
 
 
 class _Reporter:
-    """Sends a run's events to the broker. Stages are only shown, so nobody waits for them."""
+    """Sends a run's events to the broker. Stages are for display only, so their delivery is not awaited."""
 
     def __init__(self, broker: Any, token: int, seed: int) -> None:
         self._broker, self._token, self._seed = broker, token, seed
@@ -198,30 +204,32 @@ class _Reporter:
         return True if event == "stage" else bool(ray.get(pending))
 
 
-class _Verifiers:
-    """Verifier pools by what they were made for. One is kept: leases of a sweep share judge and settings."""
+class _KeptVerifier:
+    """Keeps the last verifier for the next lease: all leases of a sweep share judge and settings."""
 
     def __init__(self) -> None:
         self._key: tuple[str, VerifierConfig] | None = None
-        self._pool: VerifierPool | None = None
+        self._verifier: Verifier | None = None
 
-    def get(self, judge: str, config: VerifierConfig) -> VerifierPool:
-        from trainables.verifier.pool import VerifierPool
+    def get(self, judge: str, config: VerifierConfig) -> Verifier:
+        """Return an open verifier for the judge: the kept one if it was made for the same settings."""
+        from trainables.verifier.verifier import Verifier
 
-        if self._pool is None or self._pool.closed or self._key != (judge, config):
+        if self._verifier is None or self._verifier.closed or self._key != (judge, config):
             self.close()
             self._key = (judge, config)
-            self._pool = VerifierPool(judge, config.processes, config.timeout_s)
-        return self._pool
+            self._verifier = Verifier(judge, config.processes, config.timeout_s)
+        return self._verifier
 
     def close(self) -> None:
-        if self._pool is not None:
-            self._pool.close()
-        self._pool = None
+        """Close the kept verifier, if any."""
+        if self._verifier is not None:
+            self._verifier.close()
+        self._verifier = None
 
 
 def learner_environment() -> dict[str, str]:
-    """Variables that must be set before torch and DeepSpeed are imported."""
+    """Return the variables that must be set before torch and DeepSpeed are imported."""
     variables = {"TOKENIZERS_PARALLELISM": "false", "TORCH_COMPILE_DISABLE": "1"}
     if not os.path.exists("/dev/nvidiactl"):
         variables["DS_ACCELERATOR"] = "cpu"

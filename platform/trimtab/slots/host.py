@@ -221,7 +221,7 @@ class Slots:
             self._processes[name] = _Processes(engines, host, host.run.remote(self._spec, setup))
 
     def _start_engine(self) -> Any:
-        from trainables.rollouts.pool import EngineActor
+        from trainables.rollouts.actor import EngineActor
 
         spec = self._spec
         actor = ray.remote(EngineActor).options(

@@ -1,4 +1,4 @@
-"""The parent's end of one verifier worker process."""
+"""The parent's end of one verifier process; `judging` is the child's."""
 
 from __future__ import annotations
 
@@ -21,41 +21,52 @@ sys.path[:] = json.loads(sys.argv.pop())
 from trainables.verifier.judging import main
 main()
 """
-"""The worker finds the judge wherever this process would, so it gets this process's import path."""
+"""The child gets this process's import path, so that it finds the judge wherever this process would."""
 
 
-class WorkerHandle:
-    """Starts a worker and speaks its wire format (see trainables.verifier.judging)."""
+class VerifierProcess:
+    """Starts a verifier process and speaks its wire format (see `trainables.verifier.judging`)."""
 
     def __init__(self, judge: str) -> None:
         lifeline, self._lifeline = os.pipe()
         try:
-            self.process = subprocess.Popen(
+            self._popen = subprocess.Popen(
                 [sys.executable, "-c", _START, judge, str(lifeline), json.dumps(sys.path)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 pass_fds=(lifeline,),
-                start_new_session=True,  # Ctrl-C is for the parent; and a judge's children die with it
+                start_new_session=True,  # Ctrl-C is for the parent; a judge's own children are killed with it
                 bufsize=0,
             )
         finally:
             os.close(lifeline)
-        if self.process.stdin is None or self.process.stdout is None:
+        if self._popen.stdin is None or self._popen.stdout is None:
             raise RuntimeError("Popen gave no pipes")
-        self._requests = self.process.stdin
-        self._records = self.process.stdout
+        self._requests = self._popen.stdin
+        self._replies = self._popen.stdout
         self._buffer = b""
         self.ready = False
         self.pending: deque[int] = deque()
-        """Indices of the answers in its hands; the first is the one it works on."""
+        """Indices of the answers that it holds; it works on the first."""
         self.since = time.monotonic()
         """When it last gave a sign of life or got work."""
 
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._popen.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """Exit code, negative for a signal; None before `kill`."""
+        return self._popen.returncode
+
     def fileno(self) -> int:
-        return self._records.fileno()
+        """Return the descriptor that a selector waits for."""
+        return self._replies.fileno()
 
     def submit(self, indices: Sequence[int], pairs: Sequence[tuple[str, str]]) -> bool:
-        """Hand an idle worker a chunk. False where it turns out to be dead; it then holds nothing."""
+        """Hand an idle process a chunk. Return False if it turns out to be dead; it then holds nothing."""
         data = pickle.dumps(list(pairs))
         frame = memoryview(judging.LENGTH.pack(len(data)) + data)
         try:
@@ -68,9 +79,9 @@ class WorkerHandle:
         return True
 
     def read(self) -> tuple[list[tuple[int, float, str]], bool]:
-        """Records (status, correct, detail) that have arrived, and whether the worker has hung up.
+        """Return the replies (status, correct, detail) that have arrived, and whether the child has hung up.
 
-        Blocks where nothing has arrived.
+        Blocks until something arrives.
         """
         data = os.read(self.fileno(), 1 << 16)
         self._buffer += data
@@ -78,23 +89,23 @@ class WorkerHandle:
         return list(self._parse()), not data
 
     def kill(self) -> list[tuple[int, float, str]]:
-        """Kill the process and what it started; wait for its end. Returns its last records."""
+        """Kill the process and everything it started, and wait for its end. Return its last replies."""
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+            os.killpg(self._popen.pid, signal.SIGKILL)
+        self._popen.wait()
         os.set_blocking(self.fileno(), False)
         with contextlib.suppress(BlockingIOError):
             while data := os.read(self.fileno(), 1 << 16):
                 self._buffer += data
         self._requests.close()
-        self._records.close()
+        self._replies.close()
         os.close(self._lifeline)
         return list(self._parse())
 
     def _parse(self) -> Iterator[tuple[int, float, str]]:
-        head = judging.RECORD.size
+        head = judging.REPLY.size
         while len(self._buffer) >= head:
-            status, correct, length = judging.RECORD.unpack_from(self._buffer)
+            status, correct, length = judging.REPLY.unpack_from(self._buffer)
             if len(self._buffer) < head + length:
                 return
             yield status, correct, self._buffer[head : head + length].decode()
