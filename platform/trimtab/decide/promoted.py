@@ -162,7 +162,7 @@ class Training:
         """Check what the configuration refers to outside itself, as `check_outside` does for a spec.
 
         Raises:
-            SpecError: data, a task or a class of the user's own is not there, or `evaluation.split` is `test`.
+            SpecError: data, a task or a class of the user's own is missing, or `evaluation.split` is `test`.
             ModelError: the model is not there.
             SecurityError: the file holds a secret.
         """
