@@ -113,7 +113,7 @@ def test_refused_at_load(override: str, parts: list[str]) -> None:
         ("mine:Thign", ["no class 'Thign'", "did you mean 'Thing'"]),
         ("mine:number", ["is not a class but the int 3"]),
         ("leaves:Thing", ["SystemExit"]),
-        ("mine:Thing", ["no Strategy"]),
+        ("mine:Thing", ["not a Strategy"]),
     ],
 )
 def test_a_users_class_is_looked_at_before_anything_starts(package: str, path: str, parts: list[str]) -> None:
@@ -123,7 +123,7 @@ def test_a_users_class_is_looked_at_before_anything_starts(package: str, path: s
 
 def test_axes_and_tasks_of_the_users_own_are_looked_at_too(package: str) -> None:
     prior = f"candidates=[{{strategy: {{prior: '{package}.mine:Thing', fusion: tested}}}}]"
-    with pytest.raises(SpecError, match=r"candidates\.0\.strategy\.prior: .*no Prior"):
+    with pytest.raises(SpecError, match=r"candidates\.0\.strategy\.prior: .*not a Prior"):
         load_spec("quickstart", [prior])
     with pytest.raises(SpecError, match=r"trial\.task\.name.*without `split`"):
         load_spec("quickstart", [f"trial.task.name={package}.mine:Thing"])
