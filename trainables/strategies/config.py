@@ -59,7 +59,7 @@ from trainables.strategies.wording import did_you_mean, rule
 
 IMPORT_PATH = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 COMMON = ("prior", "fusion", "budget", "estimator", "normaliser", "weighting", "reward_range", "warmup")
-"""Return the keys that may stand beside a preset's own parameters."""
+"""Keys that may stand beside a preset's own parameters."""
 
 ROUNDS = 16
 """Rounds of sampling that every strategy may take in one step, one of your own included."""
@@ -317,7 +317,7 @@ def _check_group(config: StrategyConfig) -> None:
         reason = fusion.type
     else:
         return
-    field = "k_min" if budget.type == "sequential" else "group_size"
+    field = "k_min" if "k_min" in dict(budget) else "group_size"
     raise ValueError(
         f"budget.{field}: {budget.first_round()} gives a group of one under {reason!r}, whose advantage is "
         f"always 0; raise {field} to at least 2 or choose a fusion that reads a prior"

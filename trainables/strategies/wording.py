@@ -14,7 +14,10 @@ LIST = ("tuple_type", "list_type")
 
 
 def rule(kind: str, message: str, context: Mapping[str, Any]) -> str:
-    """What a value must be, such as `must be less than 1`; `kind`, `message` and `context` are pydantic's."""
+    """Return what a value must be, such as `must be less than 1`.
+
+    `kind`, `message` and `context` are those of pydantic's error.
+    """
     plain = {
         **dict.fromkeys(WHOLE, "must be a whole number"),
         **dict.fromkeys(NUMBER, "must be a number"),
@@ -41,6 +44,6 @@ def rule(kind: str, message: str, context: Mapping[str, Any]) -> str:
 
 
 def did_you_mean(written: object, known: Iterable[str]) -> str:
-    """`did you mean 'alpha'? ` where something close is known, else nothing."""
+    """Return `did you mean 'alpha'? ` where something close is known, else nothing."""
     close = difflib.get_close_matches(str(written), list(known), n=1)
     return f"did you mean {close[0]!r}? " if close else ""

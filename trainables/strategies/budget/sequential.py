@@ -93,7 +93,7 @@ class Sequential(Member, Budget):
         return float(undecided_P.mean()) if len(undecided_P) else 0.0
 
     def _undecided(self, progress: Progress) -> tuple[FloatArray, BoolArray, IntArray]:
-        """Gain, prompts where one more rollout still pays under the cap, and samples drawn; all (P,)."""
+        """Return gain, prompts where one more rollout pays under the cap, and samples drawn; all (P,)."""
         if progress.prior_P is None:
             raise StrategyError("strategy.prior: none, but budget 'sequential' tests one; set strategy.prior")
         groups, drawn_P = progress.groups, progress.drawn_P
