@@ -36,7 +36,7 @@ from trainables.strategies.estimators.base import Estimator
 from trainables.strategies.estimators.monte_carlo import MonteCarlo
 from trainables.strategies.fusion.base import Fusion
 from trainables.strategies.fusion.group_mean import GroupMean
-from trainables.strategies.members.base import Custom, Member, build_own, label, short
+from trainables.strategies.members.base import Custom, Member, OneOf, build_own, label, short
 from trainables.strategies.members.tables import (
     BUDGETS,
     ESTIMATORS,
@@ -44,7 +44,6 @@ from trainables.strategies.members.tables import (
     NORMALISERS,
     PRIORS,
     TABLES,
-    OneOf,
 )
 from trainables.strategies.normalisers import NoNormaliser, Normaliser
 from trainables.strategies.presets.base import Preset
