@@ -14,10 +14,7 @@ LIST = ("tuple_type", "list_type")
 
 
 def rule(kind: str, message: str, context: Mapping[str, Any]) -> str:
-    """Return what a value must be, such as `must be less than 1`.
-
-    `kind`, `message` and `context` are those of pydantic's error.
-    """
+    """What a value must be, such as `must be less than 1`; `kind`, `message` and `context` are pydantic's."""
     plain = {
         **dict.fromkeys(WHOLE, "must be a whole number"),
         **dict.fromkeys(NUMBER, "must be a number"),
@@ -44,6 +41,6 @@ def rule(kind: str, message: str, context: Mapping[str, Any]) -> str:
 
 
 def did_you_mean(written: object, known: Iterable[str]) -> str:
-    """Return `did you mean 'alpha'? ` where something close is known, else nothing."""
+    """`did you mean 'alpha'? ` where something close is known, else nothing."""
     close = difflib.get_close_matches(str(written), list(known), n=1)
     return f"did you mean {close[0]!r}? " if close else ""
