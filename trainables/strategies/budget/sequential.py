@@ -66,8 +66,9 @@ class Sequential(Member, Budget):
         return 2 * need if self.refill else need
 
     def rule(self, fusion: Fusion | None) -> Tested:
-        """Return the test that says how wrong the prior is: the fusion's own, so that stopping and shrinking
-        agree.
+        """Return the test that says how wrong the prior is.
+
+        It is the fusion's own, so that stopping and shrinking agree.
         """
         level, test = (fusion.alpha, fusion.test) if isinstance(fusion, Tested) else (PAPER_ALPHA, "chi2")
         return Tested(alpha=level if self.alpha is None else self.alpha, test=test)
