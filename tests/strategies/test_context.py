@@ -146,7 +146,7 @@ def test_a_fitted_head_brings_its_encoder(tmp_path: Path) -> None:
 
 def test_it_says_what_it_was_not_given() -> None:
     made = ContextPrior().begin(UNIT)
-    with pytest.raises(StrategyError, match="nobody provided"):
+    with pytest.raises(StrategyError, match="none were provided"):
         made.predict_prompts(np.arange(3), np.zeros(3, np.int64))
 
 

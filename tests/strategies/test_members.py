@@ -18,8 +18,7 @@ from trainables.strategies.composed import Composed
 from trainables.strategies.config import parse_strategy, preset_names
 from trainables.strategies.fusion.base import Baseline, Fusion, masked
 from trainables.strategies.groups import Groups
-from trainables.strategies.members.base import Custom, Member, Share, label
-from trainables.strategies.members.one_of import OneOf
+from trainables.strategies.members.base import Custom, Member, OneOf, Share, label
 from trainables.strategies.members.tables import FUSIONS, TABLES
 from trainables.strategies.value_estimate import ValueEstimate
 from trimtab.tracking.translate import fingerprint

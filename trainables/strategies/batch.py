@@ -85,7 +85,7 @@ class Requests:
 
     @staticmethod
     def samples(prompt_R: npt.ArrayLike, count_R: npt.ArrayLike) -> Requests:
-        """Ordinary trainable samples: `count_R` (or one number for all) of each prompt."""
+        """Request ordinary trainable samples: `count_R` (or one number for all) of each prompt."""
         prompt = np.asarray(prompt_R, dtype=np.int64)
         count = np.broadcast_to(np.asarray(count_R, dtype=np.int64), prompt.shape).copy()
         return Requests(
@@ -139,7 +139,7 @@ class Features:
         return sum(array.nbytes for array in arrays if array is not None)
 
     def take(self, rows: IntArray) -> Features:
-        """The given rollouts, in the given order."""
+        """Return the given rollouts, in the given order."""
         survey = None if self.survey_NL2K is None else self.survey_NL2K[rows]
         return Features(
             self.layer, self.prompt_NF[rows], self.response_NF[rows], self.entropy_N3[rows], survey
@@ -147,7 +147,7 @@ class Features:
 
     @staticmethod
     def concatenate(parts: Sequence[Features]) -> Features:
-        """Rollouts of several rounds or ranks, one after another."""
+        """Join the rollouts of several rounds or ranks, one after another."""
         surveys = [part.survey_NL2K for part in parts if part.survey_NL2K is not None]
         return Features(
             layer=parts[0].layer,
@@ -281,7 +281,7 @@ class PromptVectors(Protocol):
         ...
 
     def __call__(self, prompt_P: IntArray) -> Float32Array:
-        """(P, F) vectors of prompt ids."""
+        """Return (P, F) vectors of prompt ids."""
         ...
 
 
@@ -299,7 +299,11 @@ class Needs:
     """True: `Stats.logprob_change` is measured by one more forward pass after the update; else it is 0."""
 
     def union(self, other: Needs) -> Needs:
-        """Both together. Raises StrategyError where the two want different features or critics."""
+        """Return both together.
+
+        Raises:
+            StrategyError: the two want different features, critics or encoders.
+        """
         return Needs(
             features=_one("features", self.features, other.features),
             values=_one("values", self.values, other.values),

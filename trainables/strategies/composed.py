@@ -60,7 +60,7 @@ class Composed:
         estimate = None
         if self.budget.foresight:
             if not self.budget.whole_pool:
-                # Nobody looks further: a pool of many thousand prompts need not be foreseen for one step.
+                # A pool holds many thousand prompts, and this budget reads one per rollout at most.
                 near = rollout_budget.rollouts
                 pool = replace(pool, prompt_C=pool.prompt_C[:near], stratum_C=pool.stratum_C[:near])
             estimate = self.prior.predict_prompts(pool.prompt_C, pool.stratum_C)

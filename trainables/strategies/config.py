@@ -35,8 +35,7 @@ from trainables.strategies.estimators.base import Estimator
 from trainables.strategies.estimators.monte_carlo import MonteCarlo
 from trainables.strategies.fusion.base import Fusion
 from trainables.strategies.fusion.group_mean import GroupMean
-from trainables.strategies.members.base import Custom, Member, build_own, label, short
-from trainables.strategies.members.one_of import OneOf
+from trainables.strategies.members.base import Custom, Member, OneOf, build_own, label, short
 from trainables.strategies.members.tables import (
     BUDGETS,
     ESTIMATORS,
@@ -58,7 +57,7 @@ from trainables.strategies.wording import did_you_mean, explain
 
 IMPORT_PATH = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 COMMON = ("prior", "fusion", "budget", "estimator", "normaliser", "weighting", "reward_range", "warmup")
-"""Return the keys that may stand beside a preset's own parameters."""
+"""Keys that may stand beside a preset's own parameters."""
 
 ROUNDS = 16
 """Rounds of sampling that every strategy may take in one step, one of your own included."""
@@ -316,7 +315,7 @@ def _check_group(config: StrategyConfig) -> None:
         reason = fusion.type
     else:
         return
-    field = "k_min" if budget.type == "sequential" else "group_size"
+    field = "k_min" if "k_min" in dict(budget) else "group_size"
     raise ValueError(
         f"budget.{field}: {budget.first_round()} gives a group of one under {reason!r}, whose advantage is "
         f"always 0; raise {field} to at least 2 or choose a fusion that reads a prior"

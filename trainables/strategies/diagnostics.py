@@ -22,7 +22,7 @@ def describe(
     advantage_N: FloatArray,
     shortfall: float,
 ) -> dict[str, float]:
-    """Diagnostics of one scored batch.
+    """Return the diagnostics of one scored batch.
 
     prompts, rollouts_per_prompt (paid samples), uniform_groups, dropped_prompts, invalid_rollouts (shares),
     scored_rollouts (share), shortfall, baseline_mean, baseline_mse (see `_baseline_mse`),
@@ -62,7 +62,7 @@ def describe(
 
 
 def _baseline_mse(groups: Groups, baseline: Baseline, *, has_prior: bool) -> float | None:
-    """Mean over prompts of the estimated (b - pass rate)^2, b being the prompt's mean baseline.
+    """Return the mean over prompts of the estimated (b - pass rate)^2, b being the prompt's mean baseline.
 
     With b = w m + (1 - w) V and m the mean of k rewards, E (b - mu)^2 = E (b - m)^2 + (2 w - 1) s^2 / k at
     fixed w; s^2 is the group's sample variance. A fusion that gives no w used the group alone, or, with a
@@ -95,7 +95,7 @@ def _prior(groups: Groups, prior_P: FloatArray) -> dict[str, float]:
 
 
 def forecast(estimate_N: FloatArray, groups: Groups, prefix: str = "prior") -> dict[str, float]:
-    """Mean absolute error and Pearson r of value estimates that did not see the rewards they predict.
+    """Return mean absolute error and Pearson r of value estimates that did not see the rewards they predict.
 
     `estimate_N` comes from before this step's update and leaves each rollout's own states out.
     """

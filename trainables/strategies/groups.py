@@ -41,7 +41,7 @@ class Groups:
 
     @staticmethod
     def of(batch: Batch, scale: Scale) -> Groups:
-        """Groups of `correct` over the valid rollouts."""
+        """Return groups of `correct` over the valid rollouts."""
         valid_N = batch.valid_N
         return Groups(
             prompt_N=batch.prompt_N,
@@ -55,12 +55,12 @@ class Groups:
         )
 
     def with_values(self, value_N: FloatArray) -> Groups:
-        """The same groups of another scalar."""
+        """Return the same groups of another scalar."""
         value_N = value_N if self.used_N is None else np.where(self.used_N, value_N, 0.0)
         return replace(self, value_N=value_N)
 
     def name(self, row: int) -> int:
-        """Id of the prompt in a row, for messages."""
+        """Return the id of the prompt in a row, for messages."""
         return row if self.id_P is None else int(self.id_P[row])
 
     @property
@@ -102,7 +102,7 @@ class Groups:
         return np.asarray(differs_P == 0, dtype=np.bool_)
 
     def total(self, weight_N: FloatArray | None) -> FloatArray:
-        """Sum of `weight_N` (or the count) over the used rollouts of each prompt."""
+        """Return the sum of `weight_N` (or the count) over the used rollouts of each prompt."""
         if self.used_N is None:
             # A separate call without weights: counting is several times faster than summing ones.
             if weight_N is None:
@@ -112,7 +112,7 @@ class Groups:
         return np.asarray(np.bincount(self.prompt_N, used, self.prompts), dtype=np.float64)
 
     def totals(self, per_round: bool = False) -> Totals:
-        """Sums of which a rollout's own value is a part: its whole group, or its group up to its round."""
+        """Return sums that contain a rollout's own value: its whole group, or its group up to its round."""
         if not per_round:
             return Totals(self.prompt_N, self.count_P, self.sum_P)
         rounds = self.rounds
@@ -124,7 +124,7 @@ class Groups:
         return Totals(cell_N, count_PR.cumsum(axis=1).ravel(), sum_PR.cumsum(axis=1).ravel())
 
     def others(self, per_round: bool = False) -> tuple[FloatArray, FloatArray]:
-        """Count and sum of the values beside each rollout's own; both (N,), 0 for unused rollouts."""
+        """Return count and sum of the values beside each rollout's own; both (N,), 0 for unused rollouts."""
         totals = self.totals(per_round)
         used_N = self.mask_N
         count_N = np.where(used_N, totals.count_C[totals.cell_N] - 1.0, 0.0)
@@ -141,7 +141,7 @@ class Groups:
 
 
 def first_round_N(batch: Batch, used_N: BoolArray) -> BoolArray:
-    """Of the used rollouts, those of their prompt's first round.
+    """Return, of the used rollouts, those of their prompt's first round.
 
     Later rounds are drawn *because of* what the first showed; a prior that averaged over them would favour
     prompts that surprised it.

@@ -28,31 +28,31 @@ class Strategy(Protocol):
     """
 
     def needs(self) -> Needs:
-        """What `decide` and `score` read beyond rewards. Asked once, before the first step."""
+        """Return what `decide` and `score` read beyond rewards. Asked once, before the first step."""
         ...
 
     def select(self, pool: Pool, rollout_budget: RolloutBudget, wanted: int | None = None) -> Requests:
         """Choose prompts before sampling.
 
         `wanted` is None at the start of a step, or the number of fresh prompts an earlier decision asked for.
-        The total of the counts must not exceed `room.rollouts`; the loop cuts what does.
+        The total of the counts must not exceed `rollout_budget.rollouts`; the loop cuts what does.
         """
         ...
 
     def decide(self, batch: Batch, rollout_budget: RolloutBudget) -> Decision:
-        """After each round: draw more, add prompts, drop prompts, or be done."""
+        """Choose after each round: draw more, add prompts, drop prompts, or be done."""
         ...
 
     def score(self, batch: Batch) -> Scores:
-        """Advantages and weights. Pure: twice gives the same, and no state changes."""
+        """Return advantages and weights. Pure: twice gives the same, and no state changes."""
         ...
 
     def observe(self, batch: Batch, stats: Stats) -> None:
-        """After the update: the only place where state changes."""
+        """Learn from the step, after its update: the only place where state changes."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """State as JSON-serialisable values and NumPy arrays; no objects that need pickle."""
+        """Return the state as JSON-serialisable values and NumPy arrays; no objects that need pickle."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -27,11 +27,11 @@ class Scale:
         return self.width**2 / 4.0
 
     def unit(self, value: FloatArray) -> FloatArray:
-        """Reward units -> [0, 1]."""
+        """Return reward units as numbers in [0, 1]."""
         return (value - self.low) / self.width
 
     def reward(self, unit: FloatArray) -> FloatArray:
-        """[0, 1] -> reward units."""
+        """Return numbers in [0, 1] as reward units."""
         return self.low + self.width * unit
 
 
@@ -39,7 +39,7 @@ UNIT = Scale()
 
 
 def verified_N(batch: Batch) -> BoolArray:
-    """Sampled rollouts that have a verdict, those of dropped prompts and untrained ones included.
+    """Return the sampled rollouts that have a verdict, those of dropped prompts and untrained ones included.
 
     What a prior learns from: leaving dropped (uniform) groups out would bias it to the middle.
     """
@@ -47,7 +47,11 @@ def verified_N(batch: Batch) -> BoolArray:
 
 
 def check_batch(batch: Batch, scale: Scale) -> None:
-    """Refuse NaN, infinite or out-of-range rewards and empty groups: a StrategyError naming the prompt."""
+    """Refuse NaN, infinite or out-of-range rewards, and empty groups.
+
+    Raises:
+        StrategyError: there is one; it names the prompt.
+    """
     judged_N = batch.verdict_N == Verdict.OK
     _check("correct", batch.correct_N, judged_N, batch.prompt_id_P[batch.prompt_N], scale.low, scale.high)
     _check("reward", batch.reward_N, judged_N, batch.prompt_id_P[batch.prompt_N], -np.inf, np.inf)
@@ -60,7 +64,11 @@ def check_batch(batch: Batch, scale: Scale) -> None:
 
 
 def check_estimate(mean_P: FloatArray, prompt_id_P: IntArray, scale: Scale) -> None:
-    """Refuse a prior outside the declared range; raises StrategyError naming the prompt."""
+    """Refuse a prior outside the declared range.
+
+    Raises:
+        StrategyError: there is one; it names the prompt.
+    """
     _check("prior", mean_P, np.ones(mean_P.shape, np.bool_), prompt_id_P, scale.low, scale.high)
 
 

@@ -10,7 +10,7 @@ SHRINKS = 1.0
 
 
 def depth_error(config: StrategyConfig, layers: int) -> str | None:
-    """What is wrong if the strategy reads a block that a model of `layers` blocks does not have, or None."""
+    """Return what is wrong if the strategy reads a block that the model does not have, or None."""
     prior = config.prior
     if not isinstance(prior, ProbePrior) or not isinstance(prior.layer, int):
         return None
@@ -18,7 +18,7 @@ def depth_error(config: StrategyConfig, layers: int) -> str | None:
 
 
 def layer_error(layer: int, layers: int) -> str | None:
-    """What is wrong with block `layer` in a model of `layers` decoder blocks, or None."""
+    """Return what is wrong with block `layer` in a model of `layers` decoder blocks, or None."""
     if 0 <= layer < layers:
         return None
     return (
@@ -28,7 +28,7 @@ def layer_error(layer: int, layers: int) -> str | None:
 
 
 def warnings(config: StrategyConfig, width: int) -> list[str]:
-    """What will work badly on a model of this width, though it can run."""
+    """Return what will work badly on a model of this width, though it can run."""
     prior = config.prior
     if not isinstance(prior, ProbePrior):
         return []
@@ -39,7 +39,7 @@ def warnings(config: StrategyConfig, width: int) -> list[str]:
         return []
     problem = (
         f"strategy.prior.buffer: {prior.buffer} rows for {columns} features, which model {prior.model!r} "
-        f"with penalty {prior.penalty:g} will learn by heart; set pca_prompt and pca_response, model: ridge "
+        f"with penalty {prior.penalty:g} will memorise; set pca_prompt and pca_response, model: ridge "
         f"with a penalty of at least {SHRINKS:g}, or buffer to at least {columns}"
     )
     return [problem]

@@ -34,7 +34,7 @@ class ValueEstimate:
     """For `mean_N`: True if entry i was read from the *other* rollouts already."""
 
     def for_prompts(self, groups: Groups) -> FloatArray:
-        """One value estimate per prompt, (P,): as given, or the mean over the group's used rollouts."""
+        """Return one value estimate per prompt, (P,): as given, or the mean over its used rollouts."""
         if self.mean_P is not None:
             return self.mean_P
         readable = self._readable(groups)
@@ -44,7 +44,7 @@ class ValueEstimate:
     def for_rollouts(
         self, groups: Groups, leave_one_out: bool = False, per_round: bool = False
     ) -> FloatArray:
-        """One value estimate per rollout, (N,).
+        """Return one value estimate per rollout, (N,).
 
         With `leave_one_out`, a value estimate read from trajectories becomes the mean over the group's other
         rollouts (with `per_round`: earlier rounds and the others of its own round). NaN where there is

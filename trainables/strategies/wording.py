@@ -10,7 +10,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from trainables.strategies.members.one_of import OneOf
+from trainables.strategies.members.base import OneOf
 
 WHOLE = ("int_type", "int_parsing", "int_from_float", "int_parsing_size")
 NUMBER = ("float_type", "float_parsing")

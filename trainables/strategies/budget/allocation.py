@@ -42,7 +42,7 @@ def allocate(rate_P: FloatArray, total: int, low: int, high: int, method: str) -
 
 
 def _greedy(table_PB: FloatArray, spare: int) -> IntArray:
-    """One rollout at a time to the largest marginal gain (the paper's rule)."""
+    """Give one rollout at a time to the largest marginal gain (the paper's rule)."""
     prompts, choices = table_PB.shape
     extra = np.zeros(prompts, np.int64)
     step_PB = np.diff(table_PB, axis=1)
@@ -59,8 +59,10 @@ def _greedy(table_PB: FloatArray, spare: int) -> IntArray:
 
 
 def _lagrangian(table_PB: FloatArray, spare: int) -> IntArray:
-    """Each prompt maximises U - price * B; the price is bisected to fit. Leftovers go where a rollout gains
-    most, several at a time where U is convex."""
+    """Let each prompt maximise U - price * B, with the price bisected to fit.
+
+    Leftovers go where a rollout gains most, several at a time where U is convex.
+    """
     cost_B = np.arange(table_PB.shape[1])
     cheap, dear = 0.0, float(np.abs(table_PB).max()) + 1.0
     extra_P = np.zeros(len(table_PB), np.int64)
@@ -91,7 +93,7 @@ def _fill(table_PB: FloatArray, spare: int, extra_P: IntArray) -> IntArray:
 
 
 def _exact(table_PB: FloatArray, spare: int) -> IntArray:
-    """Knapsack by dynamic programming: best value of the first prompts for every number of spare rollouts."""
+    """Solve the knapsack by dynamic programming: the best value of the first prompts for each spare count."""
     prompts, choices = table_PB.shape
     spare = min(spare, prompts * (choices - 1))
     best_S = np.zeros(spare + 1)

@@ -54,8 +54,9 @@ class Outlook:
         return self.scale.unit(self.estimate.mean_P)
 
     def prompts(self, each: int, rollout_budget: int | None = None) -> int:
-        """Return how many prompts of `each` rollouts (and the overhead) fit `rollout_budget`, the pool and
-        the wish.
+        """Return how many prompts of `each` rollouts, and the overhead, may start.
+
+        They fit `rollout_budget` (None = all that is left), the pool and the number that is wanted.
         """
         left = (
             self.rollout_budget.rollouts
@@ -70,8 +71,10 @@ class Outlook:
         return Requests.samples(self.pool.prompt_C[:prompts], each)
 
     def open(self, each: int, share: float) -> Requests:
-        """Request `each` samples of the next prompts: out of `share` of the step at its start, afterwards out
-        of all that is left. A step too small for that still opens with one prompt.
+        """Request `each` samples of the next prompts.
+
+        At the start of a step they are paid out of `share` of it, later out of all that is left. A step too
+        small for that still opens with one prompt.
         """
         first = None
         if self.wanted is None:

@@ -66,8 +66,9 @@ class Sequential(Member, Budget):
         return 2 * need if self.refill else need
 
     def rule(self, fusion: Fusion | None) -> Tested:
-        """Return the test that says how wrong the prior is: the fusion's own, so that stopping and shrinking
-        agree.
+        """Return the test that says how wrong the prior is.
+
+        It is the fusion's own, so that stopping and shrinking agree.
         """
         level, test = (fusion.alpha, fusion.test) if isinstance(fusion, Tested) else (PAPER_ALPHA, "chi2")
         return Tested(alpha=level if self.alpha is None else self.alpha, test=test)
@@ -93,7 +94,7 @@ class Sequential(Member, Budget):
         return float(undecided_P.mean()) if len(undecided_P) else 0.0
 
     def _undecided(self, progress: Progress) -> tuple[FloatArray, BoolArray, IntArray]:
-        """Gain, prompts where one more rollout still pays under the cap, and samples drawn; all (P,)."""
+        """Return gain, prompts where one more rollout pays under the cap, and samples drawn; all (P,)."""
         if progress.prior_P is None:
             raise StrategyError("strategy.prior: none, but budget 'sequential' tests one; set strategy.prior")
         groups, drawn_P = progress.groups, progress.drawn_P

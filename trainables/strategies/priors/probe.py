@@ -93,7 +93,7 @@ class ProbePrior(PriorMember):
                 f"prior.depth: {self.depth} beside layer 'auto', which chooses; remove one of them"
             )
         if isinstance(self.layer, int) and self.layer < 0:
-            raise ValueError(f"prior.layer: {self.layer} is no block; blocks count from 0, or write auto")
+            raise ValueError(f"prior.layer: {self.layer} is not a block; write a number from 0, or auto")
         fusion, budget = beside.fusion, beside.budget
         if self.states == "prompt" or not isinstance(fusion, Fusion) or not fusion.mixes_prior:
             return

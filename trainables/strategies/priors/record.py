@@ -151,7 +151,7 @@ class Record(Prior):
     def _given(self) -> PromptVectors:
         if self._vectors is None:
             raise StrategyError(
-                "strategy.prior: 'context' reads prompt vectors, which nobody provided; call `provide` with "
+                "strategy.prior: 'context' reads prompt vectors, and none were provided; call `provide` with "
                 "what `needs().encoder` asks for before the first step"
             )
         return self._vectors

@@ -91,16 +91,13 @@ class Tracker(Prior):
         self._insert(prompt_V[~known_V])
         row_V = np.searchsorted(self.prompt_M, prompt_V)
         a_V, b_V, last_V = self.counts_3M[:, row_V]
+        config = self.config
         rho_V = np.clip(
-            2.0 ** (-(self.clock - last_V) / self.config.half_change),
-            self.config.keep_min,
-            self.config.keep_max,
+            2.0 ** (-(self.clock - last_V) / config.half_change), config.keep_min, config.keep_max
         )
-        first_V = self.config.mass * (sum_V + 0.5) / (count_V + 1.0)
+        first_V = config.mass * (sum_V + 0.5) / (count_V + 1.0)
         self.counts_3M[0, row_V] = np.where(known_V, rho_V * a_V + sum_V, first_V)
-        self.counts_3M[1, row_V] = np.where(
-            known_V, rho_V * b_V + count_V - sum_V, self.config.mass - first_V
-        )
+        self.counts_3M[1, row_V] = np.where(known_V, rho_V * b_V + count_V - sum_V, config.mass - first_V)
         self.counts_3M[2, row_V] = self.clock
         self.clock += stats.logprob_change
 

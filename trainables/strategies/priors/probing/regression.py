@@ -55,7 +55,7 @@ class Projection:
 
     @staticmethod
     def fit(parts: Sequence[Part], components: Sequence[int]) -> Projection:
-        """`components[p]` principal components of part p; 0 = keep its columns."""
+        """Fit `components[p]` principal components of part p; 0 = keep its columns."""
         return Projection(tuple(PartProjection.fit(p, c) for p, c in zip(parts, components, strict=True)))
 
     def apply(self, parts: Sequence[Part]) -> Part:
