@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,6 +22,7 @@ from trainables.strategies.groups import Groups
 from trainables.strategies.members.base import Custom, Member, OneOf, Share, label
 from trainables.strategies.members.tables import FUSIONS, TABLES
 from trainables.strategies.value_estimate import ValueEstimate
+from trimtab.errors import StrategyError
 from trimtab.tracking.translate import fingerprint
 
 ROOM = Path(inspect.getfile(Composed)).parent
@@ -109,6 +111,32 @@ def test_a_new_member_takes_one_line_in_the_table() -> None:
     strategy = Composed(fusion=found)
     batch = FakeEngine(np.linspace(0.1, 0.9, 40), np.zeros(40, np.int64)).step(strategy)
     assert np.isfinite(strategy.score(batch).advantage_N).all()
+
+
+@dataclass(frozen=True)
+class OthersMean(Fusion):
+    """A fusion as a user's package holds it: no pydantic, and flags as fields of its own."""
+
+    offset: float
+    leaves_out: bool = True
+
+    def fuse(self, groups: Groups, estimate: ValueEstimate | None) -> Baseline:
+        count_N, sum_N = groups.others()
+        return masked(sum_N / np.maximum(count_N, 1.0) + self.offset, count_N >= 1)
+
+
+def test_a_users_class_needs_no_pydantic() -> None:
+    own = {"type": "custom", "path": f"{__name__}:OthersMean", "params": {"offset": 0.1}}
+    written = {"fusion": own, "budget": {"type": "fixed", "group_size": 4}}
+    plain = parse_strategy({**written, "fusion": "leave_one_out"}).build()
+    strategy = parse_strategy(written).build()
+    batch = FakeEngine(np.linspace(0.1, 0.9, 40), np.zeros(40, np.int64)).step(strategy)
+    moved_N = plain.score(batch).advantage_N - strategy.score(batch).advantage_N
+    np.testing.assert_allclose(moved_N, 0.1)
+    assert parse_strategy({**written, "prior": "probe"}).build()
+    own["params"] = {"offset": 0.1, "leaves_out": False}
+    with pytest.raises(StrategyError, match="set its `leaves_out`"):
+        parse_strategy({**written, "prior": "probe"}).build()
 
 
 STORED = {

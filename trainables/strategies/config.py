@@ -275,13 +275,13 @@ def _open_preset(name: object, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_name(config: StrategyConfig) -> None:
     """Refuse a name that lies: the same preset with the same settings gives these axes."""
-    fields = _open_preset(config.name, config.settings)
+    values, fields = dict(config), _open_preset(config.name, config.settings)
     for axis in COMMON:
         if axis not in fields:
             expected = StrategyConfig.model_fields[axis].default
         else:
             expected = _coerce(axis, fields[axis])
-        if dict(config)[axis] != expected:
+        if values[axis] != expected:
             raise ValueError(
                 f"{axis}: differs from what preset {config.name!r} stands for; remove `name` and `settings`, "
                 f"or write {{preset: {config.name}, {axis}: ...}}"
@@ -289,13 +289,8 @@ def _check_name(config: StrategyConfig) -> None:
 
 
 def _coerce(axis: str, value: object) -> object:
-    """Turn a shorthand into the member that it stands for, without checking it beside the other axes."""
-    if axis in TABLES:
-        one: TypeAdapter[Member] = TypeAdapter(Annotated[Member, OneOf(TABLES[axis])])
-        return one.validate_python(value)
-    if axis == "warmup":
-        return None if value is None else WarmupConfig.model_validate(value)
-    return TypeAdapter(tuple[float, float]).validate_python(value) if axis == "reward_range" else value
+    """Turn a shorthand into what it stands for, without checking it beside the other axes."""
+    return SHORTHANDS[axis].validate_python(value) if axis in SHORTHANDS else value
 
 
 def _check_range(reward_range: tuple[float, float]) -> None:
@@ -371,3 +366,10 @@ def _short(value: object) -> str:
 
 WarmupConfig.model_rebuild()
 StrategyConfig.model_rebuild()
+
+# Built once: a schema takes longer to build than a strategy to resolve.
+SHORTHANDS: dict[str, TypeAdapter[Any]] = {
+    **{axis: TypeAdapter(Annotated[Member, OneOf(table)]) for axis, table in TABLES.items()},
+    "reward_range": TypeAdapter(tuple[float, float]),
+    "warmup": TypeAdapter(WarmupConfig | None),
+}

@@ -32,7 +32,7 @@ class Rows:
         return len(self.rate_R)
 
     def take(self, rows: Any) -> Rows:
-        return Rows(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+        return Rows(**{name: column[rows] for name, column in self._columns().items()})
 
     def push(self, new: Rows, size: int) -> Rows:
         """Return the rows with new ones at the end, and without the oldest whole groups beyond `size` rows.
@@ -41,8 +41,9 @@ class Rows:
         """
         start = int(self.group_R[-1]) + 1 if len(self) else 0
         new = replace(new, group_R=new.group_R + start)
+        fresh = new._columns()
         both = Rows(
-            **{f.name: np.concatenate([getattr(self, f.name), getattr(new, f.name)]) for f in fields(self)}
+            **{name: np.concatenate([column, fresh[name]]) for name, column in self._columns().items()}
         )
         if len(both) <= size:
             return both
@@ -52,7 +53,10 @@ class Rows:
         return both.take(both.group_R > keep)
 
     def state_dict(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name).copy() for f in fields(self)}
+        return {name: column.copy() for name, column in self._columns().items()}
+
+    def _columns(self) -> dict[str, npt.NDArray[Any]]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
 def finite_N(features: Features) -> npt.NDArray[np.bool_]:
