@@ -1,4 +1,4 @@
-"""Everything one trial is told. Pydantic only: the CLI loads this module without torch."""
+"""Everything one trial is told. Loads neither torch nor SciPy: a spec is checked before anything is."""
 
 from __future__ import annotations
 
