@@ -89,7 +89,10 @@ class TrialConfig(TrialSettings):
 
     @model_validator(mode="after")
     def _strategy_fits(self, info: ValidationInfo) -> Self:
-        layers = (info.context or {}).get(LAYERS)
+        given = info.context or {}
+        if LAYERS not in given:
+            given = {LAYERS: self.layers}
+        layers = given[LAYERS]
         if layers is not None and (problem := depth_error(self.strategy, layers)):
             raise ValueError(problem)
         least = self.strategy.min_rollouts()

@@ -22,7 +22,7 @@ from trimtab.errors import SpecError, StrategyError
 
 @dataclass
 class Given(Prior):
-    """Believes whatever it is told."""
+    """Estimates whatever it is told."""
 
     estimate: Callable[[Batch], ValueEstimate]
 

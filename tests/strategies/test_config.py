@@ -120,10 +120,17 @@ def test_a_resolved_config_is_frozen() -> None:
 
 
 def test_configs_load_without_what_is_slow_to_import() -> None:
-    code = "import sys, trainables.strategies.config; print(*sys.modules)"
+    heavy = {"torch", "transformers", "ray", "vllm", "deepspeed"}
+    assert not loaded("trainables.strategies.config") & (heavy | {"scipy", "sklearn", "pandas"})
+    running = "trainables.strategies.priors.record, trainables.strategies.priors.probing.state"
+    assert not loaded(running) & heavy
+
+
+def loaded(modules: str) -> set[str]:
+    """All modules of a fresh interpreter that has imported these."""
+    code = f"import sys, {modules}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    heavy = {"scipy", "sklearn", "pandas", "torch", "transformers", "ray", "vllm", "deepspeed"}
-    assert not set(done.stdout.split()) & heavy
+    return set(done.stdout.split())
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_every_spec_of_the_guide_trains_two_steps(spec: object) -> None:
         strategy.observe(batch, stats(step))
 
 
-def test_own_prior_believes_the_last_rate_it_saw_and_restores() -> None:
+def test_own_prior_estimates_the_last_rate_it_saw_and_restores() -> None:
     config = parse_strategy(SPECS[-2])
     strategy, world = provided(config.build()), engine()
     first = world.step(strategy, 0)

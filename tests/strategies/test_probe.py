@@ -155,7 +155,7 @@ def test_every_model_learns_and_stays_in_range(model: str, pca: int, reach: tupl
     assert np.square(estimate_N - rate_N).mean() < 0.6 * rate_N.var()
 
 
-def test_before_the_first_fit_it_believes_its_start():
+def test_before_the_first_fit_it_estimates_its_start():
     strategy = probe_strategy(2, start=0.3)
     batch = world().step(strategy)
     assert set(strategy.prior.predict(batch).mean_N) == {0.3}

@@ -132,7 +132,7 @@ def test_the_pool_prior_leaves_the_prompts_own_group_out() -> None:
 @pytest.mark.parametrize(
     ("rollouts", "rounds"), [(0, 0), (0, 5), (128, 0), (1, 1), (3, 2), (17, 1), (128, 1), (128, 100)]
 )
-def test_every_strategy_ends_under_every_room(name: str, rollouts: int, rounds: int) -> None:
+def test_every_strategy_ends_under_every_budget(name: str, rollouts: int, rounds: int) -> None:
     strategy, batch = played(name, steps=1)
     rollout_budget = RolloutBudget(rollouts=rollouts, rounds=rounds, step=1, total=max(rollouts, 128))
     requests = strategy.select(engine().pool(np.random.default_rng(0)), rollout_budget)
@@ -383,7 +383,7 @@ def test_length_weighted_closed_form() -> None:
         )
 
 
-def test_strata_are_believed_at_the_mean_of_all_until_they_are_seen() -> None:
+def test_strata_are_estimated_at_the_mean_of_all_until_they_are_seen() -> None:
     strategy = make("v05", prior="strata")
     batch = engine().step(strategy)
     prior = strategy.prior  # type: ignore[attr-defined]

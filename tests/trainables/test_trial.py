@@ -58,7 +58,7 @@ def test_a_slot_warmed_by_another_strategy_gives_bit_equal_metrics(bench, grpo):
 
 
 @pytest.mark.parametrize("strategy", [{"preset": "dapo", "group_size": 4}, {"preset": "v05"}])
-def test_each_presets_compute_stays_within_every_steps_room(bench, strategy):
+def test_each_presets_compute_stays_within_every_steps_budget(bench, strategy):
     events = bench.run(bench.config(strategy=strategy, steps=5), [0])
     assert events[-1]["outcome"] == "finished"
     spent = [e["metrics"]["rollouts"] for e in steps(events)]

@@ -1,4 +1,4 @@
-"""From completions to verdicts, and when too many verifications have failed to go on."""
+"""From completions to verdicts, and when too many verifications have failed to continue."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def verify(
 
 
 def check_failure_rate(verdict_N: IntArray, config: TrialConfig, where: str) -> None:
-    """Refuse to go on when more than `verifier.max_failure_rate` of the verdicts are not OK.
+    """Refuse to continue when more than `verifier.max_failure_rate` of the verdicts are not OK.
 
     Raises:
         VerifierError: Too many failed; the message begins with `where`.

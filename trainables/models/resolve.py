@@ -53,7 +53,8 @@ def resolve_model(model: str, cache: Path) -> Path | str:
 
 
 def _is_hub_id(model: str, path: Path) -> bool:
-    """Whether it reads `owner/name` and neither that nor `owner` is a directory here: a misspelt path must
-    not be looked for on the hub.
+    """Tell whether `model` is a hub id: `owner/name`, where neither that nor `owner` is a directory here.
+
+    A misspelt path must not be looked for on the hub.
     """
     return bool(HUB_ID.fullmatch(model)) and not path.parent.is_dir() and not path.exists()

@@ -74,13 +74,13 @@ class Composed:
     def decide(self, batch: Batch, rollout_budget: RolloutBudget) -> Decision:
         check_batch(batch, self.scale)
         groups = Groups.of(batch, self.scale)
-        estimate = self._believe(batch, groups) if self.budget.reads_prior else None
+        estimate = self._estimate(batch, groups) if self.budget.reads_prior else None
         return self.budget.decide(self._progress(batch, groups, estimate, rollout_budget))
 
     def score(self, batch: Batch) -> Scores:
         check_batch(batch, self.scale)
         groups = Groups.of(batch, self.scale)
-        estimate = self._believe(batch, groups)
+        estimate = self._estimate(batch, groups)
         baseline = _spoken(self.fusion.fuse(groups, estimate), estimate)
         shaped = groups.with_values(batch.reward_N)
         scored_N = baseline.scored_N
@@ -118,7 +118,7 @@ class Composed:
     def _overhead(self) -> int:
         return 0 if self.prior.extra is None else 1
 
-    def _believe(self, batch: Batch, groups: Groups) -> ValueEstimate | None:
+    def _estimate(self, batch: Batch, groups: Groups) -> ValueEstimate | None:
         estimate = self.prior.predict(batch)
         if estimate is not None:
             mean_P = estimate.for_prompts(groups)

@@ -61,12 +61,6 @@ COMMON = ("prior", "fusion", "budget", "estimator", "normaliser", "weighting", "
 
 ROUNDS = 16
 """Rounds of sampling that every strategy may take in one step, one of your own included."""
-FORESIGHT = tuple(
-    name
-    for name, member in PRIORS.items()
-    if member is Custom or (issubclass(member, PriorMember) and member.foresight)
-)
-"""Priors that speak before anything is sampled; `allocated` and `weighted` budgets choose by them."""
 
 
 class Parameter(NamedTuple):
@@ -328,10 +322,14 @@ def _check_prior(config: StrategyConfig) -> None:
                 f"prior: none, but {axis} {member.type!r} mixes in a prior; set prior to strata, tracker, "
                 f"global or your own"
             )
-    if isinstance(budget, Budget) and budget.foresight and prior.type not in FORESIGHT:
+    silent = isinstance(prior, PriorMember) and not prior.foresight
+    if isinstance(budget, Budget) and budget.foresight and silent:
+        choices = [
+            name for name, kind in PRIORS.items() if not issubclass(kind, PriorMember) or kind.foresight
+        ]
         raise ValueError(
             f"prior: {prior.type!r} speaks only after sampling, but budget {budget.type!r} chooses by it "
-            f"beforehand; set prior to one of {', '.join(FORESIGHT)}"
+            f"beforehand; set prior to one of {', '.join(choices)}"
         )
 
 

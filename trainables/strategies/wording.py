@@ -76,13 +76,13 @@ def rule(kind: str, message: str, context: Mapping[str, Any]) -> str:
 
 
 def did_you_mean(written: object, known: Iterable[str]) -> str:
-    """`did you mean 'alpha'? ` where something close is known, else nothing."""
+    """Return `did you mean 'alpha'? ` where something close is known, else nothing."""
     close = difflib.get_close_matches(str(written), list(known), n=1)
     return f"did you mean {close[0]!r}? " if close else ""
 
 
 def _follows(item: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> bool:
-    """A collection is 'too short' only because one of its items was refused, which is reported itself."""
+    """Tell whether a collection is 'too short' only because an item was refused, which has its own line."""
     depth = len(item["loc"])
     return item["type"] == "too_short" and any(
         len(other["loc"]) > depth and other["loc"][:depth] == item["loc"] for other in items
@@ -98,7 +98,7 @@ def _either(rules: list[str]) -> Iterator[str]:
 def _lines(
     item: Mapping[str, Any], model: type[BaseModel], raw: Any, prefix: str, renamed: Mapping[str, str]
 ) -> Iterator[tuple[str, str]]:
-    """One error as (field and value, the rule that it breaks); the rule is empty where the first says all."""
+    """Yield one error as (field and value, rule that it breaks); no rule where the first says all."""
     kind, context = item["type"], item.get("ctx", {})
     path = _in_input(item["loc"], raw, keep_last=kind in ("missing", "extra_forbidden"))
     field = _dotted(path, prefix, renamed)
@@ -118,7 +118,7 @@ def _lines(
 
 
 def _placed(line: str, path: Path, field: str, renamed: Mapping[str, str]) -> str:
-    """A validator's message at its place in the user's file: it names a field from its model down."""
+    """Return a validator's message at its place in the user's file: it names a field from its model down."""
     top, dot, rest = line.partition(".")
     if not path and dot and top in renamed:
         return f"{renamed[top]}.{rest}"
@@ -138,7 +138,7 @@ def _dotted(path: Path, prefix: str, renamed: Mapping[str, str]) -> str:
 
 
 def _in_input(loc: Path, raw: Any, *, keep_last: bool) -> Path:
-    """The location without what pydantic adds for unions: only steps that exist in the input."""
+    """Return the location without what pydantic adds for unions: only steps that exist in the input."""
     kept: list[str | int] = []
     here = raw
     for position, part in enumerate(loc):
@@ -161,7 +161,7 @@ def _child(here: Any, part: str | int) -> tuple[bool, Any]:
 
 
 def _keys_at(model: type[BaseModel], place: Path) -> list[str]:
-    """Names that a user may write at this place of the model."""
+    """Return the names that a user may write at this place of the model."""
     here: list[Any] = [model]
     for part in place:
         here = [inner for kind in here for inner in _step(kind, part)] or _tagged(here, part)
@@ -186,13 +186,13 @@ def _step(kind: Any, part: str | int) -> list[Any]:
 
 
 def _tagged(kinds: list[Any], tag: str | int) -> list[Any]:
-    """Members of a union that go by this tag, which pydantic puts into the path; all of them if none does."""
+    """Return a union's members that go by the tag in pydantic's path; all of them if none does."""
     types = [(kind, kind.model_fields.get("type")) for kind in kinds if _is_model(kind)]
     return [kind for kind, field in types if field and tag in get_args(field.annotation)] or kinds
 
 
 def _plain(annotation: Any) -> list[Any]:
-    """The members of an annotation, without Annotated, Optional and Union."""
+    """Return the members of an annotation, without Annotated, Optional and Union."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _plain(get_args(annotation)[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
+import sys
 from typing import TYPE_CHECKING
 
 from trainables.errors import SpecError
@@ -41,7 +42,8 @@ def import_object(path: str, field: str, known: tuple[str, ...] = ()) -> object:
         SpecError: the path leads nowhere.
     """
     module, colon, name = path.partition(":")
-    if not (module and colon and name):
+    words = [*module.split("."), name]
+    if not (colon and all(word.isidentifier() for word in words)):
         choices = f"use one of {', '.join(known)}, or" if known else "use"
         raise SpecError(f"{field}: {path!r} is unknown; {choices} an import path `package.module:name`")
     try:
@@ -52,4 +54,7 @@ def import_object(path: str, field: str, known: tuple[str, ...] = ()) -> object:
             "PYTHONPATH"
         ) from error
     except AttributeError as error:
+        # What the module itself raised while it was imported is not a misspelt name.
+        if error.obj is not sys.modules.get(module):
+            raise
         raise SpecError(f"{field}: module {module!r} has no {name!r}; check the spelling") from error

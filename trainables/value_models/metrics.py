@@ -16,7 +16,7 @@ BINS = 10
 
 @dataclass(frozen=True)
 class Quality:
-    """Figures of a set of predictions. All but `auc` compare with the mean reward itself."""
+    """Metrics of a set of predictions. All but `auc` compare with the mean reward itself."""
 
     auc: float
     """V0's intra-AUC: the mean over policies, weighted by their rows, of the AUC within each. A row counts as
@@ -28,7 +28,7 @@ class Quality:
 
 
 def quality(predicted_P: Float64, rate_P: Float64, policy_P: Int64) -> Quality:
-    """Compute all figures.
+    """Compute all metrics.
 
     Raises:
         RecordError: the rows of a policy are all right or all wrong, so that its AUC does not exist.
@@ -88,7 +88,7 @@ def calibration_error(predicted_P: Float64, rate_P: Float64) -> float:
 def bootstrap_se(
     predicted_P: Float64, rate_P: Float64, policy_P: Int64, prompt_P: Int64, draws: int = 400, seed: int = 0
 ) -> Quality:
-    """Return standard errors of the figures of `quality` by a bootstrap over prompts.
+    """Return standard errors of the metrics of `quality` by a bootstrap over prompts.
 
     A prompt's rows are drawn together. A draw that leaves a policy without right or without wrong rows is
     repeated.

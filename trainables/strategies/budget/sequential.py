@@ -42,7 +42,7 @@ class Sequential(Member, Budget):
     draw: Annotated[int, Field(ge=1)] = 1
     """Rollouts an undecided prompt gets per round. More saves rounds and stops less sharply."""
     refill: bool = False
-    """True: room left when all prompts are settled goes to new prompts. False: it stays unspent, and the
+    """True: what is left when all prompts are settled goes to new prompts. False: it stays unspent, and the
     run gets more steps out of the same budget."""
     alpha: Alpha | None = None
     """Level of the stopping rule; null = the fusion's own level where it has one, else the paper's."""

@@ -10,6 +10,7 @@ from pydantic import Field
 from trainables.strategies.batch import FloatArray, IntArray
 from trainables.strategies.estimators.base import Estimator, PerToken
 from trainables.strategies.members.base import Member, Point
+from trainables.strategies.priors.base import PriorMember
 
 
 class Gae(Member, Estimator):
@@ -25,9 +26,10 @@ class Gae(Member, Estimator):
     negative below 1/a tokens; 0 = off, `lam` holds for every length."""
 
     def check(self, beside: Point) -> None:
-        if beside.prior.type not in ("critic", "custom") or beside.fusion.type != "prior_only":
+        prior = beside.prior
+        if beside.fusion.type != "prior_only" or (isinstance(prior, PriorMember) and not prior.gives_tokens):
             raise ValueError(
-                f"estimator: 'gae' needs token values, got prior {beside.prior.type!r} under fusion "
+                f"estimator: 'gae' needs token values, got prior {prior.type!r} under fusion "
                 f"{beside.fusion.type!r}; set prior to critic and fusion to prior_only"
             )
         if beside.normaliser.type == "group_std":
@@ -48,8 +50,7 @@ class Gae(Member, Estimator):
         advantage_NT = np.zeros_like(delta_NT)
         carry_N = np.zeros(len(values))
         for t in range(steps - 1, -1, -1):
-            carry_N = delta_NT[:, t] + lam_N * carry_N
-            advantage_NT[:, t] = carry_N
+            advantage_NT[:, t] = carry_N = delta_NT[:, t] + lam_N * carry_N
         advantages = tuple(advantage_NT[n, :length] for n, length in enumerate(length_N))
         return advantages, tuple(a + v for a, v in zip(advantages, values, strict=True))
 

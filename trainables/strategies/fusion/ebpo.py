@@ -10,6 +10,7 @@ from trainables.errors import StrategyError
 from trainables.strategies.fusion.base import Baseline, Fusion, masked, required
 from trainables.strategies.groups import Groups
 from trainables.strategies.members.base import Member, Point
+from trainables.strategies.priors.base import PriorMember
 from trainables.strategies.value_estimate import ValueEstimate
 
 
@@ -25,13 +26,19 @@ class Ebpo(Member, Fusion):
     mixes_prior: ClassVar[bool] = True
 
     def check(self, beside: Point) -> None:
-        if beside.prior.type not in ("global", "strata", "custom"):
+        prior = beside.prior
+        if isinstance(prior, PriorMember) and not prior.gives_spread:
             raise ValueError(
-                f"prior: {beside.prior.type!r} under fusion 'ebpo', which needs the spread between and "
+                f"prior: {prior.type!r} under fusion 'ebpo', which needs the spread between and "
                 f"within prompts; set prior to global or strata"
             )
 
     def fuse(self, groups: Groups, estimate: ValueEstimate | None) -> Baseline:
+        """Return baselines of (N,) rollouts.
+
+        Raises:
+            StrategyError: the prior of the user's own gives no `sd_P` or `within_P`.
+        """
         estimate = required(estimate, self.type)
         if estimate.sd_P is None or estimate.within_P is None:
             raise StrategyError(

@@ -58,7 +58,7 @@ class Dapo(Preset):
 
     group_size: PairSize = 16
     initial: float = Field(default=0.5, gt=0, le=1)
-    """Share of the step's rollouts in the first round; the rest is room for refills."""
+    """Share of the step's rollouts in the first round; the rest is for refills."""
     max_refills: int = Field(default=10, ge=0)
 
     def axes(self) -> Axes:

@@ -68,6 +68,10 @@ class PriorMember(Member):
 
     foresight: ClassVar[bool] = False
     """True: it speaks before anything is sampled, so `allocated` and `weighted` budgets may choose by it."""
+    gives_spread: ClassVar[bool] = False
+    """True: its estimates carry the spread between prompts (`sd_P`) and within them (`within_P`)."""
+    gives_tokens: ClassVar[bool] = False
+    """True: it estimates a value for every token."""
     extra_rollouts: ClassVar[int] = 0
     """What every prompt costs beside its samples."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -18,6 +18,8 @@ from trainables.strategies.value_estimate import ValueEstimate
 
 class CriticPrior(PriorMember):
     """A critic of the policy's architecture, which the learner trains beside it (PPO, SPPO)."""
+
+    gives_tokens: ClassVar[bool] = True
 
     type: Literal["critic"] = "critic"
     level: Literal["token", "prompt"] = "token"
@@ -61,8 +63,9 @@ class CriticPrior(PriorMember):
 
 @dataclass
 class Critic(Prior):
-    """Believes the critic, clipped to the reward range. A state's value does not depend on the token drawn
-    from it, so reading a rollout's own values is unbiased.
+    """Estimates what the critic says, clipped to the reward range.
+
+    A state's value does not depend on the token drawn from it, so reading a rollout's own values is unbiased.
 
     While `warmup_updates` steps train the critic alone it is silent, and nothing is trained under it.
     """

@@ -38,7 +38,7 @@ class Record(Prior):
     """Predicted pass rates of prompts, known before they are sampled.
 
     Without a fitted head (`head` empty) a Gaussian process is conditioned on the context alone; its length
-    scales are chosen anew every `refit` steps. Before the first record a prompt is believed to be the mean
+    scales are chosen anew every `refit` steps. Before the first record a prompt is estimated at the mean
     of the step's other prompts. State: the record (prompt ids, pass rates in [0, 1], rollouts, step) and
     the chosen scales.
     """

@@ -18,8 +18,7 @@ from trainables.strategies.value_estimate import ValueEstimate
 MASS = 2.0
 """Pseudo-rollouts that tie a stratum to the mean of all, and the mean of all to the start value."""
 START_SPREAD = 1.0 / 12.0
-START_WITHIN = 1.0 / 6.0
-"""Before evidence a pass rate is uniform on [0, 1]: variance 1/12, and E[p (1 - p)] = 1/6 within."""
+"""Variance of a pass rate before any evidence, uniform on [0, 1]."""
 
 
 class RunningPrior(PriorMember):
@@ -31,6 +30,7 @@ class RunningPrior(PriorMember):
     """Value estimate before any evidence, as a share of the reward range."""
 
     foresight: ClassVar[bool] = True
+    gives_spread: ClassVar[bool] = True
     per_stratum: ClassVar[bool] = True
     """False: all prompts are in one stratum."""
 
@@ -42,7 +42,7 @@ class RunningPrior(PriorMember):
 class RunningRates(Prior):
     """Mean of each stratum over past steps, forgetting by `keep` per step. State in [0, 1] units.
 
-    An unseen stratum is believed to be the mean of all; before any evidence, `start`. Each stratum leans on
+    An unseen stratum is estimated at the mean of all; before any evidence, `start`. Each stratum leans on
     that mean with the weight of two rollouts, so one lucky first group cannot pin it to 0 or 1.
     """
 

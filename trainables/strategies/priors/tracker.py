@@ -50,7 +50,7 @@ class Tracker(Prior):
 
     D is the policy's change since the prompt's last visit: the sum of the updates' mean absolute log-prob
     changes (SPO measures it on the prompt itself). A first visit sets `mass` pseudo-counts at the Jeffreys
-    mean (s + 1/2) / (k + 1). A prompt never met is believed to be the mean of those that were.
+    mean (s + 1/2) / (k + 1). A prompt never met is estimated at the mean of those that were.
     State is in [0, 1] units, one column per prompt met.
     """
 

@@ -31,7 +31,7 @@ POOLED = -1
 
 @dataclass
 class Probe(Prior):
-    """Believes what the probe reads from a rollout's states, clipped to the reward range; `start` unfitted.
+    """Estimates what the probe reads from a rollout's states, clipped to the reward range; `start` unfitted.
 
     State: the buffer (and, where it refits incrementally, the projections): the probe follows from it.
     """
