@@ -45,6 +45,7 @@ MODULES = {
     "__init__": "",
     "raises": "raise RuntimeError('no licence found')",
     "needs": "import no_such_dependency",
+    "old": "from trainables.strategies.belief import Belief",
     "syntax": "def (",
     "mine": """
 class Task:
@@ -109,6 +110,7 @@ def test_refused_at_load(override: str, parts: list[str]) -> None:
     [
         ("raises:Thing", ["RuntimeError", "no licence found"]),
         ("needs:Thing", ["no_such_dependency", "not installed"]),
+        ("old:Thing", ["'trainables.strategies.belief'", "CHANGELOG.md"]),
         ("syntax:Thing", ["SyntaxError"]),
         ("mine:Thign", ["no class 'Thign'", "did you mean 'Thing'"]),
         ("mine:number", ["is not a class but the int 3"]),
