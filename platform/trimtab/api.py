@@ -32,6 +32,7 @@ def plan(spec: SweepSpec | str | Path, overrides: Sequence[str] = ()) -> Plan:
     Raises:
         SpecError, ModelError: the spec cannot run.
         PlanError: it does not fit.
+        TypeError: overrides are given for a spec that is loaded already.
     """
     return plan_here(_loaded(spec, overrides), this_machine())
 
@@ -103,7 +104,10 @@ def extend(
 ) -> SweepResult:
     """Search `trials` further configurations, and as many of the reference if it is searched too.
 
-    Trials that the sweep had not ended are ended first. Errors as in `resume`.
+    Trials that the sweep had not ended are ended first.
+
+    Raises:
+        SpecError: `trials` adds nothing; the rest as in `resume`.
     """
     if trials < 1:
         raise SpecError(f"trials: {trials} adds nothing; give at least 1")

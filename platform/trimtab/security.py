@@ -114,7 +114,7 @@ def check_url(field: str, url: str | None) -> None:
         return  # not a valid URL; the code that opens it reports that
     if password is not None:
         raise SecurityError(
-            f"{field}: the address holds a password, which would be stored with the sweep; leave it out and "
+            f"{field}: the address holds a password, which would be stored; leave it out and "
             f"set {_variable(url)} where the sweep runs"
         )
 

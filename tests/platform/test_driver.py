@@ -126,6 +126,22 @@ def test_a_process_id_that_was_given_to_another_is_not_signalled(tmp_path: Path)
         bystander.wait()
 
 
+def test_the_same_id_and_time_after_another_boot_is_not_the_driver(tmp_path: Path) -> None:
+    with driver.registered(tmp_path):
+        assert driver.running(tmp_path) == os.getpid()
+        record = json.loads((tmp_path / driver.FILE).read_text())
+        (tmp_path / driver.FILE).write_text(json.dumps({**record, "boot": "another"}))
+        assert driver.running(tmp_path) is None
+
+
+def test_a_driver_that_has_not_said_who_it_is_yet_is_not_to_be_stopped(tmp_path: Path) -> None:
+    with driver.registered(tmp_path):
+        (tmp_path / driver.FILE).unlink()
+        refused = pytest.raises(SpecError, match="has just been started by another process; try again")
+        with refused, driver.registered(tmp_path):
+            pass
+
+
 def test_a_record_of_an_older_trimtab_is_read_and_names_no_live_driver(tmp_path: Path) -> None:
     """Its start time is text, which nothing can be compared with: this process may be a stranger."""
     old = {"pid": os.getpid(), "started": "5c7a2b1e-boot:4217", "host": socket.gethostname()}

@@ -140,6 +140,20 @@ def test_a_signal_ends_the_session_as_killed(
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_model_is_made_ends_the_session_before_it_begins(
+    session: Session, said: list[Any], monkeypatch: pytest.MonkeyPatch, which: signal.Signals
+) -> None:
+    def making(work: Work, home: Path) -> str:
+        os.kill(os.getpid(), which)
+        signal.pause()
+        return "the model"
+
+    monkeypatch.setattr(sessions, "resolve_model", making)
+    assert session.run(lambda broker, slots: True).status == "killed"
+    assert said == []
+
+
 def test_what_the_body_raises_is_raised_after_all_has_ended(
     session: Session, folder: SweepDir, said: list[Any]
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -236,6 +235,3 @@ def init(path: Path) -> None:
 
 for extra in (v0, submit, logs, compare, confirm, report, promote, rollback, train, track):
     main.add_command(extra)
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -103,9 +103,11 @@ class Promoted(Strict):
         put("sampling", max_tokens=more.max_tokens)
         put("task", train=more.train, validation=more.validation)
         put("evaluation", every=more.evaluate_every)
+        if "strategy" not in raw:
+            raise SpecError("trial.strategy: is missing; add it")
         settings = {key: value for key, value in raw.items() if key != "strategy"}
         try:
-            return TrialSettings.model_validate(settings).with_strategy(raw.get("strategy"))
+            return TrialSettings.model_validate(settings).with_strategy(raw["strategy"])
         except ValidationError as error:
             raise spec_error(error, TrialConfig, raw, prefix="trial") from None
 
@@ -182,7 +184,7 @@ def load_promoted(file: Path, overrides: tuple[str, ...] = ()) -> Promoted:
     """Read a promoted file, and set what `overrides` (`key.path=value`) say.
 
     Raises:
-        SpecError: there is no such file, or it holds something else than a promoted configuration.
+        SpecError: there is no such file, or it holds something other than a promoted configuration.
     """
     if not file.is_file():
         raise SpecError(f"{file}: no such file; trimtab promote writes promoted/NAME.yaml")

@@ -53,6 +53,7 @@ def find_promoted(source: str, uri: str, folder: Path, overrides: tuple[str, ...
     `folder`: where the registry's copy is put.
 
     Raises:
+        SpecError: `source` names no version, or the file is not a promoted configuration.
         NotFoundError: there is no such model, version or alias.
         TrackingError: the registry does not answer.
     """
@@ -86,6 +87,8 @@ def train(training: Training, home: Path, cluster: RayCluster) -> Trained:
 
     Raises:
         SpecError: a run of that name has begun with other settings, or another process drives it.
+        TrialFailed: the training failed.
+        NotFoundError: it has finished, and its checkpoint is gone.
         RegistryError: it is trained, but the tracking store or the registry refused the result.
     """
     promoted = training.promoted

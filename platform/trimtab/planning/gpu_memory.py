@@ -141,7 +141,7 @@ def _share(share: float, gpu: int) -> str:
 
 
 def _parts(parts: dict[str, int]) -> str:
-    """`57.1 GB (weights 2.0, gradients 2.0, ...)`."""
+    """Return `57.1 GB (weights 2.0, gradients 2.0, ...)`."""
     return f"{sum(parts.values()) / GB:.1f} GB ({describe(parts)})"
 
 

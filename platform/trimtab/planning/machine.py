@@ -6,8 +6,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 GB = 1_000_000_000
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -51,6 +49,8 @@ def cpu_count() -> float:
 
 def memory_bytes() -> int:
     """Return the machine's memory, or its cgroup's limit where that is lower."""
+    import psutil
+
     total = psutil.virtual_memory().total
     limit = _read(CGROUP / "memory.max")
     return min(total, int(limit)) if limit.isdigit() else total
@@ -58,6 +58,8 @@ def memory_bytes() -> int:
 
 def free_memory_bytes() -> int:
     """Return the memory that new processes can take without swapping."""
+    import psutil
+
     return min(psutil.virtual_memory().available, memory_bytes())
 
 
@@ -98,7 +100,7 @@ def _gpu_memory(handle: object) -> int | None:
 
     try:
         return int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
-    except pynvml.NVMLError_NotSupported:
+    except pynvml.NVMLError:  # not told, as under MIG without permission; the GPU is there all the same
         return None
 
 

@@ -207,7 +207,7 @@ def _environment(request: Request) -> dict[str, str]:
         if SECRET_NAME.search(name):
             raise SecurityError(
                 f"--env: {name} names a secret, and everybody who may see the job can read its variables; "
-                f"set it on the cluster and say --secret {name}"
+                f"set it on the cluster and pass --secret {name}"
             )
     check_plain("--env", given)
     given[CLIENT_VERSION] = __version__

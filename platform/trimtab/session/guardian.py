@@ -95,7 +95,7 @@ def family(mark: str) -> set[psutil.Process]:
 
 
 def living(processes: set[psutil.Process]) -> set[psutil.Process]:
-    """Without those that have ended; a process that has got the id of one counts as ended."""
+    """Return those that have not ended; a process that has got the id of one counts as ended."""
     alive = set()
     for process in processes:
         with suppress(psutil.NoSuchProcess):

@@ -63,7 +63,11 @@ class Session:
         home = self.folder.home
         prepare_environment(home)
         # What can refuse comes before what runs beside it: the built-in model is trained on first use.
-        model = resolve_model(self.work, home)
+        try:
+            with interruptible():
+                model = resolve_model(self.work, home)
+        except KeyboardInterrupt:
+            return Ended("killed", [])
         uri = tracking_uri(home, self.work.tracking.uri)
         tracker = Tracker(self.folder.path, uri, self.folder.name, self.work)
         progress = Progress(self.folder.path, self.work, self.work.trials)

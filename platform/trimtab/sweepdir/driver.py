@@ -1,8 +1,8 @@
 """Which process drives a sweep, so that `trimtab stop` can reach it and nothing else.
 
-`driver.json` in the sweep's folder names the process by id, start time and machine: an id that the system
-has given to another process since then is never signalled. The lock beside it is held by an open file, so
-that it ends with the process, however that ends.
+`driver.json` in the sweep's folder names the process by id, start time, boot and machine: an id that the
+system has given to another process since then is never signalled. The lock beside it is held by an open
+file, so that it ends with the process, however that ends.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import psutil
 from filelock import FileLock, Timeout
@@ -34,6 +34,8 @@ class _Record(TypedDict):
     started: float | str
     """Seconds between the machine's boot and the process's start. Text where an older trimtab wrote it."""
     host: str
+    boot: NotRequired[str]
+    """The machine's boot, where it has a name: after another one the same id may start at the same time."""
 
 
 @contextmanager
@@ -48,7 +50,11 @@ def registered(sweep_dir: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         record = _record(sweep_dir)
-        pid = record["pid"] if record else "(just started)"
+        if record is None:
+            raise SpecError(
+                f"{_what(sweep_dir)} has just been started by another process; try again in a moment"
+            ) from None
+        pid = record["pid"]
         raise SpecError(
             f"{_what(sweep_dir)} is driven by process {pid}; stop it first: {_stop_command(sweep_dir, pid)}"
         ) from None
@@ -61,6 +67,8 @@ def registered(sweep_dir: Path) -> Iterator[None]:
 
 def _recorded(file: Path) -> Iterator[None]:
     record = _Record(pid=os.getpid(), started=_started(psutil.Process()), host=socket.gethostname())
+    if boot := _boot():
+        record["boot"] = boot
     write_whole(file, json.dumps(record))
     try:
         yield
@@ -84,7 +92,7 @@ def running(sweep_dir: Path) -> int | None:
     if record is None or record["host"] != socket.gethostname():
         return None
     # The start time of an older trimtab cannot be compared: rather no driver than a stranger.
-    if isinstance(record["started"], str):
+    if isinstance(record["started"], str) or record.get("boot", _boot()) != _boot():
         return None
     try:
         process = psutil.Process(record["pid"])
@@ -116,7 +124,7 @@ def _what(sweep_dir: Path) -> str:
     return f"{'training' if sweep_dir.parent.name == TRAINING else 'sweep'} {sweep_dir.name!r}"
 
 
-def _stop_command(sweep_dir: Path, pid: int | str) -> str:
+def _stop_command(sweep_dir: Path, pid: int) -> str:
     """Return what to type; `trimtab stop` knows sweeps alone."""
     if sweep_dir.parent.name == TRAINING:
         return f"kill -INT {pid}"
@@ -129,6 +137,14 @@ def _record(sweep_dir: Path) -> _Record | None:
     except FileNotFoundError:
         return None
     return loaded
+
+
+def _boot() -> str | None:
+    """Return Linux's id of this boot; None on other systems."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
 
 
 def _started(process: psutil.Process) -> float:

@@ -55,7 +55,7 @@ class SweepDir:
         found = cls.of(home, name)
         if not found.path.is_dir():
             there = ", ".join(other.name for other in cls.all(home)) or "none"
-            raise NotFoundError(f"no sweep named {name!r} under {home / 'sweeps'}; sweeps there: {there}")
+            raise NotFoundError(f"no sweep named {name!r} under {home / SWEEPS}; sweeps there: {there}")
         return found
 
     @classmethod
@@ -131,7 +131,8 @@ class SweepDir:
     def never_began(self, lacks: str) -> NotFoundError:
         """Return the error for a sweep whose driver ended before it had written `lacks`."""
         return NotFoundError(
-            f"sweep {self.name!r} never began: {self.path} has no {lacks}; run trimtab sweep again"
+            f"sweep {self.name!r} never began: {self.path} has no {lacks}; remove that folder and run "
+            "trimtab sweep again"
         )
 
     @property
@@ -160,14 +161,16 @@ class SweepDir:
         shutil.rmtree(self.path)
 
     def _claim(self) -> bool:
-        """Make the folder; False if it is there already."""
+        """Make the folder; return False if it is there already."""
         try:
             self.path.mkdir(parents=True)
         except FileExistsError:
             return False
         except OSError as error:
+            training = self.path.parent.name == TRAINING
+            fix = "--home /path" if training else "home: /path, or --set home=/path"
             raise SpecError(
                 f"home: {str(self.home)!r} cannot be written ({error.strerror}: {error.filename}); give a "
-                "folder of yours: home: /path, or --set home=/path"
+                f"folder of yours: {fix}"
             ) from None
         return True

@@ -157,7 +157,7 @@ class Tail:
                     yield json.loads(line), self._offset[name]
 
     def _grown(self) -> list[str]:
-        """Files with more than has been read. Most trials have ended: theirs are not opened at every look."""
+        """Return files with more than has been read: most trials have ended, and theirs are not opened."""
         with os.scandir(self._folder) as files:
             return sorted(
                 file.name

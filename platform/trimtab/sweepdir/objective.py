@@ -68,11 +68,11 @@ class Curves:
         return sum(weights[seed] * areas[seed] for seed in areas) / total
 
     def reached(self) -> int:
-        """The rung that the trial has reached: rollouts over all seeds, the running one's rounded down."""
+        """Return the rung of the trial: rollouts over all seeds, those of the running one rounded down."""
         return sum(self._reached(seed) for seed in self._points)
 
     def metrics(self) -> dict[str, float]:
-        """What Tune sees. `rung` counts over all seeds and only ever grows."""
+        """Return what Tune sees. `rung` counts over all seeds and only ever grows."""
         score = self.score()
         last = [points[max(points)] for points in self._points.values()]
         return {
@@ -83,7 +83,7 @@ class Curves:
         }
 
     def _reached(self, seed: int) -> int:
-        """A finished run counts whole: a strategy may leave the last rollouts of its budget unspent."""
+        """Return a run's rung. A finished run counts whole although it may leave a rest unspent."""
         if seed in self._finished:
             return self.budget
         return min(max(self._points[seed]) // self.rung * self.rung, self.budget)

@@ -137,7 +137,7 @@ def _check_inside(spec: SweepSpec, candidate: Searched, where: str) -> None:
 
 
 def _inside(candidate: Searched, name: str) -> dict[str, Value]:
-    """A point between the ends of one float range, at the high ends of the others."""
+    """Return a point between the ends of one float range, at the high ends of the others."""
     point: dict[str, Value] = {}
     for other, range_ in candidate.search.items():
         known: Known = {**known_values(candidate), **point}
@@ -154,7 +154,7 @@ def _inside(candidate: Searched, name: str) -> dict[str, Value]:
 
 
 def _own_error(spec: SweepSpec, candidate: Searched) -> str | None:
-    """What is wrong with the candidate as it is written, whatever the search draws."""
+    """Return what is wrong with the candidate as it is written, whatever the search draws."""
     try:
         spec.config_of(candidate, {})
     except SpecError as error:
@@ -163,13 +163,13 @@ def _own_error(spec: SweepSpec, candidate: Searched) -> str | None:
 
 
 def _blamed(corner: Mapping[str, Value], message: str) -> list[str]:
-    """Searched parameters that the message names; all of them if it names none."""
+    """Return the searched parameters that the message names; all of them if it names none."""
     named = [name for name in corner if re.search(rf"\b{re.escape(name.rsplit('.', 1)[-1])}\b", message)]
     return named or list(corner)
 
 
 def _check_own_values(reference: Searched) -> None:
-    """The reference's own values are its first trial, so its space must hold them."""
+    """Refuse a space that does not hold the reference's own values, which are its first trial."""
     known = known_values(reference)
     for name, range_ in reference.search.items():
         if name not in known or not range_.contains(known[name], known):

@@ -117,12 +117,12 @@ def imported(path: str, field: str) -> Any:
         found = pkgutil.resolve_name(path)
     except ModuleNotFoundError as error:
         missing = error.name or module_name
-        if missing.startswith(("trainables.", "trimtab.")):
-            raise SpecError(
-                f"{field}: {path!r}: it imports {missing!r}, which this version of trimtab has not; "
-                "CHANGELOG.md says where each module and name went"
-            ) from None
         own = f"{module_name}.".startswith(f"{missing}.")
+        if missing.startswith(("trainables.", "trimtab.")):
+            what = f"trimtab has no module {missing!r}" if own else f"it imports {missing!r}, which is gone"
+            raise SpecError(
+                f"{field}: {path!r}: {what}; CHANGELOG.md says where each module and name went"
+            ) from None
         what = (
             f"Python finds no module {missing!r}" if own else f"it needs {missing!r}, which is not installed"
         )

@@ -56,7 +56,7 @@ def shipped_spaces() -> dict[str, Path]:
 
 
 def _shipped() -> dict[str, Path]:
-    """The shipped spaces, and those that begin with `_`: what several of them extend."""
+    """Return the shipped spaces, and those that begin with `_`: what several of them extend."""
     package = Path(__file__).resolve().parents[1]
     # In a checkout `platform/` lies between the package and the repository root; in a wheel it does not.
     for root in (package.parents[1], package.parent):
@@ -115,7 +115,7 @@ def laid_over(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
 
 
 def _base(file: Path, written: Any) -> Path:
-    """The file that `extends: written` in `file` names."""
+    """Return the file that `extends: written` in `file` names."""
     if not isinstance(written, str):
         raise SpecError(
             f"{file}: {EXTENDS}: {written!r} must be the path of a YAML file or the name of a shipped space"

@@ -17,7 +17,7 @@ def check_name(name: str) -> str:
     """
     if not NAME.fullmatch(name):
         raise SpecError(
-            f"name: {name!r} cannot name a sweep; use up to 64 letters, digits, '.', '_' or '-', "
+            f"name: {name!r} is not a valid name; use up to 64 letters, digits, '.', '_' or '-', "
             "starting with a letter or digit"
         )
     return name

@@ -35,7 +35,6 @@ CAUSE = "trimtab.cause"
 CHECKPOINT = "trimtab.checkpoint"
 
 PARENT_RUN = "mlflow.parentRunId"
-RUN_NAME = "mlflow.runName"
 
 ROLLOUTS = "rollouts"
 TOKENS = "tokens"

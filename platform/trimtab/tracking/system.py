@@ -104,7 +104,7 @@ def metered_nodes(broker: Any) -> Iterator[None]:
 
 
 def _gpus() -> dict[str, float]:
-    """Return utilisation and memory of NVIDIA GPUs; nothing without GPUs or without their library."""
+    """Return utilisation and memory of NVIDIA GPUs; nothing without GPUs."""
     try:
         import pynvml
     except ImportError:

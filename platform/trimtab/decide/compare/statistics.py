@@ -147,7 +147,8 @@ def paired_interval(differences_S: Sequence[float]) -> Interval | None:
     if pairs < 2:
         return None
     mean = float(difference_S.mean())
-    if np.ptp(difference_S) == 0:  # the t statistic is 0 / 0 or infinite
+    # Equal, but for rounding: the t statistic is 0 / 0 or beyond any table.
+    if np.ptp(difference_S) <= 1e-12 * np.abs(difference_S).max(initial=0.0):
         return Interval(mean, mean, mean, pairs, 0.0 if mean else 1.0)
     test = stats.ttest_1samp(difference_S, 0.0)
     low, high = test.confidence_interval(CONFIDENCE)

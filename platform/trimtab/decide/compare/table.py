@@ -30,7 +30,7 @@ from trimtab.sweepdir.home import DEFAULT, command
 MIN_SEEDS = 3
 """Fewer paired seeds say nothing about a difference."""
 
-Purpose = Literal["search", "confirm"]
+Compared = Literal["search", "confirm"]
 Verdict = Literal["reference", "above", "below", "better", "worse", "not established", "not enough evidence"]
 """A confirmation finds `better`, `worse` or `not established`. A search finds `above`, `below`,
 `not established`, or, with fewer than MIN_SEEDS paired seeds, `not enough evidence`."""
@@ -82,7 +82,7 @@ class Comparison:
     reference: str
     by: Axis
     """Unit of compute."""
-    purpose: Purpose
+    purpose: Compared
     """`search`: the best of many, which looks better than it is; `confirm`: fresh seeds, test split."""
     confirms: str | None
     """The search whose best configurations this confirms."""
@@ -122,7 +122,7 @@ def compare(
         for sweep in sweeps
         for trial, runs in _configurations(sweep)
     ]
-    purpose: Purpose = "confirm" if all(sweep.purpose == "confirm" for sweep in sweeps) else "search"
+    purpose: Compared = "confirm" if all(sweep.purpose == "confirm" for sweep in sweeps) else "search"
     family = max(family or 0, sum(row.difference is not None for row in rows))
     return Comparison(
         sweep=", ".join(sweep.sweep for sweep in sweeps),
@@ -197,7 +197,7 @@ def _check_comparable(first: TrackedSweep, other: TrackedSweep) -> None:
 
 
 def _counts(run: TrackedRun) -> bool:
-    """Whether the run counts: one that was stopped or failed has no final accuracy to compare."""
+    """Tell whether the run counts: one that was stopped or failed has no final accuracy to compare."""
     return run.status == "finished" and len(run.curve.accuracy_E) > 0
 
 
@@ -267,7 +267,7 @@ def _difference(pairs: Sequence[tuple[TrackedRun, TrackedRun]]) -> Interval | No
     return paired_interval([area_difference(own.curve, other.curve) for own, other in pairs])
 
 
-def _judged(rows: Sequence[Row], purpose: Purpose, family: int) -> list[Row]:
+def _judged(rows: Sequence[Row], purpose: Compared, family: int) -> list[Row]:
     """Put in the adjusted p values and the verdicts."""
     adjusted = iter(holm([row.difference.p_value for row in rows if row.difference], family))
     judged = []
@@ -278,7 +278,7 @@ def _judged(rows: Sequence[Row], purpose: Purpose, family: int) -> list[Row]:
     return judged
 
 
-def _verdict(row: Row, p: float | None, purpose: Purpose) -> Verdict:
+def _verdict(row: Row, p: float | None, purpose: Compared) -> Verdict:
     if row.difference is None or p is None or row.pairs < MIN_SEEDS:
         return "not established" if purpose == "confirm" else "not enough evidence"
     if purpose == "search":

@@ -61,5 +61,5 @@ def decide(
 
 
 def _says(comparison: Comparison) -> bool:
-    """Whether it has a reference and anything to compare with it."""
+    """Tell whether it has a reference and anything to compare with it."""
     return comparison.level is not None and any(row.difference is not None for row in comparison.rows)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from trimtab.decide.compare.table import Comparison
 from trimtab.decide.report.series import Band
 from trimtab.errors import TrimtabError
-from trimtab.sweepspec.load import load_spec
+from trimtab.sweepdir.folder import SweepDir
 
 if TYPE_CHECKING:
     import optuna
@@ -102,11 +102,12 @@ def study_figures(folder: Path) -> dict[str, Any]:
 
 
 def _study(folder: Path) -> optuna.Study | None:
-    if not (folder / "spec.yaml").is_file():
+    sweep = SweepDir(folder)
+    if not sweep.spec_file.is_file():
         return None
     from trimtab.search.study import read_study
 
     try:
-        return read_study(load_spec(folder / "spec.yaml", outside=False), folder.name, folder)
+        return read_study(sweep.spec(), folder.name, folder)
     except TrimtabError:
         return None
