@@ -180,3 +180,11 @@ def test_the_interval_covers_as_often_as_it_says() -> None:
         assert interval is not None
         covered += interval.low <= 0.1 <= interval.high
     assert 0.93 <= covered / 1000 <= 0.97
+
+
+def test_areas_are_compared_where_both_curves_have_begun() -> None:
+    """A resumed or late curve has no start: what the other did before it says nothing about the two."""
+    early = Curve(np.array([0.0, 100.0, 200.0]), np.array([0.0, 0.5, 0.5]))
+    late = Curve(np.array([100.0, 200.0]), np.array([0.2, 0.2]))
+    assert area_difference(early, late) == pytest.approx(0.3)
+    assert area_difference(late, early) == pytest.approx(-0.3)
