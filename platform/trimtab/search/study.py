@@ -77,7 +77,7 @@ def create_studies(spec: SweepSpec, name: str, sweep_dir: Path) -> Studies:
     except optuna.exceptions.DuplicatedStudyError:
         raise StorageError(
             f"storage: holds a study named {name!r} already; choose another --name, or resume that sweep "
-            f"where it was started: {command(f'resume {name}', sweep_dir.parent.parent)}"
+            f"where it was started: {command(f'resume {name}', SweepDir(sweep_dir).home)}"
         ) from None
     for study, families in ((studies.reference, (spec.reference,)), (studies.candidates, spec.candidates)):
         for parameters in enqueued(spec, families):
@@ -109,9 +109,12 @@ def load_studies(spec: SweepSpec, name: str, sweep_dir: Path) -> Studies:
             )
         )
     except KeyError:
-        raise NotFoundError(
-            f"storage: does not hold a study named {name!r}; check `storage` in {sweep_dir}/spec.yaml"
-        ) from None
+        raise _no_study(name, sweep_dir) from None
+
+
+def _no_study(name: str, sweep_dir: Path) -> NotFoundError:
+    file = SweepDir(sweep_dir).spec_file
+    return NotFoundError(f"storage: does not hold a study named {name!r}; check `storage` in {file}")
 
 
 def read_study(spec: SweepSpec, name: str, sweep_dir: Path) -> optuna.Study:
@@ -127,9 +130,7 @@ def read_study(spec: SweepSpec, name: str, sweep_dir: Path) -> optuna.Study:
     try:
         return optuna.load_study(study_name=name, storage=open_storage(spec.storage, sweep_dir))
     except KeyError:
-        raise NotFoundError(
-            f"storage: does not hold a study named {name!r}; check `storage` in {sweep_dir}/spec.yaml"
-        ) from None
+        raise _no_study(name, sweep_dir) from None
 
 
 def sampler(spec: SweepSpec, number: int) -> optuna.samplers.BaseSampler:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from trimtab.sweepdir import driver
 from trimtab.sweepdir.folder import SweepDir
 from trimtab.sweepdir.home import command
-from trimtab.sweepdir.journal import Event, Tail
+from trimtab.sweepdir.journal import Event
 from trimtab.sweepspec.spec import SweepSpec
 from trimtab.watch.progress import SweepProgress
 
@@ -66,11 +66,11 @@ def read_status(home: Path, name: str) -> SweepStatus:
         NotFoundError: `home` has no sweep `name`, or that sweep never began.
     """
     folder = SweepDir.existing(home, name)
-    return _status(folder.path, folder.spec(), driver.running(folder.path))
+    return _status(folder, folder.spec(), driver.running(folder.path))
 
 
-def _status(folder: Path, spec: SweepSpec, pid: int | None) -> SweepStatus:
-    events = list(Tail(folder).read())
+def _status(folder: SweepDir, spec: SweepSpec, pid: int | None) -> SweepStatus:
+    events = list(folder.events())
     progress = SweepProgress(spec, spec.trials)
     progress.feed(events)
     trials = tuple(
@@ -83,9 +83,7 @@ def _status(folder: Path, spec: SweepSpec, pid: int | None) -> SweepStatus:
     status: Literal["running", "finished", "interrupted"] = "finished" if ended else "interrupted"
     if pid is not None:
         status = "running"
-    return SweepStatus(
-        folder.name, str(folder.parent.parent), status, pid, spec.trials, progress.total, trials
-    )
+    return SweepStatus(folder.name, str(folder.home), status, pid, spec.trials, progress.total, trials)
 
 
 def _trial(key: str, events: list[Event], progress: SweepProgress, *, running: bool) -> TrialStatus:
