@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 
 import psutil
 import pytest
+from speed import patience
 
 from trimtab.errors import ClusterError
 from trimtab.session import own_ray
@@ -44,3 +46,37 @@ def test_a_start_that_keeps_failing_is_one_message(
     with pytest.raises(ClusterError, match=r"did not start .* in 2 attempts: The current node timed out"):
         own_ray.start_ray(num_cpus=2)
     assert not any(psutil.pid_exists(pid) for pid in attempts)
+
+
+RELEASES_WHILE_RAY_SHUTS_DOWN = """
+import gc, sys, threading, time
+import ray
+from trimtab.remote.disconnect import shut_ray_down
+
+ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+references = [ray.put(n) for n in range(400)]
+begin, over = threading.Event(), threading.Event()
+
+def collect():
+    begin.wait()
+    while references and not over.is_set():
+        if gc.isenabled():  # as the collector does, whichever thread it happens to run in
+            references.pop()
+        time.sleep(0.002)
+
+thread = threading.Thread(target=collect)
+thread.start()
+begin.set()
+{"plain": ray.shutdown, "ours": shut_ray_down}[sys.argv[1]]()
+over.set()
+thread.join()
+print("ended", len(references) > 0, gc.isenabled())
+"""
+
+
+def test_no_garbage_is_collected_while_ray_shuts_down() -> None:
+    """A reference that another thread releases at that time ends the process with 1 and without a word."""
+    command = [sys.executable, "-c", RELEASES_WHILE_RAY_SHUTS_DOWN, "ours"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=patience(120))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["ended", "True", "True"]

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from trimtab._version import __version__
 from trimtab.errors import ClusterError, SpecError
 from trimtab.planning.placement import Cluster, Node
+from trimtab.remote.disconnect import shut_ray_down
 from trimtab.security import prepare_ray_auth
 
 CONNECT_S = 15.0
@@ -79,7 +80,7 @@ def joined_ray(address: str, home: Path, environment: dict[str, str]) -> Iterato
         _check_nodes(home)
         yield Cluster(tuple(_nodes()))
     finally:
-        ray.shutdown()
+        shut_ray_down()
 
 
 def check_reachable(address: str, host: str, port: int) -> None:

@@ -11,6 +11,7 @@ import psutil
 
 from trimtab.errors import ClusterError
 from trimtab.planning.plan import Plan
+from trimtab.remote.disconnect import shut_ray_down
 from trimtab.security import prepare_ray_auth
 
 TRIES = 3
@@ -38,7 +39,7 @@ def local_ray(plan: Plan) -> Iterator[None]:
         yield
     finally:
         started = _processes_of(ray.get_runtime_context().get_session_name())
-        ray.shutdown()
+        shut_ray_down()
         _outlive(started)
 
 
