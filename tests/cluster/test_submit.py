@@ -46,7 +46,7 @@ def closed_port() -> int:
         ({"pip": Path("requirements.txt")}, "exactly one of them"),
         ({"image": None, "pip": Path("missing.txt")}, "is not a file"),
         ({"working_dir": Path("/nowhere")}, "is not a folder"),
-        ({"name": "a/b"}, "cannot name a sweep"),
+        ({"name": "a/b"}, "is not a valid name"),
         ({"image": "registry/trimtab:1", "working_dir": Path("/tmp")}, "no files into a container"),
         ({"resume": True, "extend": 2}, "leave --resume out"),
         ({"variables": {"A-B": "x"}}, "not the name of a variable"),
@@ -61,7 +61,7 @@ def test_a_request_that_cannot_work(changes: dict[str, Any], message: str) -> No
     ("changes", "message"),
     [
         ({"secrets": ["PGPASSWORD=hunter22"]}, "give the name alone"),
-        ({"variables": {"WANDB_API_KEY": "x"}}, "say --secret WANDB_API_KEY"),
+        ({"variables": {"WANDB_API_KEY": "x"}}, "pass --secret WANDB_API_KEY"),
         ({"variables": {"NOTE": "hf_planted_value"}}, r"holds the value of \$HF_TOKEN"),
         ({"spec": {"storage": "postgresql://u:hunter22@db/optuna"}}, "holds a password"),
         ({"spec": {"tracking": {"uri": "http://u:hunter22@mlflow:5000"}}}, "holds a password"),

@@ -30,7 +30,7 @@ def judge(response, answer):
     """What to do stands in the response."""
     if response == "right": return 1.0
     if response == "half": return 0.5
-    if response.startswith("hang"): print("begun", file=sys.stderr, flush=True)
+    if response.startswith("hang"): os.write(2, b"begun\\n")  # in one piece: two processes write at once
     if response == "hang": time.sleep(1e6)
     if response == "hang-gil": ctypes.PyDLL(None).pause()  # PyDLL keeps the interpreter locked
     if response == "hang-child": subprocess.run(["sleep", "1000000"])
@@ -229,11 +229,13 @@ def test_processes_die_with_a_parent_that_is_killed(judge: str, busy_with: str) 
     ) as parent:
         assert parent.stdout is not None
         assert parent.stderr is not None
-        pids = [int(pid) for pid in parent.stdout.readline().split()]
-        assert len(pids) == 2
-        if busy_with != "right":
-            assert [parent.stderr.readline() for _ in pids] == ["begun\n"] * 2
-        parent.kill()
+        try:
+            pids = [int(pid) for pid in parent.stdout.readline().split()]
+            assert len(pids) == 2
+            if busy_with != "right":
+                assert [parent.stderr.readline() for _ in pids] == ["begun\n"] * 2
+        finally:
+            parent.kill()  # or the end of the block would wait for it
         assert all(wait_gone(pid) for pid in pids)
 
 
