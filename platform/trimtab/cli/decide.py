@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trimtab.cli.options import HOME
+from trimtab.cli.options import HOME, set_option
 from trimtab.cli.outcome import INTERRUPTED, NOTHING_FINISHED, print_comparison, store_of
 from trimtab.cli.submit import cluster_options
 from trimtab.sweepdir.home import command
@@ -17,13 +17,7 @@ if TYPE_CHECKING:
     from trimtab.decide.compare.read import Axis
     from trimtab.planning.machine import Machine
 
-SET = click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Override a value of the file, such as production.steps=200; may be repeated.",
-)
+SET = set_option("file", "production.steps=200")
 URI = click.option("--uri", help="MLflow tracking URI; default: the sweep's own.")
 BY = click.option(
     "--by",

@@ -11,7 +11,7 @@ import click
 
 from trimtab._version import __version__
 from trimtab.cli.decide import compare, confirm, promote, report, rollback, track, train
-from trimtab.cli.options import HOME, Size
+from trimtab.cli.options import HOME, Size, set_option
 from trimtab.cli.outcome import INTERRUPTED, USER_ERROR, report_end
 from trimtab.cli.submit import CLUSTER, cluster_options, job_status, logs, stop_job, submit
 from trimtab.cli.v0 import v0
@@ -20,13 +20,7 @@ from trimtab.errors import TrimtabError
 if TYPE_CHECKING:
     from trimtab.planning.machine import Machine
 
-SET = click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Override a value of the spec, such as trial.learner.lr=1e-4; may be repeated.",
-)
+SET = set_option("spec", "trial.learner.lr=1e-4")
 
 
 class _Group(click.Group):

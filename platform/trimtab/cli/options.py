@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,3 +46,9 @@ class Size(click.ParamType[float]):
         if not (math.isfinite(number) and number > 0):
             self.fail(f"{value!r} is not a size; give a number above 0.", param, ctx)
         return number
+
+
+def set_option(what: str, example: str) -> Callable[[Any], Any]:
+    """Return the option `--set`, which collects overrides of `what` (a spec, a file)."""
+    text = f"Override a value of the {what}, such as {example}; may be repeated."
+    return click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help=text)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trimtab.cli.options import Size
-from trimtab.planning.machine import Machine
+from trimtab.cli.options import Size, set_option
+from trimtab.planning.machine import GB, Machine
 
 if TYPE_CHECKING:
     from trimtab.remote.jobs import Job, Jobs
@@ -43,7 +43,7 @@ def _capacity(command: Callable[..., None]) -> Callable[..., None]:
             )
         if cpus is None and (gpus or memory_gb):
             raise click.UsageError("--gpus and --memory-gb say what a cluster may grow to; give --cpus too")
-        capacity = None if cpus is None else Machine(cpus, gpus, int((memory_gb or 0) * 1e9))
+        capacity = None if cpus is None else Machine(cpus, gpus, int((memory_gb or 0) * GB))
         command(*args, capacity=capacity, **options)
 
     for option in CAPACITY:
@@ -58,7 +58,7 @@ def cluster_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command()
 @click.argument("spec")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value of the spec.")
+@set_option("spec", "trial.learner.lr=1e-4")
 @click.option("--name", help="Name of the sweep, and of its job; default: the spec's name.")
 @JOBS
 @click.option("--image", metavar="installed|REF", help="What it runs in: the nodes' own image, or another.")

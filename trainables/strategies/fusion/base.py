@@ -30,13 +30,18 @@ class Fusion(ABC):
     """Subclass this for a fusion of your own."""
 
     leaves_out: ClassVar[bool] = False
-    """True: a rollout's baseline does not contain its own reward."""
+    """True: a rollout's baseline does not contain its own reward. A property where a parameter says so."""
     keeps_tokens: ClassVar[bool] = False
     """True: values per token stay per token, and the estimator makes advantages of them."""
     mixes_prior: ClassVar[bool] = False
     """True: the fusion cannot do without a prior."""
     needs_pair: ClassVar[bool] = False
-    """True: the advantage of a group of one rollout is always 0."""
+    """True: the advantage of a group of one rollout is always 0. A property where a parameter says so."""
+
+    @property
+    def leaves_out_states(self) -> bool:
+        """True: the value estimate in a rollout's baseline does not come from its own states."""
+        return self.leaves_out
 
     @abstractmethod
     def fuse(self, groups: Groups, estimate: ValueEstimate | None) -> Baseline:

@@ -20,7 +20,7 @@ class BetaCounts(Member, Fusion):
     mixes_prior: ClassVar[bool] = True
 
     @property
-    def leaves_out(self) -> bool:  # type: ignore[override]
+    def leaves_out(self) -> bool:  # type: ignore[override]  # by a parameter, not by class
         return self.leave_one_out
 
     def fuse(self, groups: Groups, estimate: ValueEstimate | None) -> Baseline:

@@ -26,7 +26,7 @@ class LengthWeighted(Member, Fusion):
     needs_pair: ClassVar[bool] = True
 
     @property
-    def leaves_out(self) -> bool:  # type: ignore[override]
+    def leaves_out(self) -> bool:  # type: ignore[override]  # by a parameter, not by class
         return self.leave_one_out
 
     def fuse(self, groups: Groups, estimate: ValueEstimate | None) -> Baseline:

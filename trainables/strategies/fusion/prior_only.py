@@ -26,7 +26,11 @@ class PriorOnly(Member, Fusion):
     mixes_prior: ClassVar[bool] = True
 
     @property
-    def needs_pair(self) -> bool:  # type: ignore[override]
+    def needs_pair(self) -> bool:  # type: ignore[override]  # by a parameter, not by class
+        return self.leave_one_out
+
+    @property
+    def leaves_out_states(self) -> bool:
         return self.leave_one_out
 
     def fuse(self, groups: Groups, estimate: ValueEstimate | None) -> Baseline:

@@ -71,7 +71,7 @@ class Tested(Member, Fusion):
         return self
 
     @property
-    def leaves_out(self) -> bool:  # type: ignore[override]
+    def leaves_out(self) -> bool:  # type: ignore[override]  # by a parameter, not by class
         return self.leave_one_out
 
     @property

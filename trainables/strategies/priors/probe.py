@@ -97,7 +97,7 @@ class ProbePrior(PriorMember):
         fusion, budget = beside.fusion, beside.budget
         if self.states == "prompt" or not isinstance(fusion, Fusion) or not fusion.mixes_prior:
             return
-        if not dict(fusion).get("leave_one_out", fusion.leaves_out):
+        if not fusion.leaves_out_states:
             raise ValueError(
                 f"fusion.leave_one_out: false {OWN_STATES}; set leave_one_out: true, or prior.states: prompt"
             )

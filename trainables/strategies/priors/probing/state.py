@@ -46,7 +46,7 @@ class Probe(Prior):
     _regressions: dict[int, Regression] = field(default_factory=dict)
 
     @property
-    def reads_own(self) -> bool:  # type: ignore[override]
+    def reads_own(self) -> bool:  # type: ignore[override]  # by a parameter, not by class
         return self.config.states == "trajectory"
 
     def needs(self) -> Needs:
