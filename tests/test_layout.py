@@ -35,6 +35,7 @@ ROOMS = (
     "trimtab._version",
     "trimtab.errors",
     "trimtab.security",
+    "trimtab.gpus",
     "trimtab.sweepspec",
     "trimtab.sweepdir",
     "trimtab.tracking",

@@ -15,12 +15,14 @@ from rich.console import Console
 
 from trainables.models.shape import QWEN3_4B, model_shape
 from trimtab.errors import PlanError
+from trimtab.gpus import Gpu, installed_gpus, smallest, usable
 from trimtab.planning.gpu_memory import estimate
-from trimtab.planning.machine import GB, Machine, installed_gpus, smallest, this_machine, usable
+from trimtab.planning.machine import GB, Machine, this_machine
 from trimtab.planning.placement import plan_here
 from trimtab.planning.plan import HEAD_BYTES, make_plan, render
 from trimtab.sweepspec.load import load_spec, parse_spec
 from trimtab.sweepspec.spec import SweepSpec
+from trimtab.tracking.system import NodeMeter
 
 Raw = dict[str, Any]
 MEMORY = 16 * GB
@@ -114,7 +116,12 @@ def driver(monkeypatch: pytest.MonkeyPatch, *memory: int | None, works: bool = T
     def size(gpu: int) -> SimpleNamespace:
         if memory[gpu] is None:
             raise NotSupported
-        return SimpleNamespace(total=memory[gpu])
+        return SimpleNamespace(total=memory[gpu], used=GB)
+
+    def rates(gpu: int) -> SimpleNamespace:
+        if memory[gpu] is None:
+            raise NoDriver
+        return SimpleNamespace(gpu=25)
 
     nvml = SimpleNamespace(
         NVMLError=NoDriver,
@@ -125,6 +132,7 @@ def driver(monkeypatch: pytest.MonkeyPatch, *memory: int | None, works: bool = T
         nvmlDeviceGetHandleByIndex=lambda k: k,
         nvmlDeviceGetName=lambda gpu: f"GPU {gpu}",
         nvmlDeviceGetMemoryInfo=size,
+        nvmlDeviceGetUtilizationRates=rates,
     )
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
 
@@ -142,6 +150,17 @@ def test_gpus_are_what_the_driver_says_and_the_process_may_use(
     assert [gpu.name for gpu in usable(installed_gpus())] == ["GPU 0", "GPU 1", "GPU 2"][:count]
     machine = this_machine()
     assert (machine.gpus, machine.gpu_memory_bytes) == (count, 40 * GB if count else None)
+
+
+def test_what_a_gpu_does_not_say_is_left_out_of_the_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that refuses a question is still there: a MIG slice may not be asked for its load."""
+    driver(monkeypatch, 80 * GB, None)
+    assert installed_gpus() == [Gpu("GPU 0", 80 * GB, GB, 25.0), Gpu("GPU 1", None)]
+    metrics = NodeMeter().event()["metrics"]
+    assert {name: value for name, value in metrics.items() if name.startswith("gpu_")} == {
+        "gpu_0_utilization_percentage": 25.0,
+        "gpu_0_memory_usage_gigabytes": 1.0,
+    }
 
 
 def test_gpus_of_unknown_size_and_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from trimtab.planning.machine import GB, cpu_count, free_memory_bytes, installed_gpus, usable
+from trimtab.gpus import installed_gpus, usable
+from trimtab.planning.machine import GB, cpu_count, free_memory_bytes
 from trimtab.planning.plan import HEAD_BYTES
 from trimtab.tracking.store import sqlite_path
 

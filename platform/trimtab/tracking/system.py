@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from trimtab.gpus import installed_gpus
 from trimtab.sweepdir import journal
 
 EVERY_S = 10.0
@@ -104,20 +105,11 @@ def metered_nodes(broker: Any) -> Iterator[None]:
 
 
 def _gpus() -> dict[str, float]:
-    """Return utilisation and memory of NVIDIA GPUs; nothing without GPUs."""
-    try:
-        import pynvml
-    except ImportError:
-        return {}
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return {}
-    found = {}
-    for number in range(pynvml.nvmlDeviceGetCount()):
-        device = pynvml.nvmlDeviceGetHandleByIndex(number)
-        found[f"gpu_{number}_utilization_percentage"] = float(
-            pynvml.nvmlDeviceGetUtilizationRates(device).gpu
-        )
-        found[f"gpu_{number}_memory_usage_gigabytes"] = pynvml.nvmlDeviceGetMemoryInfo(device).used / GB
+    """Return utilisation and memory of NVIDIA GPUs, as far as the driver says; nothing without GPUs."""
+    found: dict[str, float] = {}
+    for number, gpu in enumerate(installed_gpus()):
+        if gpu.utilization is not None:
+            found[f"gpu_{number}_utilization_percentage"] = gpu.utilization
+        if gpu.used_bytes is not None:
+            found[f"gpu_{number}_memory_usage_gigabytes"] = gpu.used_bytes / GB
     return found
