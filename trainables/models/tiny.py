@@ -8,13 +8,12 @@ processes wait for it meanwhile.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock
 
 from trainables.models.recipe import Recipe
 
@@ -33,7 +32,8 @@ def ensure_tiny(cache: Path, recipe: Recipe | None = None) -> Path:
     if target.is_dir():
         return target
     cache.mkdir(parents=True, exist_ok=True)
-    with _lock(cache / f".{target.name}.lock"):
+    # The kernel drops the lock with its holder: it is never stale.
+    with FileLock(cache / f".{target.name}.lock"):
         if not target.is_dir():
             _build(recipe, target)
     return target
@@ -54,14 +54,6 @@ def _build(recipe: Recipe, target: Path) -> None:
         os.rename(scratch, target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold a lock that excludes other processes. The kernel drops it with its holder: it is never stale."""
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -176,6 +175,8 @@ def _explain(job: Job) -> None:
 
 def _follow(jobs: Jobs, name: str) -> int:
     """Print the driver's output until it ends. Return its exit code, or 1 if Ray does not know it."""
+
+    import asyncio
 
     async def lines() -> None:
         async for text in jobs.follow(name):
