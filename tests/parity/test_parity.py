@@ -1,0 +1,199 @@
+"""Our strategies and loss beside the peers' own functions, on the inputs they were run on.
+
+The values are verl's (tests/parity/data/verl.json names version and files). `python -m benchmarks.peers`
+recomputes them; nothing of the peers is needed here.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import peers
+from trainables.config import LossConfig
+from trainables.learner.losses import LossInput, denominator_of, policy_loss
+from trainables.strategies.batch import Batch, Kind
+from trainables.strategies.config import parse_strategy
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "verl.json").read_text())
+GUIDE = ROOT / "docs" / "strategies.md"
+EXACT = 1e-12
+EPSILON = 1e-5
+"""Whitening: verl adds 1e-8 to the variance, we add 1e-6 to its root."""
+VISIBLE = 1e-3
+"""What departs differs by at least this."""
+
+
+class Case(NamedTuple):
+    """One strategy of ours and the peer's function it is held to."""
+
+    name: str
+    strategy: Any
+    source: str
+    tolerance: float = EXACT
+
+
+CASES = (
+    Case("grpo", "grpo", "grpo"),
+    Case("dapo", "dapo", "grpo"),
+    Case("dr_grpo", "dr_grpo", "grpo without std"),
+    Case("rloo", "rloo", "rloo"),
+    Case("rloo", "rloo", "rloo_vectorized"),
+    Case("reinforce_pp", "reinforce_pp", "reinforce_plus_plus_baseline", EPSILON),
+    Case("remax", "remax", "remax"),
+    Case("ppo", {"preset": "ppo", "lam": 1.0}, "gae lam=1", EPSILON),
+    Case("ppo", {"preset": "ppo", "lam": 0.95}, "gae lam=0.95", EPSILON),
+    Case("fusion: length_weighted", {"fusion": "length_weighted"}, "opo"),
+)
+BATCHES = tuple(DATA["batches"])
+
+ALONE = "a group of one is left untrained; verl takes 0 for its mean"
+ALONE_ZERO = "a group of one is left untrained and out of the whitening; verl takes 0 for its mean"
+TOKENS = "verl whitens over tokens, so a long response counts more; we whiten over rollouts"
+departures: dict[tuple[str, str], str] = {
+    **{(source, "alone"): ALONE for source in ("grpo", "grpo without std", "rloo", "opo")},
+    ("reinforce_plus_plus_baseline", "alone"): ALONE_ZERO,
+    **{("reinforce_plus_plus_baseline", batch): TOKENS for batch in ("even", "ragged", "fractions")},
+}
+"""(peer's function, batch) -> why ours differs. An entry that no longer differs fails."""
+
+LOSSES = {
+    "token-mean": "token_mean",
+    "seq-mean-token-mean": "sequence_mean",
+    "seq-mean-token-sum-norm": "constant_length",
+}
+SECOND_CLIP = "without it a ratio above 3 under a negative advantage keeps its gradient"
+loss_departures = {f"{mode}, dual clip": SECOND_CLIP for mode in LOSSES}
+
+
+def batch_of(name: str, greedy: bool) -> Batch:
+    """The stored inputs, with one greedy rollout for each prompt at the end if asked for."""
+    given = DATA["batches"][name]
+    sampled, prompts = len(given["prompt"]), len(given["greedy"])
+    extra = prompts if greedy else 0
+    prompt_N = np.array(given["prompt"] + list(range(extra)), np.int64)
+    reward_N = np.array(given["reward"] + given["greedy"][:extra])
+    kind_N = np.repeat([int(Kind.SAMPLE), int(Kind.GREEDY)], [sampled, extra])
+    zero_N = np.zeros(sampled + extra, np.int64)
+    return Batch(
+        prompt_id_P=np.arange(prompts),
+        stratum_P=np.zeros(prompts, np.int64),
+        prompt_N=prompt_N,
+        round_N=zero_N,
+        kind_N=kind_N,
+        trainable_N=kind_N == Kind.SAMPLE,
+        verdict_N=zero_N,
+        correct_N=reward_N,
+        reward_N=reward_N,
+        length_N=np.array(given["length"] + [1] * extra, np.int64),
+        version_N=zero_N,
+        dropped_P=np.zeros(prompts, np.bool_),
+        values=tuple(map(np.array, given["values"] + [[0.5]] * extra)),
+    )
+
+
+def ours(case: Case, name: str) -> np.ndarray:
+    """Weight times advantage of every sampled token, one after another."""
+    batch = batch_of(name, greedy=case.name == "remax")
+    scores = parse_strategy(case.strategy).build().score(batch)
+    rows = scores.advantage_tokens
+    if rows is None:
+        rows = tuple(np.full(n, a) for n, a in zip(batch.length_N, scores.advantage_N, strict=True))
+    sampled = np.flatnonzero(batch.kind_N == Kind.SAMPLE)
+    return np.concatenate([scores.weight_N[n] * rows[n] for n in sampled])
+
+
+def theirs(case: Case, name: str) -> np.ndarray:
+    return np.concatenate(DATA["advantages"][name][case.source])
+
+
+def distance(case: Case, name: str) -> float:
+    return float(np.abs(ours(case, name) - theirs(case, name)).max())
+
+
+@pytest.mark.parametrize("name", BATCHES)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.name}-{case.source}")
+def test_advantages_are_verls_or_depart_as_said(case: Case, name: str) -> None:
+    if (case.source, name) in departures:
+        assert distance(case, name) > VISIBLE, "it no longer departs: take the entry out of `departures`"
+    else:
+        assert distance(case, name) <= case.tolerance
+
+
+def test_every_departure_is_of_a_case() -> None:
+    assert set(departures) <= {(case.source, name) for case in CASES for name in BATCHES}
+    assert set(loss_departures) <= set(DATA["losses"])
+
+
+def padded(rows: list[list[float]]) -> torch.Tensor:
+    return torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor(row, dtype=torch.float64) for row in rows], batch_first=True
+    )
+
+
+def loss_of_ours(mode: str) -> tuple[float, list[float]]:
+    """Loss, and its gradient on the trained tokens one after another."""
+    given = DATA["loss_inputs"]
+    new_BT, old_BT = padded(given["new"]).requires_grad_(), padded(given["old"])
+    mask_BT = padded([[1.0] * n for n in given["length"]]).bool()
+    weight_B = torch.ones(len(given["length"]), dtype=torch.float64)
+    config = LossConfig.model_validate({"clip_low": 0.2, "clip_high": 0.28, "aggregation": LOSSES[mode]})
+    inputs = LossInput(new_BT, old_BT, old_BT, padded(given["advantage"]), weight_B, mask_BT)
+    denominator = denominator_of(config, given["length"], max(given["length"]))
+    loss = policy_loss(inputs, config, denominator).loss
+    loss.backward()
+    assert new_BT.grad is not None
+    return loss.item(), new_BT.grad[mask_BT].tolist()
+
+
+@pytest.mark.parametrize("name", list(DATA["losses"]))
+def test_loss_and_gradient_are_verls_or_depart_as_said(name: str) -> None:
+    """1e-7: verl adds 1e-8 to a rollout's length, and to nothing else."""
+    loss, gradient = loss_of_ours(name.partition(",")[0])
+    stored = DATA["losses"][name]
+    apart = np.abs(np.array(gradient) - np.concatenate(stored["gradient"])).max()
+    if name in loss_departures:
+        assert min(abs(loss - stored["loss"]), apart) > VISIBLE
+    else:
+        tolerance = 1e-7 if LOSSES[name] == "sequence_mean" else EXACT
+        assert max(abs(loss - stored["loss"]), apart) <= tolerance
+
+
+def test_the_stored_inputs_are_those_that_the_benchmark_makes() -> None:
+    assert peers.moved(DATA["batches"], peers.batches()) == []
+    assert peers.moved(DATA["loss_inputs"], peers.losses()) == []
+    assert f"verl=={DATA['source']['version']}" == peers.VERL
+
+
+def test_a_value_that_moved_is_found() -> None:
+    found = json.loads(json.dumps(DATA))
+    assert peers.moved(DATA, found) == []
+    found["advantages"]["even"]["grpo"][0][0] += 1e-6
+    (place,) = peers.moved(DATA, found)
+    assert place.startswith("/advantages/even/grpo/0/0: stored ")
+    del found["losses"]["token-mean"]
+    assert len(peers.moved(DATA, found)) == 2
+
+
+def table() -> str:
+    """The section's table for docs/strategies.md."""
+    rows = ["| ours | verl's function | equal on | departs on |", "|---|---|---|---|"]
+    for case in CASES:
+        why = {name: departures[case.source, name] for name in BATCHES if (case.source, name) in departures}
+        equal = ", ".join(name for name in BATCHES if name not in why)
+        apart = [f"{', '.join(n for n in why if why[n] == r)}: {r}" for r in dict.fromkeys(why.values())]
+        rows.append(f"| `{case.name}` | `{case.source}` | {equal} | {'; '.join(apart) or 'none'} |")
+    for mode, aggregation in LOSSES.items():
+        source = f"| `loss.aggregation: {aggregation}` | `vanilla`, `{mode}`"
+        rows.append(f"{source} | dual clip off | dual clip on: {SECOND_CLIP} |")
+    return "\n".join(rows)
+
+
+def test_the_guides_table_is_what_these_tests_hold() -> None:
+    assert table() in GUIDE.read_text(), f"put this into docs/strategies.md:\n{table()}"
