@@ -109,7 +109,8 @@ class LearnerConfig(Strict):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     grad_clip: Annotated[float, Field(gt=0)] = 1.0
     mini_batches: Positive = 1
-    """Optimizer updates per step: the step's rollouts are split into this many mini-batches."""
+    """Optimizer updates per step: the step's trained prompts are split into this many mini-batches of equal
+    size, each with a loss of its own denominator; into fewer where fewer prompts are trained."""
     micro_batch_tokens: Positive = 8192
     """Padded tokens in one forward pass of one worker. Changes memory, never the gradient."""
     collective_timeout_s: Positive = 120
