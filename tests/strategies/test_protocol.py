@@ -413,6 +413,8 @@ def test_weighting_by_prompt_gives_every_prompt_the_same_mass() -> None:
     mass = np.bincount(batch.prompt_N, weight)
     np.testing.assert_allclose(mass, mass[0])
     assert weight.sum() == pytest.approx(batch.rollouts)
+    assert strategy.score(batch).equal_prompts
+    assert not make("v05").score(batch).equal_prompts
 
 
 def test_an_unverified_group_weighs_nothing_instead_of_failing() -> None:

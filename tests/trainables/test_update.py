@@ -101,6 +101,29 @@ def test_a_step_without_dropped_prompts_is_cut_as_its_shuffle_says() -> None:
         assert np.unique(found.advantage_M).tolist() == sorted(prompts.tolist())
 
 
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("weights", [[1, 1, 1, 1, 1, 1, 1, 1], [2, 0, 1, 1, 0, 2, 1, 1]])
+def test_prompts_weigh_the_same_in_a_mean_over_tokens_too(weights: list[float], parts: int) -> None:
+    """Under `weighting: prompt`, of which a strategy knows the rollouts' share and the loop the tokens'."""
+    here = run()
+    buffer = step_of(here, [30, 30, 6, 6, 1, 8, 2, 2])
+    scores = Scores(np.repeat(np.arange(4.0), 2), np.array(weights, np.float64), equal_prompts=True)
+    batches = mini_batches(here, buffer.batch(), buffer.tokens(), scores, np.zeros(85, np.float32), parts)
+    for found in batches:
+        weight_M = np.repeat(found.weight_N, found.tokens.response_length_N)
+        mass_P = np.bincount(found.advantage_M.astype(int), weight_M / found.denominator, minlength=4)
+        np.testing.assert_allclose(mass_P[mass_P > 0], parts / 4, rtol=1e-6)
+
+
+@pytest.mark.parametrize("aggregation", ["sequence_mean", "constant_length"])
+def test_prompts_that_weigh_the_same_keep_their_weights_in_a_mean_over_rollouts(aggregation: str) -> None:
+    here = run(loss={"aggregation": aggregation})
+    buffer = step_of(here)
+    scores = Scores(np.ones(6), np.array([2.0, 0, 1, 1, 1, 1]), equal_prompts=True)
+    (found,) = mini_batches(here, buffer.batch(), buffer.tokens(), scores, np.zeros(13, np.float32), 1)
+    assert found.weight_N.tolist() == [2, 1, 1, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("spent", "rollouts"), [(0, 64), (64, 64), (128, 64), (150, 42), (159, 33), (160, 0), (180, 0), (192, 0)]
 )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from trainables.learner.results import UpdateStats
-from trainables.learner.tokens import Float32, TokenBatch, TrainBatch, ragged_index
+from trainables.learner.tokens import Float32, Int32, TokenBatch, TrainBatch, ragged_index
 from trainables.learner.value_batch import ValueBatch, positions
 from trainables.loop.metrics import noise_metrics
 from trainables.loop.state import Run
-from trainables.strategies.batch import Batch, Scores
+from trainables.strategies.batch import Batch, FloatArray, IntArray, Scores
 
 
 def update_policy(
@@ -61,17 +61,30 @@ def mini_batches(
         rows = np.flatnonzero(np.isin(batch.prompt_N, prompts) & trained_N)
         if not len(rows):
             continue
-        index = ragged_index(tokens.response_length_N, rows)
+        index, length_N = ragged_index(tokens.response_length_N, rows), tokens.response_length_N[rows]
+        weight_N = scores.weight_N[rows]
+        if scores.equal_prompts and run.config.loss.aggregation == "token_mean":
+            weight_N = equal_prompts(weight_N, batch.prompt_N[rows], length_N)
         found.append(
             TrainBatch(
                 tokens=tokens.take(rows),
                 old_logprob_M=old_logprob_M[index],
                 advantage_M=advantage_M[index].astype(np.float32),
-                weight_N=scores.weight_N[rows].astype(np.float32),
-                denominator=run.denominator(tokens.response_length_N[rows]),
+                weight_N=weight_N.astype(np.float32),
+                denominator=run.denominator(length_N),
             )
         )
     return found
+
+
+def equal_prompts(weight_N: FloatArray, prompt_N: IntArray, length_N: Int32) -> FloatArray:
+    """Scale the weights of rollouts, (N,), so that the tokens of each prompt weigh the same together.
+
+    All tokens together weigh as much as their number, which is what a mean over tokens divides by.
+    """
+    mass_P = np.bincount(prompt_N, weight_N * length_N)
+    each = length_N.sum() / max(1, np.count_nonzero(mass_P))
+    return np.asarray(weight_N * each / np.where(mass_P > 0, mass_P, 1.0)[prompt_N])
 
 
 def update_metrics(updates: list[UpdateStats]) -> dict[str, float]:
