@@ -157,6 +157,7 @@ STORED = {
     "jspo": "11d1ad4c2d69568b",
     "ebpo": "77bc44f3c6af6961",
     "beta_mix": "9720819dbadd87c3",
+    "global_mean": "63d7ef00aad01239",
 }
 """Fingerprint of each preset as it is stored: sweeps that are resumed compare equal by it."""
 

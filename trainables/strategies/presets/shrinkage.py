@@ -76,3 +76,20 @@ class BetaMix(Preset):
             "fusion": BetaCounts(n0=self.n0),
             "budget": Fixed(group_size=self.group_size),
         }
+
+
+class GlobalMean(Preset):
+    """Control: r - running mean of all prompts' rewards, one rollout per prompt (the project's own).
+
+    What a baseline gains that tells prompts apart is measured against it.
+    """
+
+    group_size: GroupSize = 1
+    keep: Keep = 0.9
+
+    def axes(self) -> Axes:
+        return {
+            "prior": GlobalPrior(keep=self.keep),
+            "fusion": PriorOnly(),
+            "budget": Fixed(group_size=self.group_size),
+        }
