@@ -138,7 +138,7 @@ class LossConfig(Strict):
     clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2
     clip_high: Annotated[float, Field(gt=0)] = 0.28
     """Clip-higher (DAPO, arXiv 2503.14476)."""
-    dual_clip: float | None = None
+    dual_clip: Annotated[float, Field(allow_inf_nan=False)] | None = None
     """Dual clip (arXiv 1912.09729, eq. 5): a token of negative advantage A costs at most `-dual_clip * A`,
     however far its ratio has grown. Above 1, in the paper 3; null switches it off."""
     aggregation: Literal["token_mean", "sequence_mean", "constant_length"] = "token_mean"
