@@ -182,6 +182,7 @@ BIAS_ROWS = (
     ("reinforce_pp", ""),
     ("v0", ""),
     ("ebpo", ""),
+    ("dbb", ""),
     ("spo", ""),
     ("ppo", ""),
 )
@@ -240,6 +241,7 @@ EFFICIENCY_ROWS: tuple[tuple[str, object], ...] = (
     ("beta_mix, n0=4, k=4", "beta_mix"),
     ("beta_mix, n0=8, k=4", {"preset": "beta_mix", "n0": 8}),
     ("ebpo, k=8", "ebpo"),
+    ("dbb, k=8", "dbb"),
     ("poise, k=2", "poise"),
     ("ppo", "ppo"),
     ("spo", "spo"),

@@ -109,7 +109,8 @@ class LearnerConfig(Strict):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     grad_clip: Annotated[float, Field(gt=0)] = 1.0
     mini_batches: Positive = 1
-    """Optimizer updates per step: the step's rollouts are split into this many mini-batches."""
+    """Optimizer updates per step: the step's trained prompts are split into this many mini-batches of equal
+    size, each with a loss of its own denominator; into fewer where fewer prompts are trained."""
     micro_batch_tokens: Positive = 8192
     """Padded tokens in one forward pass of one worker. Changes memory, never the gradient."""
     collective_timeout_s: Positive = 120
@@ -137,6 +138,9 @@ class LossConfig(Strict):
     clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2
     clip_high: Annotated[float, Field(gt=0)] = 0.28
     """Clip-higher (DAPO, arXiv 2503.14476)."""
+    dual_clip: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """Dual clip (arXiv 1912.09729, eq. 5): a token of negative advantage A costs at most `-dual_clip * A`,
+    however far its ratio has grown. Above 1, in the paper 3; null switches it off."""
     aggregation: Literal["token_mean", "sequence_mean", "constant_length"] = "token_mean"
     importance_cap: Annotated[float, Field(gt=0)] | None = 2.0
     """Truncated importance weight min(pi_learner / pi_sampler, cap) per token; null switches it off."""
@@ -146,6 +150,15 @@ class LossConfig(Strict):
     """DAPO's soft punishment grows over this number of tokens before `max_tokens`; 0 = none."""
     overlong_penalty: Annotated[float, Field(ge=0)] = 0.5
     """Size of the full punishment in [0, 1] reward units (DAPO's -1 on rewards of +-1 is 0.5 here)."""
+
+    @model_validator(mode="after")
+    def _dual_clip_above_one(self) -> LossConfig:
+        if self.dual_clip is not None and self.dual_clip <= 1:
+            raise ValueError(
+                f"dual_clip: {self.dual_clip:g} must be above 1, or it would stop tokens whose ratio has not "
+                "grown; set it to 3, or to null for no dual clip"
+            )
+        return self
 
 
 class VerifierConfig(Strict):

@@ -31,7 +31,7 @@ MEMBERS = sorted(
     key=lambda member: member.__module__,
 )
 LONG = {
-    "normalisers": "three members, and the base that users import from here",
+    "normalisers": "four members, and the base that users import from here",
     "fusion.tested": "two tests, with and without the scored rollout, in slices that stay in the cache",
     "budget.sequential": "the published stopping rule with its gain",
     "budget.two_phase": "two caps to check, and rounds of its own",
@@ -157,6 +157,8 @@ STORED = {
     "jspo": "11d1ad4c2d69568b",
     "ebpo": "77bc44f3c6af6961",
     "beta_mix": "9720819dbadd87c3",
+    "global_mean": "63d7ef00aad01239",
+    "dbb": "1ff42e618b092eac",
 }
 """Fingerprint of each preset as it is stored: sweeps that are resumed compare equal by it."""
 

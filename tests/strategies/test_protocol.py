@@ -371,6 +371,19 @@ def test_ebpo_and_beta_counts_closed_form() -> None:
         )
 
 
+def test_global_mean_is_the_discounted_mean_of_all_earlier_rewards() -> None:
+    strategy, world = make("global_mean"), engine()
+    sums = np.zeros(2)  # rollouts and their rewards
+    for step in range(4):
+        batch = world.step(strategy, step)
+        assert len(set(batch.prompt_N.tolist())) == batch.rollouts, "one rollout per prompt"
+        pool = (sums[1] + 2.0 * 0.5) / (sums[0] + 2.0)  # two pseudo-rollouts at the start value
+        mean = (sums[1] + 2.0 * pool) / (sums[0] + 2.0)  # and the one stratum leans on the mean of all
+        np.testing.assert_allclose(strategy.score(batch).advantage_N, batch.correct_N - mean, atol=1e-12)
+        strategy.observe(batch, stats(step))
+        sums = 0.9 * sums + [batch.rollouts, batch.correct_N.sum()]
+
+
 def test_length_weighted_closed_form() -> None:
     config = parse_strategy({"fusion": "length_weighted", "budget": {"type": "fixed", "group_size": 4}})
     strategy = config.build()
@@ -413,6 +426,8 @@ def test_weighting_by_prompt_gives_every_prompt_the_same_mass() -> None:
     mass = np.bincount(batch.prompt_N, weight)
     np.testing.assert_allclose(mass, mass[0])
     assert weight.sum() == pytest.approx(batch.rollouts)
+    assert strategy.score(batch).equal_prompts
+    assert not make("v05").score(batch).equal_prompts
 
 
 def test_an_unverified_group_weighs_nothing_instead_of_failing() -> None:

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from trainables.config import LossConfig
 from trainables.learner.losses import LossInput, denominator_of, policy_loss
@@ -58,6 +59,107 @@ def test_importance_weight_is_truncated_and_carries_no_gradient():
     x = one_row([0.0], [0.0], [-math.log(5.0)], advantage=1.0)
     policy_loss(x, LossConfig(importance_cap=None), denominator=1).loss.backward()
     assert x.logprob_BT.grad.item() == pytest.approx(-1.0)
+
+
+def dual_clip_directly(logprob, old, advantage, config):
+    """The cost of each token: the larger one of eq. 7 in PPO, then at most `dual_clip` times -A."""
+    ratio = (logprob - old).exp()
+    cost = -advantage * ratio
+    cost_clipped = -advantage * ratio.clamp(1 - config.clip_low, 1 + config.clip_high)
+    ppo = torch.maximum(cost, cost_clipped)
+    return torch.where(advantage < 0, torch.minimum(-advantage * config.dual_clip, ppo), ppo)
+
+
+@pytest.mark.parametrize("dual_clip", [1.1, 3.0])
+def test_dual_clip_is_its_definition_in_value_and_gradient(dual_clip):
+    config = LossConfig(dual_clip=dual_clip, importance_cap=None)
+    generator = torch.Generator().manual_seed(0)
+    logprob, old = torch.randn(2, 4, 50, generator=generator)
+    advantage = torch.randn(4, 50, generator=generator)
+    ours, theirs = logprob.clone().requires_grad_(), logprob.clone().requires_grad_()
+    x = LossInput(ours, old, old, advantage, torch.ones(4), torch.ones(4, 50, dtype=torch.bool))
+    sums = policy_loss(x, config, denominator=200)
+    sums.loss.backward()
+    expected = dual_clip_directly(theirs, old, advantage, config)
+    expected.mean().backward()
+    torch.testing.assert_close(sums.loss, expected.mean())
+    torch.testing.assert_close(ours.grad, theirs.grad)
+    assert sums.clipped == (theirs.grad == 0).sum()
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "moves"),
+    [
+        (2.9, -1.0, 2.9, True),
+        (3.1, -1.0, 3.0, False),  # a bad token costs no more than 3 |A|
+        (3.1, 1.0, -1.28, False),  # a good one is stopped by the clip alone
+    ],
+)
+def test_dual_clip_bounds_negative_advantages_alone(ratio, advantage, loss, moves):
+    x = one_row([math.log(ratio)], [0.0], [0.0], advantage)
+    sums = policy_loss(x, LossConfig(dual_clip=3.0), denominator=1)
+    sums.loss.backward()
+    assert sums.loss.item() == pytest.approx(loss)
+    assert (x.logprob_BT.grad.item() != 0) == moves
+    assert sums.clipped == (0 if moves else 1)
+
+
+@pytest.mark.parametrize("dual_clip", [1, 0.5, -3])
+def test_a_dual_clip_that_is_not_above_one_is_refused(dual_clip):
+    with pytest.raises(
+        ValidationError, match=rf"dual_clip: {dual_clip} must be above 1.*set it to 3, or to null"
+    ):
+        LossConfig(dual_clip=dual_clip)
+
+
+def test_the_ratio_is_bounded_at_20_nats():
+    inside = one_row([20.0], [0.0], [0.0], -1.0)
+    beyond = one_row([200.0], [0.0], [0.0], -1.0)
+    sums = policy_loss(beyond, LossConfig(), denominator=1)
+    sums.loss.backward()
+    assert sums.loss.item() == pytest.approx(math.exp(20))
+    assert sums.loss.item() == policy_loss(inside, LossConfig(), denominator=1).loss.item()
+    assert beyond.logprob_BT.grad.item() == 0
+    vanished = one_row([-200.0], [0.0], [0.0], 1.0)
+    loss = policy_loss(vanished, LossConfig(), denominator=1).loss
+    assert loss.item() == pytest.approx(-math.exp(-20))
+
+
+@pytest.mark.parametrize(("sampler", "weight"), [(-200.0, math.exp(20)), (200.0, math.exp(-20))])
+def test_the_importance_weight_is_bounded_at_20_nats(sampler, weight):
+    x = one_row([0.0], [0.0], [sampler], 1.0)
+    loss = policy_loss(x, LossConfig(importance_cap=1e30), denominator=1).loss
+    assert loss.item() == pytest.approx(-weight)
+
+
+@pytest.mark.parametrize("field", ["logprob", "old", "sampler", "advantage"])
+@pytest.mark.parametrize("junk", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("dual_clip", [None, 3.0])
+def test_padding_may_hold_anything(field, junk, dual_clip):
+    clean = {name: torch.tensor([[-1.0, -2.0, 0.0]]) for name in ("logprob", "old", "sampler")}
+    clean["advantage"] = torch.tensor([[1.0, -1.0, 0.0]])
+    found = []
+    for value in (0.0, junk):
+        tensors = {name: tensor.clone() for name, tensor in clean.items()}
+        tensors[field][0, 2] = value
+        logprob = tensors["logprob"].requires_grad_()
+        mask = torch.tensor([[True, True, False]])
+        x = LossInput(logprob, tensors["old"], tensors["sampler"], tensors["advantage"], torch.ones(1), mask)
+        loss = policy_loss(x, LossConfig(dual_clip=dual_clip), denominator=2).loss
+        loss.backward()
+        found.append((loss.item(), logprob.grad.tolist()))
+    assert found[0] == found[1]
+    assert found[1][1][0][2] == 0
+
+
+@pytest.mark.parametrize("field", ["logprob", "old", "sampler", "advantage"])
+@pytest.mark.parametrize("dual_clip", [None, 3.0])
+def test_a_nan_that_is_trained_on_stays_one(field, dual_clip):
+    tokens = {"logprob": [-1.0], "old": [-1.0], "sampler": [-1.0]}
+    if field in tokens:
+        tokens[field] = [math.nan]
+    x = one_row(**tokens, advantage=math.nan if field == "advantage" else -1.0)
+    assert math.isnan(policy_loss(x, LossConfig(dual_clip=dual_clip), denominator=1).loss.item())
 
 
 def test_masked_tokens_and_weightless_rollouts_do_nothing():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from trainables.loop.metrics import noise_metrics
-from trainables.strategies.batch import Batch
+from trainables.loop.metrics import noise_metrics, rollout_metrics
+from trainables.strategies.batch import Batch, Kind
 from trainables.strategies.diagnostics import describe
 from trainables.strategies.fusion.base import masked
 from trainables.strategies.groups import Groups
@@ -44,6 +46,17 @@ def test_the_baselines_mse_is_estimated_without_bias(w, k) -> None:
     baseline = masked(np.repeat(baseline_P, k), every, np.full(prompts, w))
     notes = describe(batch, groups, None, baseline, batch.reward_N, 0.0)
     assert notes["baseline_mse"] == pytest.approx(np.mean((baseline_P - p) ** 2), abs=0.0015)
+
+
+@pytest.mark.parametrize("kind", [Kind.GREEDY, Kind.REFERENCE])
+def test_answers_that_are_no_samples_of_the_policy_are_no_part_of_the_training_accuracy(kind: Kind) -> None:
+    """One sampled and one baseline answer to each of four prompts; the baseline's are all right."""
+    batch = batch_of(np.array([[1.0, 1], [0, 1], [0, 1], [0, 1]]))
+    extra_N = np.arange(8) % 2 == 1
+    batch = replace(batch, kind_N=np.where(extra_N, int(kind), 0), trainable_N=~extra_N)
+    metrics = rollout_metrics(batch)
+    assert metrics["train_accuracy"] == metrics["reward"] == metrics["train_pass"] == 0.25
+    assert metrics["verifier_failures"] == 0
 
 
 def batch_of(rewards_PK: np.ndarray) -> Batch:

@@ -38,18 +38,21 @@ def run(**settings: Any) -> Run:
     )
 
 
-def step_of(run: Run) -> RolloutBuffer:
-    buffer = RolloutBuffer(run.stratum_of_prompt)
+def step_of(run: Run, lengths: list[int] = LENGTHS) -> RolloutBuffer:
+    """A step of two rollouts per prompt, one right and one wrong."""
+    rollouts = len(lengths)
+    prompt_R = np.arange(rollouts) // 2
+    buffer = RolloutBuffer(np.zeros(rollouts // 2, np.int64))
     completions = Completions(
-        length_R=np.array(LENGTHS, np.int32),
-        token_M=np.arange(sum(LENGTHS), dtype=np.int32),
-        logprob_M=np.zeros(sum(LENGTHS), np.float32),
-        finished_R=np.ones(len(LENGTHS), np.bool_),
+        length_R=np.array(lengths, np.int32),
+        token_M=np.arange(sum(lengths), dtype=np.int32),
+        logprob_M=np.zeros(sum(lengths), np.float32),
+        finished_R=np.ones(rollouts, np.bool_),
         version=0,
     )
-    requests = Requests.samples([0, 0, 1, 1, 2, 2], 1)
-    verdict_R, correct_R = np.zeros(6, np.int64), np.array([1.0, 0, 1, 0, 1, 0])
-    buffer.add(requests, [[5]] * 6, completions, verdict_R, correct_R, run.config.loss, 8)
+    requests = Requests.samples(prompt_R, 1)
+    verdict_R, correct_R = np.zeros(rollouts, np.int64), 1.0 - np.arange(rollouts) % 2
+    buffer.add(requests, [[5]] * rollouts, completions, verdict_R, correct_R, run.config.loss, 8)
     return buffer
 
 
@@ -69,6 +72,56 @@ def test_a_rollout_of_weight_zero_is_in_no_mini_batch(weights: list[float]) -> N
     for batch in batches:
         assert np.unique(batch.advantage_M).size == len(batch.weight_N)
         assert 0 not in batch.weight_N
+
+
+@pytest.mark.parametrize(
+    ("dropped", "parts", "sizes"),
+    [(0, 4, [4, 4, 4, 4]), (8, 4, [2, 2, 2, 2]), (6, 4, [3, 3, 2, 2]), (13, 4, [1, 1, 1]), (16, 4, [])],
+)
+def test_mini_batches_hold_equally_many_trained_prompts(dropped: int, parts: int, sizes: list[int]) -> None:
+    here = run()
+    buffer = step_of(here, [3] * 32)
+    batch = buffer.batch()
+    weight_N = (batch.prompt_N >= dropped).astype(np.float64)
+    scores = Scores(advantage_N=np.ones(32), weight_N=weight_N)
+    batches = mini_batches(here, batch, buffer.tokens(), scores, np.zeros(96, np.float32), parts)
+    assert [len(b.weight_N) // 2 for b in batches] == sizes
+    assert [b.denominator for b in batches] == [6.0 * size for size in sizes]
+
+
+def test_a_step_without_dropped_prompts_is_cut_as_its_shuffle_says() -> None:
+    """Each mini-batch has its stretch of the permutation of all prompts, so old runs stay the same."""
+    here = run()
+    buffer = step_of(here, [3] * 32)
+    advantage_N = np.repeat(np.arange(16.0), 2)
+    scores = Scores(advantage_N=advantage_N, weight_N=np.ones(32))
+    batches = mini_batches(here, buffer.batch(), buffer.tokens(), scores, np.zeros(96, np.float32), 5)
+    shuffled_P = np.random.default_rng([here.seed, 0, 0xBA7C]).permutation(16)
+    for found, prompts in zip(batches, np.array_split(shuffled_P, 5), strict=True):
+        assert np.unique(found.advantage_M).tolist() == sorted(prompts.tolist())
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("weights", [[1, 1, 1, 1, 1, 1, 1, 1], [2, 0, 1, 1, 0, 2, 1, 1]])
+def test_prompts_weigh_the_same_in_a_mean_over_tokens_too(weights: list[float], parts: int) -> None:
+    """Under `weighting: prompt`, of which a strategy knows the rollouts' share and the loop the tokens'."""
+    here = run()
+    buffer = step_of(here, [30, 30, 6, 6, 1, 8, 2, 2])
+    scores = Scores(np.repeat(np.arange(4.0), 2), np.array(weights, np.float64), equal_prompts=True)
+    batches = mini_batches(here, buffer.batch(), buffer.tokens(), scores, np.zeros(85, np.float32), parts)
+    for found in batches:
+        weight_M = np.repeat(found.weight_N, found.tokens.response_length_N)
+        mass_P = np.bincount(found.advantage_M.astype(int), weight_M / found.denominator, minlength=4)
+        np.testing.assert_allclose(mass_P[mass_P > 0], parts / 4, rtol=1e-6)
+
+
+@pytest.mark.parametrize("aggregation", ["sequence_mean", "constant_length"])
+def test_prompts_that_weigh_the_same_keep_their_weights_in_a_mean_over_rollouts(aggregation: str) -> None:
+    here = run(loss={"aggregation": aggregation})
+    buffer = step_of(here)
+    scores = Scores(np.ones(6), np.array([2.0, 0, 1, 1, 1, 1]), equal_prompts=True)
+    (found,) = mini_batches(here, buffer.batch(), buffer.tokens(), scores, np.zeros(13, np.float32), 1)
+    assert found.weight_N.tolist() == [2, 1, 1, 1, 1]
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """The clipped policy-gradient loss, shared by every strategy. torch.
 
 Sources: PPO (arXiv 1707.06347, eq. 7), clip-higher and token mean (DAPO, arXiv 2503.14476, eq. 8),
-constant length (Dr. GRPO, arXiv 2503.20783), truncated importance weights between sampler and learner
-(Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training").
+dual clip (Ye et al. 2019, arXiv 1912.09729, eq. 5), constant length (Dr. GRPO, arXiv 2503.20783), truncated
+importance weights between sampler and learner (Yao et al. 2025, "Your efficient RL framework secretly brings
+you off-policy RL training"). The bound on log-ratios is that of verl's `compute_policy_loss`.
 """
 
 from __future__ import annotations
@@ -13,10 +14,16 @@ import torch
 
 from trainables.config import LossConfig
 
+LOG_RATIO_BOUND = 20.0
+"""Nats. A log-ratio beyond it counts as this much, so that its exponential stays finite in float32."""
+
 
 @dataclass(frozen=True)
 class LossInput:
-    """One micro-batch: B rows of at most T response tokens. Only `logprob_BT` carries a gradient."""
+    """One micro-batch: B rows of at most T response tokens. Only `logprob_BT` carries a gradient.
+
+    What the tensors hold outside `mask_BT` is never read into the loss, not even a NaN.
+    """
 
     logprob_BT: torch.Tensor
     old_logprob_BT: torch.Tensor
@@ -33,7 +40,7 @@ class LossSums:
     loss: torch.Tensor
     """Scalar, already divided by the mini-batch's denominator."""
     clipped: float
-    """Tokens whose ratio was clipped."""
+    """Tokens that a clip pushes no further; those that `dual_clip` stops are among them."""
     importance_capped: float
     """Tokens whose sampler/learner weight hit the cap."""
 
@@ -45,11 +52,18 @@ def policy_loss(x: LossInput, config: LossConfig, denominator: float) -> LossSum
     carries a graph, so that collectives in the backward pass match on every rank.
     """
     mask = x.mask_BT.to(x.logprob_BT.dtype)
-    ratio = torch.exp((x.logprob_BT - x.old_logprob_BT) * mask)
+    advantage = torch.where(x.mask_BT, x.advantage_BT, 0)
+    ratio = _ratio(x.logprob_BT, x.old_logprob_BT, x.mask_BT)
     bounded = ratio.clamp(1 - config.clip_low, 1 + config.clip_high)
-    surrogate = torch.minimum(ratio * x.advantage_BT, bounded * x.advantage_BT)
-    importance = torch.exp((x.old_logprob_BT - x.sampler_logprob_BT) * mask)
-    capped = torch.zeros_like(mask, dtype=torch.bool)
+    surrogate = torch.minimum(ratio * advantage, bounded * advantage)
+    stopped = (bounded != ratio) & (ratio * advantage > bounded * advantage)
+    if config.dual_clip is not None:
+        floor = config.dual_clip * advantage
+        beyond = (advantage < 0) & (surrogate < floor)
+        surrogate = torch.where(beyond, floor, surrogate)
+        stopped = stopped | beyond
+    importance = _ratio(x.old_logprob_BT, x.sampler_logprob_BT, x.mask_BT)
+    capped = torch.zeros_like(x.mask_BT)
     if config.importance_cap is not None:
         capped = (importance > config.importance_cap) & x.mask_BT
         surrogate = surrogate * importance.clamp(max=config.importance_cap)
@@ -57,12 +71,21 @@ def policy_loss(x: LossInput, config: LossConfig, denominator: float) -> LossSum
     if config.aggregation == "sequence_mean":
         token_loss = token_loss / mask.sum(dim=1, keepdim=True).clamp(min=1)
     active = x.mask_BT & (x.weight_B != 0)[:, None]
-    clipped = (bounded != ratio) & (ratio * x.advantage_BT > bounded * x.advantage_BT) & active
     return LossSums(
         loss=token_loss.sum() / denominator,
-        clipped=float(clipped.sum()),
+        clipped=float((stopped & active).sum()),
         importance_capped=float((capped & active).sum()),
     )
+
+
+def _ratio(logprob_BT: torch.Tensor, other_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+    """Return exp(logprob - other), bounded by exp(+-LOG_RATIO_BOUND), and 1 outside the mask.
+
+    Padding is replaced before the exponential: multiplying it by 0 would keep a NaN, in the value and in the
+    gradient. A NaN under the mask stays one, because that is a fault to be noticed.
+    """
+    difference_BT = torch.where(mask_BT, logprob_BT - other_BT, 0)
+    return torch.exp(difference_BT.clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND))
 
 
 def denominator_of(config: LossConfig, lengths: list[int], max_tokens: int) -> float:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from trainables.errors import DivergedError
 from trainables.loop.buffer import Reading
 from trainables.strategies.batch import Batch, FloatArray, Verdict
+from trainables.strategies.scale import verified_N
 from trainables.trial import TrialConfig
 
 
@@ -72,8 +73,12 @@ def noise_metrics(products: tuple[float, float, float]) -> dict[str, float]:
 
 
 def rollout_metrics(batch: Batch) -> dict[str, float]:
-    """Average reward, accuracy, length and failures over all rollouts of the step, dropped ones included."""
-    judged = batch.verdict_N == Verdict.OK
+    """Average reward, accuracy, length and failures over the rollouts of the step, dropped ones included.
+
+    Answers that are no samples of the policy (ReMax's greedy ones) are in length and failures alone: they
+    are drawn for a baseline and score otherwise. Samples that are not trained count: they tell as much.
+    """
+    judged = verified_N(batch)
     right_P = np.zeros(batch.prompts, dtype=np.bool_)
     right_P[batch.prompt_N[judged & (batch.correct_N >= 1.0)]] = True
     return {
@@ -84,7 +89,7 @@ def rollout_metrics(batch: Batch) -> dict[str, float]:
         "prompts": float(batch.prompts),
         "dropped_prompts": float(batch.dropped_P.sum()),
         "rounds": float(batch.round_N.max() + 1),
-        "verifier_failures": float((~judged).mean()),
+        "verifier_failures": float((batch.verdict_N != Verdict.OK).mean()),
     }
 
 

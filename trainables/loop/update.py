@@ -5,25 +5,24 @@ from __future__ import annotations
 import numpy as np
 
 from trainables.learner.results import UpdateStats
-from trainables.learner.tokens import Float32, TokenBatch, TrainBatch, ragged_index
+from trainables.learner.tokens import Float32, Int32, TokenBatch, TrainBatch, ragged_index
 from trainables.learner.value_batch import ValueBatch, positions
 from trainables.loop.metrics import noise_metrics
 from trainables.loop.state import Run
-from trainables.strategies.batch import Batch, Scores
+from trainables.strategies.batch import Batch, FloatArray, IntArray, Scores
 
 
 def update_policy(
     run: Run, batch: Batch, tokens: TokenBatch, scores: Scores, old_logprob_M: Float32
 ) -> list[UpdateStats]:
-    """Make `learner.mini_batches` clipped updates, each on whole prompts.
+    """Make `learner.mini_batches` clipped updates, each on whole prompts. Returns what each update did.
 
-    A mini-batch without a trained rollout is left out. Returns what each update did.
+    Fewer where fewer prompts are trained, and none where none is (see `mini_batches`).
 
     Raises:
         DivergedError: A gradient is not finite.
     """
-    parts = min(run.config.learner.mini_batches, batch.prompts)
-    batches = mini_batches(run, batch, tokens, scores, old_logprob_M, parts)
+    batches = mini_batches(run, batch, tokens, scores, old_logprob_M, run.config.learner.mini_batches)
     return [run.lease.learner.update(mini_batch, run.config.loss) for mini_batch in batches]
 
 
@@ -43,28 +42,49 @@ def measure_noise(
 def mini_batches(
     run: Run, batch: Batch, tokens: TokenBatch, scores: Scores, old_logprob_M: Float32, parts: int
 ) -> list[TrainBatch]:
-    """Deal the step's prompts into `parts` mini-batches of trained rollouts; leave out those without any."""
+    """Deal the prompts that are trained into `parts` mini-batches, or into fewer: each has a prompt at least.
+
+    A prompt is trained if one of its rollouts has a weight. Mini-batches differ by one prompt at most,
+    however many prompts were dropped, and hold trained rollouts only. Each divides its loss by its own
+    trained tokens or rollouts (`trainables.learner.losses.denominator_of`).
+    """
     advantage_M = np.repeat(scores.advantage_N, tokens.response_length_N)
     if scores.advantage_tokens is not None:
         advantage_M = np.concatenate(scores.advantage_tokens)
     rng = np.random.default_rng([run.seed, run.counters.step, 0xBA7C])
+    trained_N = scores.weight_N != 0
     shuffled_P = rng.permutation(batch.prompts)
+    # Dropped prompts go before the cut: cut first, and chance decides how much each update trains.
+    trained_P = shuffled_P[np.isin(shuffled_P, batch.prompt_N[trained_N])]
     found = []
-    for prompts in np.array_split(shuffled_P, parts):
-        rows = np.flatnonzero(np.isin(batch.prompt_N, prompts) & (scores.weight_N != 0))
+    for prompts in np.array_split(trained_P, max(1, min(parts, len(trained_P)))):
+        rows = np.flatnonzero(np.isin(batch.prompt_N, prompts) & trained_N)
         if not len(rows):
             continue
-        index = ragged_index(tokens.response_length_N, rows)
+        index, length_N = ragged_index(tokens.response_length_N, rows), tokens.response_length_N[rows]
+        weight_N = scores.weight_N[rows]
+        if scores.equal_prompts and run.config.loss.aggregation == "token_mean":
+            weight_N = equal_prompts(weight_N, batch.prompt_N[rows], length_N)
         found.append(
             TrainBatch(
                 tokens=tokens.take(rows),
                 old_logprob_M=old_logprob_M[index],
                 advantage_M=advantage_M[index].astype(np.float32),
-                weight_N=scores.weight_N[rows].astype(np.float32),
-                denominator=run.denominator(tokens.response_length_N[rows]),
+                weight_N=weight_N.astype(np.float32),
+                denominator=run.denominator(length_N),
             )
         )
     return found
+
+
+def equal_prompts(weight_N: FloatArray, prompt_N: IntArray, length_N: Int32) -> FloatArray:
+    """Scale the weights of rollouts, (N,), so that the tokens of each prompt weigh the same together.
+
+    All tokens together weigh as much as their number, which is what a mean over tokens divides by.
+    """
+    mass_P = np.bincount(prompt_N, weight_N * length_N)
+    each = length_N.sum() / max(1, np.count_nonzero(mass_P))
+    return np.asarray(weight_N * each / np.where(mass_P > 0, mass_P, 1.0)[prompt_N])
 
 
 def update_metrics(updates: list[UpdateStats]) -> dict[str, float]:

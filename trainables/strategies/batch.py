@@ -228,6 +228,9 @@ class Scores:
     """Regression targets for a critic, N arrays of shape (T_n,); NaN = none."""
     diagnostics: Mapping[str, float] = field(default_factory=dict)
     """Scalars for the log: mean baseline, mean prior, mean w, acceptance rate, uniform groups, ..."""
+    equal_prompts: bool = False
+    """True: every prompt weighs the same in a mini-batch. Where the loss is a mean over tokens, the loop
+    scales `weight_N` so that this holds of a prompt's tokens too."""
 
 
 @dataclass(frozen=True)

@@ -87,14 +87,14 @@ class Composed:
         shaping_N = _shaping(batch, groups, self.fusion)
         advantage_N = np.where(scored_N, groups.value_N - baseline.mean_N + shaping_N, 0.0)
         normalised_N = self.normaliser.rollouts(advantage_N, shaped, scored_N)
-        weight_N = self._weights(groups, scored_N)
+        weight_N, equal = self._weights(groups, scored_N), self.weighting == "prompt"
         progress = self._progress(batch, groups, estimate, NO_ROOM)
         notes = describe(batch, groups, estimate, baseline, advantage_N, self.budget.shortfall(progress))
         notes |= self.budget.notes(progress)
         notes |= self.prior.metrics(batch)
         if estimate is None or estimate.tokens is None or not self.fusion.keeps_tokens:
             targets = self.prior.targets(batch)
-            return Scores(normalised_N, weight_N, value_targets=targets, diagnostics=notes)
+            return Scores(normalised_N, weight_N, None, targets, notes, equal)
         advantages, targets = self.estimator.tokens(batch.reward_N, estimate.tokens)
         judged_N = verified_N(batch)
         targets = tuple(
@@ -102,7 +102,7 @@ class Composed:
             for target, judged in zip(targets, judged_N, strict=True)
         )
         advantages = self.normaliser.tokens(advantages, shaped, scored_N)
-        return Scores(normalised_N, weight_N, advantages, targets, notes)
+        return Scores(normalised_N, weight_N, advantages, targets, notes, equal)
 
     def observe(self, batch: Batch, stats: Stats) -> None:
         check_batch(batch, self.scale)

@@ -12,7 +12,7 @@ import numpy as np
 
 from trainables.strategies.batch import BoolArray, FloatArray
 from trainables.strategies.groups import Groups
-from trainables.strategies.members.base import Member, Positive
+from trainables.strategies.members.base import Member, Point, Positive
 
 
 class Normaliser(ABC):
@@ -90,3 +90,28 @@ class BatchStd(Member, Normaliser):
         if bool((seen == seen[0]).all()):
             return moved_N
         return np.asarray(moved_N / (float(seen.std(ddof=1)) + self.epsilon))
+
+
+class BernoulliStd(Member, Normaliser):
+    """Divide by sqrt(b (1 - b)) plus epsilon, the std of a 0/1 reward whose mean is the rollout's baseline b.
+
+    b is read back as reward minus advantage, so shaping counts with the mean that is subtracted from it, and
+    is kept within the reward range. At its ends the worst-case std s divides, as under `group_std`.
+    Source: DBB (arXiv 2603.18444), of which the abstract was read; the form is from the project's issue 14.
+    """
+
+    type: Literal["bernoulli_std"] = "bernoulli_std"
+    epsilon: Positive = 1e-6
+
+    def check(self, beside: Point) -> None:
+        if beside.estimator.type != "monte_carlo":
+            raise ValueError(
+                f"estimator: {beside.estimator.type!r} beside normaliser 'bernoulli_std', which reads the "
+                f"baseline of a whole rollout; set estimator to monte_carlo, or normaliser to batch_std"
+            )
+
+    def rollouts(self, advantage_N: FloatArray, groups: Groups, scored_N: BoolArray) -> FloatArray:
+        baseline_N = np.clip(groups.scale.unit(groups.value_N - advantage_N), 0.0, 1.0)
+        spread_N = groups.scale.width * np.sqrt(baseline_N * (1.0 - baseline_N))
+        divisor_N = np.where(spread_N > 0, spread_N + self.epsilon, np.sqrt(groups.scale.s2))
+        return np.where(scored_N, advantage_N / divisor_N, 0.0)

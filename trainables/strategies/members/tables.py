@@ -11,6 +11,7 @@ from trainables.strategies.budget.weighted import Weighted
 from trainables.strategies.estimators.gae import Gae
 from trainables.strategies.estimators.monte_carlo import MonteCarlo
 from trainables.strategies.fusion.beta import BetaCounts
+from trainables.strategies.fusion.discounted import Discounted
 from trainables.strategies.fusion.ebpo import Ebpo
 from trainables.strategies.fusion.group_mean import GroupMean
 from trainables.strategies.fusion.james_stein import JamesStein
@@ -19,7 +20,7 @@ from trainables.strategies.fusion.length_weighted import LengthWeighted
 from trainables.strategies.fusion.prior_only import PriorOnly
 from trainables.strategies.fusion.tested import Tested
 from trainables.strategies.members.base import Custom, Member
-from trainables.strategies.normalisers import BatchStd, GroupStd, NoNormaliser
+from trainables.strategies.normalisers import BatchStd, BernoulliStd, GroupStd, NoNormaliser
 from trainables.strategies.priors.context import ContextPrior
 from trainables.strategies.priors.critic import CriticPrior
 from trainables.strategies.priors.global_mean import GlobalPrior
@@ -48,6 +49,7 @@ FUSIONS: dict[str, type[Member]] = {
     "prior_only": PriorOnly,
     "tested": Tested,
     "beta": BetaCounts,
+    "discounted": Discounted,
     "james_stein": JamesStein,
     "ebpo": Ebpo,
     "length_weighted": LengthWeighted,
@@ -67,6 +69,7 @@ NORMALISERS: dict[str, type[Member]] = {
     "none": NoNormaliser,
     "group_std": GroupStd,
     "batch_std": BatchStd,
+    "bernoulli_std": BernoulliStd,
     "custom": Custom,
 }
 TABLES = {

@@ -7,11 +7,12 @@ from pydantic import Field
 from trainables.strategies.budget.fixed import Fixed
 from trainables.strategies.budget.weighted import Weighted
 from trainables.strategies.fusion.beta import BetaCounts
+from trainables.strategies.fusion.discounted import Discounted
 from trainables.strategies.fusion.ebpo import Ebpo
 from trainables.strategies.fusion.james_stein import JamesStein
 from trainables.strategies.fusion.prior_only import PriorOnly
 from trainables.strategies.members.base import GroupSize, Keep, PairSize, Positive
-from trainables.strategies.normalisers import BatchStd, GroupStd
+from trainables.strategies.normalisers import BatchStd, BernoulliStd, GroupStd
 from trainables.strategies.presets.base import Axes, Preset
 from trainables.strategies.priors.global_mean import GlobalPrior
 from trainables.strategies.priors.pool import PoolPrior
@@ -75,4 +76,46 @@ class BetaMix(Preset):
             "prior": StrataPrior(keep=self.keep),
             "fusion": BetaCounts(n0=self.n0),
             "budget": Fixed(group_size=self.group_size),
+        }
+
+
+class GlobalMean(Preset):
+    """Control: r - running mean of all prompts' rewards, one rollout per prompt (the project's own).
+
+    What a baseline gains that tells prompts apart is measured against it.
+    """
+
+    group_size: GroupSize = 1
+    keep: Keep = 0.9
+
+    def axes(self) -> Axes:
+        return {
+            "prior": GlobalPrior(keep=self.keep),
+            "fusion": PriorOnly(),
+            "budget": Fixed(group_size=self.group_size),
+        }
+
+
+class Dbb(Preset):
+    """DBB (arXiv 2603.18444): (r - b) / sqrt(b (1 - b)), b = a' / (a' + c') of a prompt's discounted counts.
+
+    At each visit a' = keep a + s and c' = keep c + k - s, with s successes in k rollouts. Read: the paper's
+    abstract; the equations are second hand, from the project's issue 14.
+
+    Departs: the counts start as Beta(1/2, 1/2), which the first visit does not discount; a prompt that was
+    never seen leans on the mean of those that were, by `keep` of one rollout; the default of `keep` is
+    trimtab's.
+    """
+
+    group_size: GroupSize = 8
+    keep: Keep = 0.9
+    """Share of a prompt's old counts that survives a visit (the paper's lambda)."""
+
+    def axes(self) -> Axes:
+        return {
+            # `mass` pseudo-counts at the mean (s + 1/2) / (k + 1): with k + 1, they are the counts plus 1/2.
+            "prior": TrackerPrior(mass=self.group_size + 1.0, keep_min=self.keep, keep_max=self.keep),
+            "fusion": Discounted(keep=self.keep),
+            "budget": Fixed(group_size=self.group_size),
+            "normaliser": BernoulliStd(),
         }

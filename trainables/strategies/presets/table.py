@@ -10,7 +10,7 @@ from __future__ import annotations
 from trainables.strategies.presets.base import Preset
 from trainables.strategies.presets.group import Dapo, DrGrpo, Grpo, ReinforcePp, Remax, Rloo
 from trainables.strategies.presets.learned import Poise, Ppo, Sppo
-from trainables.strategies.presets.shrinkage import BetaMix, EbpoPreset, Jspo, Spo
+from trainables.strategies.presets.shrinkage import BetaMix, Dbb, EbpoPreset, GlobalMean, Jspo, Spo
 from trainables.strategies.presets.value_model import V0, V05, V05Loo, V05Unbiased
 
 PRESETS: dict[str, type[Preset]] = {
@@ -31,4 +31,6 @@ PRESETS: dict[str, type[Preset]] = {
     "jspo": Jspo,
     "ebpo": EbpoPreset,
     "beta_mix": BetaMix,
+    "global_mean": GlobalMean,
+    "dbb": Dbb,
 }
