@@ -2,8 +2,8 @@
 
 `python -m benchmarks.peers` installs torch and the verl wheel (without its dependencies) into
 `.trimtab/peers` and runs verl's advantage and loss functions on the seeded batches below, in float64. It ends
-with 1 where a stored value has moved. `--write` stores what it found. verl's packages pull in Ray and vLLM: the
-three files that hold the functions are loaded by themselves, between empty stand-ins.
+with 1 where a stored value has moved. `--write` stores what it found. verl's packages pull in Ray and vLLM:
+the three files that hold the functions are loaded by themselves, between empty stand-ins.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ STORED = {
     "dr_grpo": "b6879675c8430b50",
     "rloo": "73a29c32b6d03394",
     "dapo": "3e8cbe3d92e545d2",
-    "reinforce_pp": "2182d201d2695a76",
+    "reinforce_pp": "338dc0f7e65c19b9",
     "remax": "04e080bc7b0e2d0f",
     "v05": "5bcc388bd50e7dba",
     "v05_loo": "e0c367a8e87dcf2f",

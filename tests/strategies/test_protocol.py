@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 
 from tests.strategies.engine import FakeEngine, provided, stats
+from trainables.errors import StrategyError
 from trainables.strategies.batch import Batch, Kind, RolloutBudget, Scores
 from trainables.strategies.config import parse_strategy, preset_names
+from trainables.strategies.groups import Groups
+from trainables.strategies.normalisers import TokenStd
 from trainables.strategies.priors.base import Prior
 from trainables.strategies.protocol import Strategy
 from trainables.strategies.value_estimate import ValueEstimate
@@ -205,11 +208,22 @@ def test_rloo_and_dr_grpo() -> None:
         np.testing.assert_allclose(plain.advantage_N[rows], r - r.mean(), atol=1e-12)
 
 
-def test_reinforce_pp_is_whitened_over_the_batch() -> None:
+def test_reinforce_pp_is_whitened_over_the_batchs_tokens() -> None:
     strategy, batch = played("reinforce_pp")
-    advantage = strategy.score(batch).advantage_N
-    assert advantage.mean() == pytest.approx(0.0, abs=1e-12)
-    assert advantage.std(ddof=1) == pytest.approx(1.0, abs=1e-4)
+    scores = strategy.score(batch)
+    of_tokens = np.repeat(scores.advantage_N, np.where(scores.weight_N != 0, batch.length_N, 0))
+    assert of_tokens.mean() == pytest.approx(0.0, abs=1e-12)
+    assert of_tokens.std(ddof=1) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_whitening_over_tokens_counts_a_long_response_more() -> None:
+    """Two groups of rewards 1 and 0, lengths 10 and 1: over rollouts it would be +-.866."""
+    advantage_N, scored_N = np.array([0.5, -0.5, 0.5, -0.5]), np.ones(4, np.bool_)
+    groups = Groups(np.array([0, 0, 1, 1]), advantage_N + 0.5, 2, length_N=np.array([10, 1, 10, 1]))
+    found_N = TokenStd().rollouts(advantage_N, groups, scored_N)
+    np.testing.assert_allclose(found_N, [0.309, -3.090, 0.309, -3.090], atol=5e-4)
+    with pytest.raises(StrategyError, match="response lengths"):
+        TokenStd().rollouts(advantage_N, replace(groups, length_N=None), scored_N)
 
 
 def test_remax_subtracts_the_paid_but_untrained_greedy_reward() -> None:

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from trainables.errors import StrategyError
 from trainables.strategies.batch import BoolArray, FloatArray
 from trainables.strategies.groups import Groups
 from trainables.strategies.members.base import Member, Point, Positive
@@ -32,7 +33,11 @@ class Normaliser(ABC):
         length_N = np.array([len(a) for a in advantage], dtype=np.int64)
         rollout_K = np.repeat(np.arange(len(advantage)), length_N)
         flat = Groups(
-            groups.prompt_N[rollout_K], groups.value_N[rollout_K], groups.prompts, groups.mask_N[rollout_K]
+            prompt_N=groups.prompt_N[rollout_K],
+            value_N=groups.value_N[rollout_K],
+            prompts=groups.prompts,
+            used_N=groups.mask_N[rollout_K],
+            length_N=np.ones_like(rollout_K),
         )
         values = np.concatenate(advantage) if advantage else np.zeros(0)
         done = self.rollouts(values, flat, scored_N[rollout_K])
@@ -74,7 +79,7 @@ class GroupStd(Member, Normaliser):
 class BatchStd(Member, Normaliser):
     """Divide by the batch's sample standard deviation (ddof 1) of the advantages plus epsilon.
 
-    A batch without spread (or of one) is not divided.
+    Every rollout counts once. A batch without spread (or of one) is not divided.
     """
 
     type: Literal["batch_std"] = "batch_std"
@@ -92,12 +97,43 @@ class BatchStd(Member, Normaliser):
         return np.asarray(moved_N / (float(seen.std(ddof=1)) + self.epsilon))
 
 
+class TokenStd(Member, Normaliser):
+    """Whiten over the batch's response tokens: subtract the mean, divide by the std (ddof 1) plus epsilon.
+
+    Every token carries its rollout's advantage, so a long response counts more. A batch without spread (or
+    of one token) is not divided. Source: verl's `compute_reinforce_plus_plus_baseline_outcome_advantage`.
+    """
+
+    type: Literal["token_std"] = "token_std"
+    epsilon: Positive = 1e-6
+
+    def rollouts(self, advantage_N: FloatArray, groups: Groups, scored_N: BoolArray) -> FloatArray:
+        """Return whitened advantages, (N,).
+
+        Raises:
+            StrategyError: the groups have no response lengths.
+        """
+        if groups.length_N is None:
+            raise StrategyError("normaliser: 'token_std' needs response lengths; give Groups a length_N")
+        length_N = np.where(scored_N, groups.length_N, 0).astype(np.float64)
+        tokens = float(length_N.sum())
+        if tokens < 2:
+            return advantage_N
+        mean = float((length_N * advantage_N).sum()) / tokens
+        moved_N = np.where(scored_N, advantage_N - mean, 0.0)
+        seen = advantage_N[length_N > 0]
+        if bool((seen == seen[0]).all()):
+            return moved_N
+        spread = np.sqrt(float((length_N * moved_N**2).sum()) / (tokens - 1.0))
+        return np.asarray(moved_N / (spread + self.epsilon))
+
+
 class BernoulliStd(Member, Normaliser):
     """Divide by sqrt(b (1 - b)) plus epsilon, the std of a 0/1 reward whose mean is the rollout's baseline b.
 
     b is read back as reward minus advantage, so shaping counts with the mean that is subtracted from it, and
     is kept within the reward range. At its ends the worst-case std s divides, as under `group_std`.
-    Source: DBB (arXiv 2603.18444), of which the abstract was read; the form is from the project's issue 14.
+    Made for DBB (arXiv 2603.18444), of which only the abstract was read; the form is trimtab's.
     """
 
     type: Literal["bernoulli_std"] = "bernoulli_std"

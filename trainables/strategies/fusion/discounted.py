@@ -18,7 +18,7 @@ class Discounted(Member, Fusion):
 
     n = V (1 - V) / sd^2 - 1 is the evidence of a Beta with the prior's mean V and standard deviation sd (on
     [0, 1]). Under the prior `tracker` it is a + b exactly, so b is (keep a + s) / (keep (a + b) + k).
-    Read of the paper: its abstract. The equation is second hand, from the project's issue 14.
+    Read of the paper: its abstract, which has no equation. This one is trimtab's reading of the name.
     """
 
     type: Literal["discounted"] = "discounted"

@@ -20,7 +20,7 @@ from trainables.strategies.fusion.length_weighted import LengthWeighted
 from trainables.strategies.fusion.prior_only import PriorOnly
 from trainables.strategies.fusion.tested import Tested
 from trainables.strategies.members.base import Custom, Member
-from trainables.strategies.normalisers import BatchStd, BernoulliStd, GroupStd, NoNormaliser
+from trainables.strategies.normalisers import BatchStd, BernoulliStd, GroupStd, NoNormaliser, TokenStd
 from trainables.strategies.priors.context import ContextPrior
 from trainables.strategies.priors.critic import CriticPrior
 from trainables.strategies.priors.global_mean import GlobalPrior
@@ -69,6 +69,7 @@ NORMALISERS: dict[str, type[Member]] = {
     "none": NoNormaliser,
     "group_std": GroupStd,
     "batch_std": BatchStd,
+    "token_std": TokenStd,
     "bernoulli_std": BernoulliStd,
     "custom": Custom,
 }

@@ -10,7 +10,7 @@ from trainables.strategies.fusion.group_mean import GroupMean
 from trainables.strategies.fusion.leave_one_out import LeaveOneOut
 from trainables.strategies.fusion.prior_only import PriorOnly
 from trainables.strategies.members.base import GroupSize, PairSize
-from trainables.strategies.normalisers import BatchStd, GroupStd
+from trainables.strategies.normalisers import GroupStd, TokenStd
 from trainables.strategies.presets.base import Axes, Preset
 from trainables.strategies.priors.greedy import GreedyPrior
 
@@ -70,7 +70,10 @@ class Dapo(Preset):
 
 
 class ReinforcePp(Preset):
-    """REINFORCE++-baseline (arXiv 2501.03262, section 3): r - group mean, whitened over the batch."""
+    """REINFORCE++-baseline (arXiv 2501.03262, section 3): r - group mean, whitened over the batch's tokens.
+
+    Over tokens as in verl (`compute_reinforce_plus_plus_baseline_outcome_advantage`).
+    """
 
     group_size: PairSize = 16
 
@@ -78,7 +81,7 @@ class ReinforcePp(Preset):
         return {
             "fusion": GroupMean(),
             "budget": Fixed(group_size=self.group_size),
-            "normaliser": BatchStd(center=True),
+            "normaliser": TokenStd(),
         }
 
 

@@ -100,7 +100,7 @@ class Dbb(Preset):
     """DBB (arXiv 2603.18444): (r - b) / sqrt(b (1 - b)), b = a' / (a' + c') of a prompt's discounted counts.
 
     At each visit a' = keep a + s and c' = keep c + k - s, with s successes in k rollouts. Read: the paper's
-    abstract; the equations are second hand, from the project's issue 14.
+    abstract, which has no equation; these are trimtab's reading of it and may differ from the paper's.
 
     Departs: the counts start as Beta(1/2, 1/2), which the first visit does not discount; a prompt that was
     never seen leans on the mean of those that were, by `keep` of one rollout; the default of `keep` is
