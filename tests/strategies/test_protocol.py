@@ -355,7 +355,7 @@ def test_jspo_closed_form() -> None:
     for i, rows in enumerate(by_prompt(batch)):
         rest = [k for k in range(n) if k != i]
         v = np.mean([groups[k].var(ddof=1) / len(groups[k]) for k in rest])
-        s = mean[rest].var(ddof=1)
+        s = mean[rest].var()  # by their number n - 1
         lam = (n - 1) / n * v / (v + s)
         g = groups[i]
         own = (g.sum() - g) / (len(g) - 1)

@@ -2,8 +2,10 @@
 
     b_ij = (1 - l_i) mean_{i,-j} + l_i mean_{-i},  l_i = (n - 1) / n  v / (v + s)
 
-over n prompts; v is the mean of the other prompts' variance over their group size, s the sample variance of
-their means. Neither l_i nor mean_{-i} contains prompt i: the baseline is unbiased. For n < 3, l_i = 0.
+over n prompts; v is the mean of the other prompts' variance over their group size, s the mean squared
+deviation of their means: divided by their number n - 1, as in the paper's text (second hand; here only its
+abstract was read). Neither l_i nor mean_{-i} contains prompt i: the baseline is unbiased. For n < 3, l_i = 0:
+one other prompt shows no spread.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ def weights(groups: Groups) -> FloatArray:
     centred_P = np.where(pair_P, mean_P - mean_P.sum() / prompts, 0.0)
     first_P = (centred_P.sum() - centred_P) / others_P
     square_P = (centred_P**2).sum() - centred_P**2
-    s_P = np.maximum(square_P - others_P * first_P**2, 0.0) / (others_P - 1)
+    s_P = np.maximum(square_P - others_P * first_P**2, 0.0) / others_P
     v_P = (noise_P.sum() - noise_P) / others_P
     ratio_P = np.divide(v_P, v_P + s_P, out=np.zeros(groups.prompts), where=v_P > 0)
     return np.asarray((prompts - 1) / prompts * ratio_P)
