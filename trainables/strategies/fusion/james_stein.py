@@ -2,10 +2,8 @@
 
     b_ij = (1 - l_i) mean_{i,-j} + l_i mean_{-i},  l_i = (n - 1) / n  v / (v + s)
 
-over n prompts; v is the mean of the other prompts' variance over their group size, s the mean squared
-deviation of their means: divided by their number n - 1, as in the paper's text (second hand; here only its
-abstract was read). Neither l_i nor mean_{-i} contains prompt i: the baseline is unbiased. For n < 3, l_i = 0:
-one other prompt shows no spread.
+over n prompts; v: the other prompts' mean variance over group size; s: their means' spread, over n - 1 (the
+paper's text, second hand). Neither l_i nor mean_{-i} contains prompt i: unbiased. For n < 3, l_i = 0.
 """
 
 from __future__ import annotations
