@@ -150,11 +150,11 @@ def _continue(name: str, home: Path, more: int, address: str | None, capacity: M
 
 
 def _enlarged(spec: SweepSpec, more: int) -> SweepSpec:
-    """Return the spec with more trials of the candidates, and of a reference whose number is given."""
+    """Return the spec with more trials of the candidates, and of a reference that is searched too."""
     raw = spec.model_dump(mode="json", by_alias=True)
-    raw["search"]["trials"] += more
-    if spec.reference.search and spec.reference.trials is not None:
-        raw["reference"]["trials"] += more
+    raw["search"]["trials"] = spec.candidate_trials + more
+    if spec.space_of(spec.reference).ranges:
+        raw["reference"]["trials"] = spec.reference_trials + more
     return parse_spec(raw, outside=False)
 
 

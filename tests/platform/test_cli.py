@@ -53,7 +53,7 @@ def test_the_command_line_loads_nothing_heavy() -> None:
     "module",
     [
         "sweepspec.spec",
-        "sweepspec.space",
+        "sweepspec.space.suggest",
         "sweepspec.template",
         "sweepdir.driver",
         "sweepdir.folder",

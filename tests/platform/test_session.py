@@ -317,5 +317,5 @@ def test_a_sweep_is_extended_in_its_folder(searched: list[int], said: list[Any],
     home = ["--home", str(folder.home)]
     done = CliRunner().invoke(main, ["extend", "quickstart", "--trials", "3", *home])
     assert done.exit_code == 0, done.output
-    assert folder.spec().search.trials == spec.search.trials + 3
+    assert folder.spec().search.trials == spec.candidate_trials + 3
     assert ("search", 9, "quickstart", 2, "beside the driver", True) in said

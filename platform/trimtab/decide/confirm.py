@@ -11,9 +11,10 @@ from trimtab.sweepdir.folder import SweepDir
 from trimtab.sweepdir.home import command
 from trimtab.sweepdir.journal import Event
 from trimtab.sweepspec.load import parse_spec
+from trimtab.sweepspec.space.settings import setting_values, settings_of
 from trimtab.sweepspec.spec import SweepSpec
 
-BUILT_IN = ("addition",)
+BUILT_IN = ("addition", "sorting")
 """Tasks that make their own test prompts."""
 
 
@@ -26,6 +27,12 @@ class Finished:
     label: str
     score: float
     strategy: dict[str, Any]
+    settings: dict[str, Any]
+    """Settings in which it differs from the sweep's `trial`."""
+
+    def written(self, label: str) -> dict[str, Any]:
+        """Return it as a spec's reference or candidate, with nothing left to search."""
+        return {"strategy": self.strategy, "settings": self.settings, "label": label}
 
 
 def confirmation_spec(home: Path, name: str, top: int, seeds: int) -> SweepSpec:
@@ -70,8 +77,9 @@ def confirmation_spec(home: Path, name: str, top: int, seeds: int) -> SweepSpec:
     raw |= {
         "name": f"{name}-confirm",
         "confirms": name,
-        "reference": {"strategy": reference.strategy, "label": spec.reference_label},
-        "candidates": [{"strategy": found.strategy, "label": f"trial-{found.number}"} for found in chosen],
+        "reference": reference.written(spec.reference_label),
+        "candidates": [found.written(f"trial-{found.number}") for found in chosen],
+        "shared_search": {},
         "seeds": list(range(first, first + seeds)),
         "search": {"trials": len(chosen), "sampler": "random"},
     }
@@ -89,23 +97,26 @@ def finished_configurations(folder: SweepDir) -> list[Finished]:
             started[event["trial"]] = event
         elif event["event"] == "trial_finished":
             ended[event["trial"]] = event
+    shared = setting_values(folder.spec().trial)
     found = []
     for trial, event in started.items():
         end = ended.get(trial)
         if end is not None and end["status"] == "finished" and end["score"] is not None:
+            config = event["config"]
+            own = {name: value for name, value in settings_of(config).items() if value != shared[name]}
             found.append(
                 Finished(
-                    event["number"], event["role"], event["label"], end["score"], event["config"]["strategy"]
+                    event["number"], event["role"], event["label"], end["score"], config["strategy"], own
                 )
             )
     return sorted(found, key=lambda one: one.number)
 
 
 def _best(found: list[Finished], count: int) -> list[Finished]:
-    """Return the best by score, each strategy once."""
+    """Return the best by score, each configuration once."""
     unique: dict[str, Finished] = {}
     for one in sorted(found, key=lambda one: -one.score):
-        unique.setdefault(repr(one.strategy), one)
+        unique.setdefault(repr((one.strategy, one.settings)), one)
     return list(unique.values())[:count]
 
 

@@ -62,7 +62,7 @@ class Session:
         """
         home = self.folder.home
         prepare_environment(home)
-        # What can refuse comes before what runs beside it: the built-in model is trained on first use.
+        # What can refuse comes before what runs beside it.
         try:
             with interruptible():
                 model = resolve_model(self.work, home)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trimtab.decide.compare.statistics import CONFIDENCE, WINDOW, Crossing, Interval, Ratio
 from trimtab.decide.compare.table import MIN_SEEDS, Comparison, Row
+from trimtab.decide.compare.tuning import not_tuned
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -63,6 +64,20 @@ def render(comparison: Comparison) -> RenderableType:
     for row in comparison.rows:
         table.add_row(*_cells(row, comparison), style="bold" if row.verdict == "reference" else "")
     return Group(table, Text(_legend(comparison), style="dim"))
+
+
+def tuning_text(comparison: Comparison) -> str:
+    """Say, a line each, who got how many configurations with which best, and whether that is fair."""
+    searched = [one for one in comparison.tuning if one.configurations > 1]
+    if not searched:
+        return ""
+    lines = [
+        f"{one.family}: {one.configurations} configuration{'' if one.configurations == 1 else 's'}"
+        + (f", best {one.best} ({one.score:.3f} over the curve)" if one.score is not None else "")
+        for one in comparison.tuning
+    ]
+    unfair = not_tuned(comparison.tuning)
+    return "\n".join([*lines, *([unfair] if unfair else []), ""])
 
 
 def _cells(row: Row, comparison: Comparison) -> tuple[str, ...]:
@@ -130,7 +145,7 @@ def _legend(comparison: Comparison) -> str:
     else:
         level = f"{reference}'s level is {comparison.level:.3f}: the mean of its final accuracies."
     return (
-        f"{level} final accuracy: mean of a run's last {WINDOW} evaluations.\n"
+        f"{tuning_text(comparison)}{level} final accuracy: mean of a run's last {WINDOW} evaluations.\n"
         f"{comparison.by} to the level: where the running mean of {WINDOW} evaluations first reaches it, by "
         f"the same rule for {reference} itself;\nruns that never do count as the budget, marked > < ?. "
         f"ratio: to {reference}'s own crossing, below 1 is cheaper.\n"
