@@ -70,7 +70,7 @@ class Run:
     def start(lease: Lease, config: TrialConfig, seed: int, output: Path) -> Run:
         """Reset everything that is lent, then continue from the newest checkpoint if there is one."""
         task = load_task(config.task)
-        strategy = config.strategy.build()
+        strategy = config.strategy.build(penalty=config.loss.largest_penalty)
         needs = strategy.needs()
         train = task.split("train")
         problems = Problems(task, config, lease.tokenizer)
