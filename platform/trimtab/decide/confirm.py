@@ -24,6 +24,8 @@ class Finished:
 
     number: int
     role: str
+    family: str
+    """Label of the reference or candidate that it is a configuration of."""
     label: str
     score: float
     strategy: dict[str, Any]
@@ -35,11 +37,14 @@ class Finished:
         return {"strategy": self.strategy, "settings": self.settings, "label": label}
 
 
-def confirmation_spec(home: Path, name: str, top: int, seeds: int) -> SweepSpec:
+def confirmation_spec(
+    home: Path, name: str, top: int | None = None, seeds: int | None = None, *, each: bool | None = None
+) -> SweepSpec:
     """Return the spec that confirms a sweep: its best `top` configurations and its best reference.
 
     Nothing is searched in it. `seeds` counts fresh seeds, which neither the sweep nor an earlier confirmation
-    of it has seen. The model, data and classes that it names are not looked at.
+    of it has seen. `each`: the best `top` of every candidate. What is not given is as the sweep's `confirm`
+    says. The model, data and classes that it names are not looked at.
 
     Raises:
         NotFoundError: there is no such sweep, or nothing in it has finished.
@@ -72,7 +77,9 @@ def confirmation_spec(home: Path, name: str, top: int, seeds: int) -> SweepSpec:
             f"{command(f'status {name}', home)}"
         )
     first = _fresh_seed(home, name, spec)
-    reference, chosen = _best(references, 1)[0], _best(candidates, top)
+    wanted = spec.confirm
+    each = wanted.each if each is None else each
+    reference, chosen = _best(references, 1)[0], _chosen(candidates, top or wanted.top, each=each)
     raw = spec.model_dump(mode="json")
     raw |= {
         "name": f"{name}-confirm",
@@ -80,7 +87,7 @@ def confirmation_spec(home: Path, name: str, top: int, seeds: int) -> SweepSpec:
         "reference": reference.written(spec.reference_label),
         "candidates": [found.written(f"trial-{found.number}") for found in chosen],
         "shared_search": {},
-        "seeds": list(range(first, first + seeds)),
+        "seeds": list(range(first, first + (seeds or wanted.seeds))),
         "search": {"trials": len(chosen), "sampler": "random"},
     }
     evaluation = {**raw["trial"].get("evaluation", {}), "split": "test"}
@@ -106,10 +113,25 @@ def finished_configurations(folder: SweepDir) -> list[Finished]:
             own = {name: value for name, value in settings_of(config).items() if value != shared[name]}
             found.append(
                 Finished(
-                    event["number"], event["role"], event["label"], end["score"], config["strategy"], own
+                    event["number"],
+                    event["role"],
+                    str(event.get("family", event["label"])),
+                    event["label"],
+                    end["score"],
+                    config["strategy"],
+                    own,
                 )
             )
     return sorted(found, key=lambda one: one.number)
+
+
+def _chosen(candidates: list[Finished], top: int, *, each: bool) -> list[Finished]:
+    """Return the best `top` of all or of each candidate, best first."""
+    if not each:
+        return _best(candidates, top)
+    families = dict.fromkeys(one.family for one in candidates)
+    chosen = [b for family in families for b in _best([o for o in candidates if o.family == family], top)]
+    return _best(chosen, len(chosen))
 
 
 def _best(found: list[Finished], count: int) -> list[Finished]:

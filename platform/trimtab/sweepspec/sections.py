@@ -49,6 +49,17 @@ class SearchConfig(Strict):
     early_stopping: EarlyStopping | None = None
 
 
+class ConfirmConfig(Strict):
+    """What `trimtab confirm`, and `trimtab sweep --confirm`, retrain under fresh seeds."""
+
+    top: Annotated[int, Field(ge=1)] = 1
+    """Best configurations, whosever they are; or, with `each`, of every candidate."""
+    each: bool = False
+    """Confirm the best of every candidate and not only the best of all."""
+    seeds: Annotated[int, Field(ge=1)] = 8
+    """Fresh seeds of each configuration and of the reference."""
+
+
 class SlotsConfig(Strict):
     """What one slot (a learner group and its engines) may take of the machine."""
 

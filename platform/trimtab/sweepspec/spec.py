@@ -22,7 +22,7 @@ from trainables.trial import TrialConfig, TrialSettings
 from trimtab.errors import SpecError
 from trimtab.sweepspec.messages import spec_error
 from trimtab.sweepspec.names import check_name
-from trimtab.sweepspec.sections import SearchConfig, SlotsConfig, TrackingConfig
+from trimtab.sweepspec.sections import ConfirmConfig, SearchConfig, SlotsConfig, TrackingConfig
 from trimtab.sweepspec.space.check import Space, check_sampler, check_searched, check_shared, count_points
 from trimtab.sweepspec.space.ranges import Range, Value
 from trimtab.sweepspec.space.settings import is_setting, nested, setting_values, with_settings
@@ -162,6 +162,7 @@ class SweepSpec(Strict):
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0, 1, 2)
     """Run seeds of every configuration. Fewer than three are not enough evidence for a comparison."""
     search: SearchConfig = SearchConfig()
+    confirm: ConfirmConfig = ConfirmConfig()
     slots: SlotsConfig = SlotsConfig()
     tracking: TrackingConfig = TrackingConfig()
     storage: str | None = None

@@ -56,7 +56,7 @@ def render(comparison: Comparison) -> RenderableType:
     if comparison.by == "seconds":
         table.add_column("seconds\na run", justify="right")
     table.add_column(f"{comparison.by} to\n{reference}'s level", justify="right")
-    table.add_column("ratio", justify="right")
+    table.add_column(f"ratio\n[{CONFIDENCE:.0%} interval]", justify="right")
     table.add_column(f"curve - {reference}\n[{CONFIDENCE:.0%} interval]", justify="right")
     if comparison.purpose == "confirm":
         table.add_column("p\n(Holm)", justify="right")
@@ -129,7 +129,8 @@ def _crossing(crossing: Crossing | None) -> str:
 def _ratio(ratio: Ratio | None) -> str:
     if ratio is None:
         return "-"
-    return f"{'' if ratio.bound == '=' else ratio.bound + ' '}{ratio.value:.2f}"
+    ends = "" if ratio.low is None else f"\n[{ratio.low:.2f}, {ratio.high:.2f}]"
+    return f"{'' if ratio.bound == '=' else ratio.bound + ' '}{ratio.value:.2f}{ends}"
 
 
 def _interval(interval: Interval | None) -> str:
@@ -148,7 +149,7 @@ def _legend(comparison: Comparison) -> str:
         f"{tuning_text(comparison)}{level} final accuracy: mean of a run's last {WINDOW} evaluations.\n"
         f"{comparison.by} to the level: where the running mean of {WINDOW} evaluations first reaches it, by "
         f"the same rule for {reference} itself;\nruns that never do count as the budget, marked > < ?. "
-        f"ratio: to {reference}'s own crossing, below 1 is cheaper.\n"
+        f"ratio: to {reference}'s own crossing, below 1 is cheaper; Fieller's interval over paired seeds.\n"
         f"curve: mean accuracy over the curve by {comparison.by}, paired by seed, t interval. "
         + (
             f"p: t test, Holm's correction over {comparison.family}; verdicts hold at 5 %."

@@ -25,6 +25,7 @@ from trimtab.decide.compare.statistics import (
     holm,
     mean_crossing,
     paired_interval,
+    ratio_interval,
 )
 from trimtab.decide.compare.tuning import Tuned, tuned
 from trimtab.errors import ComparisonError, NotFoundError
@@ -231,7 +232,6 @@ def _row(
     finals = [final_accuracy(run.curve.accuracy_E) for run in counted]
     pairs = _pairs(counted, reference)
     crossing = _crossing(counted, level, by)
-    own = None if is_reference else _crossing(reference, level, by)
     return Row(
         sweep=sweep,
         trial=first.trial,
@@ -251,7 +251,7 @@ def _row(
         tokens=_mean([run.tokens for run in counted]),
         seconds=_mean([run.seconds for run in counted]),
         crossing=crossing,
-        ratio=crossing_ratio(crossing, own) if crossing and own else None,
+        ratio=None if is_reference else _ratio(counted, reference, level, by),
         difference=None if is_reference else _difference(pairs),
         p_adjusted=None,
         verdict="reference" if is_reference else "not established",
@@ -270,6 +270,18 @@ def _crossing(runs: Sequence[TrackedRun], level: float | None, by: Axis) -> Cros
     if level is None or not runs:
         return None
     return mean_crossing([run.curve for run in runs], level, runs[0].budget if by == "rollouts" else None)
+
+
+def _ratio(
+    runs: Sequence[TrackedRun], reference: Sequence[TrackedRun], level: float | None, by: Axis
+) -> Ratio | None:
+    own, theirs = _crossing(runs, level, by), _crossing(reference, level, by)
+    if own is None or theirs is None:
+        return None
+    pairs = [(_crossing([a], level, by), _crossing([b], level, by)) for a, b in _pairs(runs, reference)]
+    ends = ratio_interval([a.compute for a, b in pairs if a and b], [b.compute for a, b in pairs if a and b])
+    ratio = crossing_ratio(own, theirs)
+    return ratio if ends is None else dataclasses.replace(ratio, low=ends[0], high=ends[1])
 
 
 def _pairs(
