@@ -34,6 +34,7 @@ LONG = {
     "normalisers": "four members, and the base that users import from here",
     "fusion.tested": "two tests, with and without the scored rollout, in slices that stay in the cache",
     "budget.sequential": "the published stopping rule with its gain",
+    "budget.adaptive.sara": "limits of two tests to check, and what they leave to fresh prompts",
     "budget.two_phase": "two caps to check, and rounds of its own",
     "priors.tracker": "what was learned of each prompt, beside the parameters",
     "priors.critic": "the values that train the critic, beside the parameters",
@@ -159,6 +160,9 @@ STORED = {
     "beta_mix": "9720819dbadd87c3",
     "global_mean": "63d7ef00aad01239",
     "dbb": "1ff42e618b092eac",
+    "hora": "c6e3cbfbef9b5476",
+    "cero": "d71065b84cde4f04",
+    "sara": "e23bece6f45a5331",
 }
 """Fingerprint of each preset as it is stored: sweeps that are resumed compare equal by it."""
 

@@ -7,6 +7,7 @@ and the step's compute is `rollouts_per_step`, which pays for every rollout (ref
 
 from __future__ import annotations
 
+from trainables.strategies.presets.adaptive import CeroPreset, HoraPreset, SaraPreset
 from trainables.strategies.presets.base import Preset
 from trainables.strategies.presets.group import Dapo, DrGrpo, Grpo, ReinforcePp, Remax, Rloo
 from trainables.strategies.presets.learned import Poise, Ppo, Sppo
@@ -18,6 +19,9 @@ PRESETS: dict[str, type[Preset]] = {
     "dr_grpo": DrGrpo,
     "rloo": Rloo,
     "dapo": Dapo,
+    "hora": HoraPreset,
+    "cero": CeroPreset,
+    "sara": SaraPreset,
     "reinforce_pp": ReinforcePp,
     "remax": Remax,
     "v05": V05,
