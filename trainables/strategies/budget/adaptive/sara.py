@@ -7,9 +7,9 @@ Two of Wald's tests with the log likelihood ratio of s hits and f misses,
 count right answers as hits, and then wrong ones. A prompt is committed to when both accept `worth`. It is
 abandoned when one accepts `hopeless`: the prompt is too hard, or too easy.
 
-Which groups are trained depends on their outcomes. Under leave-one-out that lengthens the gradient by some 10 %,
-unevenly; with the abandoned probes trained it is 3 % short (docs/strategy-tables.md). Fresh prompts start while
-their groups can be completed. What then is left stays unspent, and the run gets more steps.
+Which groups are trained depends on their outcomes. Under leave-one-out that lengthens the gradient by some
+10 %, unevenly; with the abandoned probes trained it is 3 % short (docs/strategy-tables.md). Fresh prompts start
+while their groups can be completed. What then is left stays unspent, and the run gets more steps.
 """
 
 from __future__ import annotations
