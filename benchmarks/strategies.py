@@ -31,7 +31,7 @@ DOC = Path(__file__).resolve().parent.parent / "docs" / "strategy-tables.md"
 
 TYPES, ACTIONS, TOTAL = 8, 4, 4096
 VISITS = 2
-"""Earlier visits of a prompt that a budget with state has learned from."""
+"""Earlier visits of a prompt that a budget which remembers has seen."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def measure_bias(name: object, samples: int, seed: int = 0, total: int = TOTAL, 
 
     The gradient estimate of a prompt type is the sum over its trained rollouts divided by the sum of their
     weights, so that more rollouts for a type do not count as bias. `name` is a preset or a strategy written
-    out. A budget that learns has seen the step's prompts before (see `prepare`).
+    out. A budget that remembers has seen the step's prompts before (see `prepare`).
     """
     bandit, rng = Bandit.make(), np.random.default_rng(seed)
     blocks = 20
@@ -142,8 +142,8 @@ def measure_bias(name: object, samples: int, seed: int = 0, total: int = TOTAL, 
 
 
 def prepare(strategy: Strategy, draw: Draw, prompts: int, total: int, rng: np.random.Generator) -> None:
-    """Let a budget that learns observe `VISITS` steps of the same prompts, which are not measured."""
-    if isinstance(strategy, Composed) and strategy.budget.learns:
+    """Let a budget that remembers observe `VISITS` steps of the same prompts, which are not measured."""
+    if isinstance(strategy, Composed) and strategy.budget.remembers:
         for step in range(VISITS):
             batch, _ = play(strategy, draw, prompts, total, rng)
             strategy.observe(batch, Stats(step=step, logprob_change=0.0))

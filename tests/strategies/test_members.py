@@ -145,6 +145,9 @@ STORED = {
     "dr_grpo": "b6879675c8430b50",
     "rloo": "73a29c32b6d03394",
     "dapo": "3e8cbe3d92e545d2",
+    "hora": "c6e3cbfbef9b5476",
+    "cero": "d71065b84cde4f04",
+    "sara": "e23bece6f45a5331",
     "reinforce_pp": "338dc0f7e65c19b9",
     "remax": "04e080bc7b0e2d0f",
     "v05": "5bcc388bd50e7dba",
@@ -160,9 +163,6 @@ STORED = {
     "beta_mix": "9720819dbadd87c3",
     "global_mean": "63d7ef00aad01239",
     "dbb": "1ff42e618b092eac",
-    "hora": "c6e3cbfbef9b5476",
-    "cero": "d71065b84cde4f04",
-    "sara": "e23bece6f45a5331",
 }
 """Fingerprint of each preset as it is stored: sweeps that are resumed compare equal by it."""
 

@@ -111,11 +111,11 @@ class Composed:
 
     def state_dict(self) -> dict[str, Any]:
         state = {"prior": self.prior.state_dict()}
-        return {**state, "budget": self.budget.state_dict()} if self.budget.learns else state
+        return {**state, "budget": self.budget.state_dict()} if self.budget.remembers else state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.prior.load_state_dict(state["prior"])
-        if self.budget.learns:
+        if self.budget.remembers:
             self.budget.load_state_dict(state["budget"])
 
     @property

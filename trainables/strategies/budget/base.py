@@ -118,7 +118,7 @@ class Budget(ABC):
     """True: `select` gets a value estimate of the pool's prompts."""
     whole_pool: ClassVar[bool] = True
     """False: with `foresight`, only the next prompts are looked at, at most one per rollout of the step."""
-    learns: ClassVar[bool] = False
+    remembers: ClassVar[bool] = False
     """True: it has state, which changes in `observe` only and is in `state_dict`."""
 
     @abstractmethod

@@ -7,11 +7,11 @@ and the step's compute is `rollouts_per_step`, which pays for every rollout (ref
 
 from __future__ import annotations
 
-from trainables.strategies.presets.adaptive import CeroPreset, HoraPreset, SaraPreset
 from trainables.strategies.presets.base import Preset
 from trainables.strategies.presets.group import Dapo, DrGrpo, Grpo, ReinforcePp, Remax, Rloo
 from trainables.strategies.presets.learned import Poise, Ppo, Sppo
 from trainables.strategies.presets.shrinkage import BetaMix, Dbb, EbpoPreset, GlobalMean, Jspo, Spo
+from trainables.strategies.presets.sized import CeroPreset, HoraPreset, SaraPreset
 from trainables.strategies.presets.value_model import V0, V05, V05Loo, V05Unbiased
 
 PRESETS: dict[str, type[Preset]] = {

@@ -52,7 +52,7 @@ class Duals(Budget):
     price: float = START
     """lam, in units of worth per rollout."""
 
-    learns: ClassVar[bool] = True
+    remembers: ClassVar[bool] = True
 
     @property
     def eta(self) -> float:

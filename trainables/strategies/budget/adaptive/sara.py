@@ -8,8 +8,8 @@ count right answers as hits, and then wrong ones. A prompt is committed to when 
 abandoned when one accepts `hopeless`: the prompt is too hard, or too easy.
 
 Which groups are trained depends on their outcomes. Under leave-one-out that lengthens the gradient by some
-10 %, unevenly; with the abandoned probes trained it is 3 % short (docs/strategy-tables.md). Fresh prompts start
-while their groups can be completed. What then is left stays unspent, and the run gets more steps.
+10 %, unevenly; with the abandoned probes trained it is 3 % short (docs/strategy-tables.md). Fresh prompts
+start while their groups can be completed. What is left then stays unspent, and the run gets more steps.
 """
 
 from __future__ import annotations
