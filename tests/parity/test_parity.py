@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,8 @@ import torch
 from benchmarks import peers
 from trainables.config import LossConfig
 from trainables.learner.losses import LossInput, denominator_of, policy_loss
+from trainables.learner.policy import response_logprobs
+from trainables.learner.tokens import Padded
 from trainables.strategies.batch import Batch, Kind
 from trainables.strategies.config import parse_strategy
 
@@ -66,6 +69,9 @@ LOSSES = {
     "seq-mean-token-mean": "sequence_mean",
     "seq-mean-token-sum-norm": "constant_length",
 }
+ESTIMATORS = {"kl": "k1", "mse": "k2", "low_var_kl": "k3", "abs": "abs"}
+SINGLE = 1e-6
+"""The policy's log-probs and entropies are in float32."""
 
 
 def batch_of(name: str, greedy: bool) -> Batch:
@@ -165,9 +171,83 @@ def test_the_dual_clip_acts_on_the_stored_inputs() -> None:
         assert abs(off - on) > VISIBLE
 
 
+def kl_of_ours(name: str, coefficient: float) -> tuple[float, list[float]]:
+    """The loss without an advantage, which is the KL alone, and its gradient on the trained tokens."""
+    mode, _, kind = name.partition(", ")
+    given = DATA["loss_inputs"]
+    new_BT = padded(given["new"]).requires_grad_()
+    old_BT, reference_BT = new_BT.detach(), padded(DATA["regulariser_inputs"]["reference"])
+    mask_BT = padded([[1.0] * n for n in given["length"]]).bool()
+    weight_B = torch.ones(len(given["length"]), dtype=torch.float64)
+    kl = {"coefficient": coefficient, "estimator": ESTIMATORS[kind]}
+    config = LossConfig.model_validate({"aggregation": LOSSES[mode], "kl": kl})
+    inputs = LossInput(new_BT, old_BT, old_BT, 0 * old_BT, weight_B, mask_BT, reference_BT)
+    loss = policy_loss(inputs, config, denominator_of(config, given["length"], max(given["length"]))).loss
+    loss.backward()
+    assert new_BT.grad is not None
+    return loss.item(), new_BT.grad[mask_BT].tolist()
+
+
+@pytest.mark.parametrize("coefficient", [1.0, 0.001])
+@pytest.mark.parametrize("name", list(DATA["kl"]))
+def test_kl_and_its_gradient_are_verls(name: str, coefficient: float) -> None:
+    """Relative 1e-8 for a mean over rollouts, for the reason given at the loss."""
+    loss, gradient = kl_of_ours(name, coefficient)
+    stored = DATA["kl"][name]
+    expected = coefficient * np.array([stored["loss"], *np.concatenate(stored["gradient"])])
+    relative = 2e-8 if "seq-mean-token-mean" in name else EXACT
+    np.testing.assert_allclose([loss, *gradient], expected, rtol=relative, atol=EXACT)
+
+
+def entropy_of_ours(mode: str, bonus: float) -> tuple[float, list[float]]:
+    """The loss without an advantage, the bonus alone, and its gradient on the trained tokens' logits.
+
+    The model is one that knows its logits by heart. Its prompt is one token, whose logits draw the first.
+    """
+    given, length = DATA["regulariser_inputs"]["logits"], DATA["loss_inputs"]["length"]
+    rows, longest = len(length), max(length)
+    mask_BT = padded([[1.0] * n for n in length]).bool()
+    logits_BTV = torch.zeros(rows, longest, 6)
+    logits_BTV[mask_BT] = torch.tensor(np.concatenate(given), dtype=torch.float32)
+    logits_BTV.requires_grad_()
+    last_B1V = torch.zeros(rows, 1, 6)
+
+    def model(**_: Any) -> Any:
+        return SimpleNamespace(logits=torch.cat([logits_BTV, last_B1V], dim=1))
+
+    tokens = np.zeros((rows, longest + 1), np.int64)
+    part = Padded(np.arange(rows), tokens, np.ones_like(tokens), mask_BT.numpy())
+    here = torch.device("cpu")
+    logprob_BT, entropy_BT = response_logprobs(model, part, peers.TEMPERATURE, here, entropy=True)
+    old_BT = logprob_BT.detach()
+    config = LossConfig.model_validate({"aggregation": LOSSES[mode], "entropy_bonus": bonus})
+    inputs = LossInput(
+        logprob_BT, old_BT, old_BT, 0 * old_BT, torch.ones(rows), mask_BT, entropy_BT=entropy_BT
+    )
+    loss = policy_loss(inputs, config, denominator_of(config, length, longest)).loss
+    loss.backward()
+    assert logits_BTV.grad is not None
+    return loss.item(), logits_BTV.grad[mask_BT].flatten().tolist()
+
+
+@pytest.mark.parametrize("mode", list(LOSSES))
+def test_the_entropy_bonus_and_its_gradient_are_verls(mode: str) -> None:
+    loss, gradient = entropy_of_ours(mode, 0.5)
+    stored = DATA["entropy"][mode]
+    expected = -0.5 * np.array([stored["loss"], *np.concatenate(stored["gradient"]).ravel()])
+    np.testing.assert_allclose([loss, *gradient], expected, rtol=0, atol=SINGLE)
+
+
+def test_both_bounds_of_k3_act_on_the_stored_inputs() -> None:
+    stored = DATA["kl"]["token-mean, low_var_kl"]["gradient"][0]
+    assert stored[:3] == [0, 0, 0]
+    assert stored[3] != 0
+
+
 def test_the_stored_inputs_are_those_that_the_benchmark_makes() -> None:
     assert peers.moved(DATA["batches"], peers.batches()) == []
     assert peers.moved(DATA["loss_inputs"], peers.losses()) == []
+    assert peers.moved(DATA["regulariser_inputs"], peers.regularisers()) == []
     assert f"verl=={DATA['source']['version']}" == peers.VERL
 
 
@@ -192,6 +272,9 @@ def table() -> str:
     for mode, aggregation in LOSSES.items():
         source = f"| `loss.aggregation: {aggregation}` | `vanilla`, `{mode}`"
         rows.append(f"{source} | dual clip off, dual clip 3 | none |")
+    for kind, estimator in ESTIMATORS.items():
+        rows.append(f"| `loss.kl.estimator: {estimator}` | `kl_penalty`, `{kind}` | all three modes | none |")
+    rows.append("| `loss.entropy_bonus` | `entropy_from_logits` | all three modes | none |")
     return "\n".join(rows)
 
 
