@@ -17,11 +17,13 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.strategies_sim import A, B, Completions, Draw, KnownPrior, coin, play, wrong_prior
-from trainables.strategies.batch import Batch, FloatArray, IntArray, Kind
+from trainables.strategies.batch import Batch, FloatArray, IntArray, Kind, Stats
 from trainables.strategies.composed import Composed
 from trainables.strategies.config import parse_strategy
 from trainables.strategies.groups import Groups
 from trainables.strategies.priors.base import Prior
+from trainables.strategies.priors.smoothed.batchwise import BatchwisePrior
+from trainables.strategies.priors.smoothed.sharing import Sharing
 from trainables.strategies.protocol import Strategy
 from trainables.strategies.value_estimate import ValueEstimate
 
@@ -85,12 +87,35 @@ class OwnStates(Prior):
         return ValueEstimate(mean_N=seen_N)
 
 
-def _prior(name: str, prior_C: FloatArray) -> Prior | None:
-    """Return the given prior of a preset, or None if it has its own (pool, greedy, none)."""
-    kind = parse_strategy(name).prior.type
-    if kind in ("probe", "critic"):
-        return OwnStates(prior_C, tokens=kind == "critic")
+class KnownRates(Sharing):
+    """BASIS with given pass rates in place of a record."""
+
+    def __init__(self, mean_C: FloatArray) -> None:
+        super().__init__(BatchwisePrior())
+        self.mean_C = mean_C
+
+    def rates(self, prompt_C: IntArray) -> FloatArray:
+        return np.asarray(self.mean_C[prompt_C])
+
+
+def _given(kind: str, prior_C: FloatArray) -> Prior | None:
+    """Return the given prior of table 2, or None if the strategy has its own (pool, greedy, none)."""
+    if kind == "batchwise":
+        return KnownRates(prior_C)
     return None if kind in ("none", "pool", "greedy") else KnownPrior(prior_C)
+
+
+def _prior(name: str, prior_C: FloatArray) -> Prior | None:
+    """Return the given prior of a preset in table 1: what reads states is a stub that reads its own."""
+    kind = parse_strategy(name).prior.type
+    return OwnStates(prior_C, kind == "critic") if kind in ("probe", "critic") else _given(kind, prior_C)
+
+
+def _fitted(strategy: Strategy, draw: Draw, prompts: int, total: int, rng: np.random.Generator) -> None:
+    """Let a fusion that remembers see a step before it is measured: its weights are those of a later step."""
+    if isinstance(strategy, Composed) and strategy.fusion.remembers:
+        batch, _ = play(strategy, draw, prompts, total, rng)
+        strategy.observe(batch, Stats(step=0, logprob_change=0.0))
 
 
 class Bias(NamedTuple):
@@ -121,6 +146,7 @@ def measure_bias(name: str, samples: int, seed: int = 0, total: int = TOTAL, set
         type_C = rng.integers(0, TYPES, total)
         prior_C = wrong_prior(bandit.rate_T[type_C], 0.1, 0.0, rng)
         strategy = _bare(name, settings, prior_C)
+        _fitted(strategy, bandit.draw(type_C), total, total, rng)
         batch, action_N = play(strategy, bandit.draw(type_C), total, total, rng)
         scores = strategy.score(batch)
         advantage_N = scores.advantage_N
@@ -169,6 +195,10 @@ def _bias(sum_KTA: FloatArray, weight_KT: FloatArray, gradient_TA: FloatArray) -
 BIAS_ROWS = (
     ("rloo", ""),
     ("jspo", ""),
+    ("kae", ""),
+    ("basis", ""),
+    ("tether", ""),
+    ("evpo", ""),
     ("remax", ""),
     ("poise", ""),
     ("v05_unbiased", ""),
@@ -242,11 +272,16 @@ EFFICIENCY_ROWS: tuple[tuple[str, object], ...] = (
     ("beta_mix, n0=8, k=4", {"preset": "beta_mix", "n0": 8}),
     ("ebpo, k=8", "ebpo"),
     ("dbb, k=8", "dbb"),
+    ("kae, k=4", "kae"),
+    ("basis", "basis"),
+    ("tether, rho of one step, k=4", {"preset": "tether", "decay": 0.0}),
+    ("evpo, k=4", "evpo"),
     ("poise, k=2", "poise"),
     ("ppo", "ppo"),
     ("spo", "spo"),
 )
-"""(name, strategy) of each row. Rows poise and ppo read the given prior through prior_only, as spo does."""
+"""(name, strategy) of each row. Rows poise and ppo read the given prior through prior_only, as spo does, and
+tether and evpo read it in place of a critic."""
 
 
 class Efficiency(NamedTuple):
@@ -274,8 +309,8 @@ def measure_efficiency(
     elif name == "control: global mean":
         prior_C = np.full(pool, A / (A + B))
     plain = config.model_copy(update={"warmup": None})
-    given = None if config.prior.type in ("none", "pool", "greedy") else KnownPrior(prior_C)
-    built = plain.build(prior=given)
+    built = plain.build(prior=_given(config.prior.type, prior_C))
+    _fitted(built, coin(rate_C), pool, total, rng)
     if not isinstance(built, Composed):
         raise TypeError(f"{name}: is not a Composed strategy; table 2 replaces the prior of one")
     batch, _ = play(built, coin(rate_C), pool, total, rng)
