@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from tests.strategies.engine import FakeEngine, stats
 from trainables.strategies.batch import Batch
 from trainables.strategies.composed import Composed
 from trainables.strategies.config import parse_strategy
+from trainables.strategies.fusion.base import Baseline, Fusion, masked
 from trainables.strategies.fusion.judged.gated import Gated
 from trainables.strategies.fusion.judged.mixture import Mixture
 from trainables.strategies.fusion.judged.tether import Tether
@@ -241,6 +243,41 @@ def test_shaping_keeps_its_own_baseline_and_the_critic_learns_correctness(name: 
             assert np.isnan(target_T).all()
         else:
             np.testing.assert_allclose(target_T, batch.correct_N[n])
+
+
+class Counting(Fusion):
+    """A fusion of a user's package with a memory: the baseline is the number of steps observed."""
+
+    remembers = True
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def fuse(self, groups: Groups, estimate: ValueEstimate | None) -> Baseline:
+        return masked(np.full(len(groups.prompt_N), float(self.steps)), groups.mask_N)
+
+    def observe(self, groups: Groups, estimate: ValueEstimate | None) -> None:
+        self.steps += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.steps = int(state["steps"])
+
+
+def test_a_fusion_of_ones_own_may_remember() -> None:
+    written = {
+        "prior": "none",
+        "fusion": f"{__name__}:Counting",
+        "budget": {"type": "fixed", "group_size": 4},
+    }
+    strategy, twin = parse_strategy(written).build(), parse_strategy(written).build()
+    batch = world().step(strategy)
+    strategy.observe(batch, stats())
+    twin.load_state_dict(strategy.state_dict())
+    np.testing.assert_allclose(twin.score(batch).advantage_N, batch.correct_N - 1.0)
+    assert "fusion" not in parse_strategy("rloo").build().state_dict(), "as stored by earlier versions"
 
 
 # ---- EVPO ---------------------------------------------------------------------------------------------

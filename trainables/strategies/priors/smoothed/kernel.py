@@ -3,8 +3,8 @@
     V(x) = sum_j K((i - i_j) / (i h)) r_j / sum_j K((i - i_j) / (i h))
 
 in step i, over the rollouts j of earlier steps i_j; `triangular` K(u) = max(1 - u, 0), `exponential`
-K(u) = exp(-u) (the paper's rho^u: another rho is another h). Read: two summaries of the paper that give this
-equation, not its text.
+K(u) = exp(-u) (the paper's rho^u: another rho is another h). Every visit in reach is kept: four numbers.
+Read: two summaries of the paper that give this equation, not its text.
 """
 
 from __future__ import annotations
