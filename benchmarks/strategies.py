@@ -22,6 +22,8 @@ from trainables.strategies.composed import Composed
 from trainables.strategies.config import parse_strategy
 from trainables.strategies.groups import Groups
 from trainables.strategies.priors.base import Prior
+from trainables.strategies.priors.smoothed.batchwise import BatchwisePrior
+from trainables.strategies.priors.smoothed.sharing import Sharing
 from trainables.strategies.protocol import Strategy
 from trainables.strategies.value_estimate import ValueEstimate
 
@@ -87,12 +89,28 @@ class OwnStates(Prior):
         return ValueEstimate(mean_N=seen_N)
 
 
-def _prior(name: object, prior_C: FloatArray) -> Prior | None:
-    """Return the given prior of a preset, or None if it has its own (pool, greedy, none)."""
-    kind = parse_strategy(name).prior.type
-    if kind in ("probe", "critic"):
-        return OwnStates(prior_C, tokens=kind == "critic")
+class KnownRates(Sharing):
+    """BASIS with given pass rates in place of a record."""
+
+    def __init__(self, mean_C: FloatArray) -> None:
+        super().__init__(BatchwisePrior())
+        self.mean_C = mean_C
+
+    def rates(self, prompt_C: IntArray) -> FloatArray:
+        return np.asarray(self.mean_C[prompt_C])
+
+
+def _given(kind: str, prior_C: FloatArray) -> Prior | None:
+    """Return the given prior of table 2, or None if the strategy has its own (pool, greedy, none)."""
+    if kind == "batchwise":
+        return KnownRates(prior_C)
     return None if kind in ("none", "pool", "greedy") else KnownPrior(prior_C)
+
+
+def _prior(name: object, prior_C: FloatArray) -> Prior | None:
+    """Return the given prior of a preset in table 1: what reads states is a stub that reads its own."""
+    kind = parse_strategy(name).prior.type
+    return OwnStates(prior_C, kind == "critic") if kind in ("probe", "critic") else _given(kind, prior_C)
 
 
 class Bias(NamedTuple):
@@ -113,7 +131,7 @@ def measure_bias(name: object, samples: int, seed: int = 0, total: int = TOTAL, 
 
     The gradient estimate of a prompt type is the sum over its trained rollouts divided by the sum of their
     weights, so that more rollouts for a type do not count as bias. `name` is a preset or a strategy written
-    out. A budget that remembers has seen the step's prompts before (see `prepare`).
+    out. What remembers has seen the step's prompts before (see `prepare`).
     """
     bandit, rng = Bandit.make(), np.random.default_rng(seed)
     blocks = 20
@@ -142,11 +160,16 @@ def measure_bias(name: object, samples: int, seed: int = 0, total: int = TOTAL, 
 
 
 def prepare(strategy: Strategy, draw: Draw, prompts: int, total: int, rng: np.random.Generator) -> None:
-    """Let a budget that remembers observe `VISITS` steps of the same prompts, which are not measured."""
-    if isinstance(strategy, Composed) and strategy.budget.remembers:
-        for step in range(VISITS):
-            batch, _ = play(strategy, draw, prompts, total, rng)
-            strategy.observe(batch, Stats(step=step, logprob_change=0.0))
+    """Let a fusion or a budget that remembers observe steps of the same prompts, which are not measured.
+
+    A fusion has then weights of a later step, and a budget has been at each prompt `VISITS` times.
+    """
+    if not isinstance(strategy, Composed):
+        return
+    steps = VISITS if strategy.budget.remembers else int(strategy.fusion.remembers)
+    for step in range(steps):
+        batch, _ = play(strategy, draw, prompts, total, rng)
+        strategy.observe(batch, Stats(step=step))
 
 
 def _bare(name: object, settings: str, prior_C: FloatArray) -> Strategy:
@@ -185,6 +208,10 @@ SARA_RLOO = {"preset": "sara", "fusion": "leave_one_out", "normaliser": "none"}
 BIAS_ROWS: tuple[tuple[object, str], ...] = (
     ("rloo", ""),
     ("jspo", ""),
+    ("kae", ""),
+    ("basis", ""),
+    ("tether", ""),
+    ("evpo", ""),
     ("remax", ""),
     ("poise", ""),
     ("v05_unbiased", ""),
@@ -268,11 +295,16 @@ EFFICIENCY_ROWS: tuple[tuple[str, object], ...] = (
     ("beta_mix, n0=8, k=4", {"preset": "beta_mix", "n0": 8}),
     ("ebpo, k=8", "ebpo"),
     ("dbb, k=8", "dbb"),
+    ("kae, k=4", "kae"),
+    ("basis", "basis"),
+    ("tether, rho of one step, k=4", {"preset": "tether", "decay": 0.0}),
+    ("evpo, k=4", "evpo"),
     ("poise, k=2", "poise"),
     ("ppo", "ppo"),
     ("spo", "spo"),
 )
-"""(name, strategy) of each row. Rows poise and ppo read the given prior through prior_only, as spo does."""
+"""(name, strategy) of each row. Rows poise and ppo read the given prior through prior_only, as spo does, and
+tether and evpo read it in place of a critic."""
 
 
 class Efficiency(NamedTuple):
@@ -300,8 +332,7 @@ def measure_efficiency(
     elif name == "control: global mean":
         prior_C = np.full(pool, A / (A + B))
     plain = config.model_copy(update={"warmup": None})
-    given = None if config.prior.type in ("none", "pool", "greedy") else KnownPrior(prior_C)
-    built = plain.build(prior=given)
+    built = plain.build(prior=_given(config.prior.type, prior_C))
     if not isinstance(built, Composed):
         raise TypeError(f"{name}: is not a Composed strategy; table 2 replaces the prior of one")
     prepare(built, coin(rate_C), pool, total, rng)
@@ -348,7 +379,8 @@ two of them right. Its gradient is known in closed form. Each row takes {samples
 stub probe and the stub critic give half of their own rollout's reward away. `scale` is the
 estimated over the true gradient, along the true one. `scale by prompt type` shows whether prompts
 are reweighted. `off direction` is the relative rest (sampling noise keeps it above 0). The gradient
-of a type is the sum over trained rollouts divided by the sum of their weights.
+of a type is the sum over trained rollouts divided by the sum of their weights. `tether` has seen one
+step before it is measured, in both tables.
 
 {bias}
 

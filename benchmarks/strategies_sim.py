@@ -47,11 +47,12 @@ class KnownPrior(Prior):
             mean_P=mean,
             sd_P=np.full(len(mean), np.sqrt(BETWEEN)),
             within_P=np.full(len(mean), WITHIN),
+            evidence_P=np.full(len(mean), A + B),
         )
 
 
 A, B = 1.2, 2.2
-"""Pass rates are Beta(1.2, 2.2): mean .35, many hard prompts."""
+"""Pass rates are Beta(1.2, 2.2): mean .35, many hard prompts. Their spread is worth A + B rollouts."""
 BETWEEN = A * B / ((A + B) ** 2 * (A + B + 1.0))
 WITHIN = A * B / ((A + B) * (A + B + 1.0))
 """Variance of the pass rate, and mean variance of one reward. EBPO's running estimates converge to them."""

@@ -7,6 +7,7 @@ from typing import Any
 import optuna
 import pytest
 
+from trimtab.errors import SpecError
 from trimtab.sweepspec.load import parse_spec
 from trimtab.sweepspec.space.suggest import STRATEGY, enqueued, suggest
 from trimtab.sweepspec.spec import SweepSpec
@@ -38,6 +39,30 @@ def test_relations_between_parameters_hold_at_every_point(spec: SweepSpec) -> No
         caps.add(searched["v05.k_max"])
         searching.tell(trial, searched["v05.alpha"])
     assert len(caps) > 3
+
+
+@pytest.mark.parametrize(
+    ("preset", "ranges"),
+    [
+        ("tether", {"decay": {"float": [0.5, 0.99]}, "window": {"int": [1, 8]}}),
+        ("evpo", {"otherwise": {"choice": ["batch", "group"]}, "warmup_updates": {"int": [0, 8]}}),
+        ("kae", {"bandwidth": {"float": [0.1, 4.0], "log": True}, "shape": {"choice": ["exponential"]}}),
+        ("basis", {"keep": {"float": [0.9, 1.0]}, "group_size": {"choice": [1, 2]}}),
+    ],
+)
+def test_parameters_of_the_newer_presets_may_be_searched(raw: Raw, preset: str, ranges: Raw) -> None:
+    raw["candidates"] = [{"strategy": {"preset": preset}, "search": ranges}]
+    spec, searching = parse_spec(raw), study()
+    for _ in range(4):
+        _, config, searched = suggest(spec, searching.ask(), spec.candidates)
+        settings = config.strategy.settings
+        assert {f"{preset}.{name}": settings[name] for name in ranges} == searched
+
+
+def test_a_window_of_nothing_is_refused_when_the_space_is_read(raw: Raw) -> None:
+    raw["candidates"] = [{"strategy": "tether", "search": {"window": {"int": [0, 4]}}}]
+    with pytest.raises(SpecError, match=r"window: 0 must be greater than or equal to 1"):
+        parse_spec(raw)
 
 
 def test_only_the_chosen_strategy_has_parameters(raw: Raw) -> None:

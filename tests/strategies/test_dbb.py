@@ -113,7 +113,7 @@ def test_a_keep_outside_its_range_is_refused(keep: float) -> None:
         parse_strategy({"preset": "dbb", "keep": keep})
 
 
-@pytest.mark.parametrize("prior", ["none", "greedy", "pool", "probe", "critic"])
+@pytest.mark.parametrize("prior", ["none", "greedy", "pool", "probe", "critic", "kernel", "batchwise"])
 def test_a_prior_without_a_spread_is_refused(prior: str) -> None:
     with pytest.raises(SpecError, match="prior"):
         parse_strategy({"prior": prior, "fusion": "discounted", "budget": FIXED})

@@ -163,6 +163,10 @@ STORED = {
     "beta_mix": "9720819dbadd87c3",
     "global_mean": "63d7ef00aad01239",
     "dbb": "1ff42e618b092eac",
+    "tether": "2cf2481ae822aff3",
+    "evpo": "085cf972510af171",
+    "kae": "80aa58e63504e9b6",
+    "basis": "fd82342a66ca35cb",
 }
 """Fingerprint of each preset as it is stored: sweeps that are resumed compare equal by it."""
 

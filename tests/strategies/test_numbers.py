@@ -191,9 +191,10 @@ def test_gradient_scale_of_sequential_stopping() -> None:
     assert abs(unbiased.scale - 1.0) < 4 * unbiased.error
 
 
-@pytest.mark.parametrize("name", ["rloo", "jspo", "remax", "poise"])
+@pytest.mark.parametrize("name", ["rloo", "jspo", "remax", "poise", "kae", "basis", "tether", "evpo"])
 def test_unbiased_presets_are_unbiased(name: str) -> None:
-    found = measure_bias(name, 600_000)
+    # Values per token are slow to make.
+    found = measure_bias(name, 150_000 if name in ("tether", "evpo") else 600_000)
     assert abs(found.scale - 1.0) < 4 * found.error
     assert found.error < 0.005
 

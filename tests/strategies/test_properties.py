@@ -16,8 +16,12 @@ from trainables.strategies.budget.spend import spend
 from trainables.strategies.config import parse_strategy
 from trainables.strategies.fusion.base import Fusion
 from trainables.strategies.fusion.beta import BetaCounts
+from trainables.strategies.fusion.evidence import Evidence
 from trainables.strategies.fusion.group_mean import GroupMean
 from trainables.strategies.fusion.james_stein import JamesStein
+from trainables.strategies.fusion.judged.gated import Gated
+from trainables.strategies.fusion.judged.mixture import Mixture
+from trainables.strategies.fusion.judged.tether import Tether
 from trainables.strategies.fusion.leave_one_out import LeaveOneOut as Loo
 from trainables.strategies.fusion.length_weighted import LengthWeighted
 from trainables.strategies.fusion.prior_only import PriorOnly
@@ -37,6 +41,11 @@ LEAVING = (
     JamesStein(),
     LengthWeighted(leave_one_out=True),
     PriorOnly(leave_one_out=True),
+    Evidence(),
+    Tether(),
+    Mixture(Tether(), rho=0.4),
+    Gated(),
+    Gated(otherwise="group"),
 )
 ALL = (
     *LEAVING,
@@ -70,7 +79,8 @@ def worlds(draw: st.DrawFn) -> tuple[Groups, ValueEstimate]:
         np.sort(rng.integers(0, 3, n)),
         rng.integers(1, 20, n),
     )
-    return groups, ValueEstimate(mean_P=rng.random(len(count_P)))
+    mean_P, evidence_P = rng.random(len(count_P)), rng.choice([0.0, 0.5, 3.0], len(count_P))
+    return groups, ValueEstimate(mean_P=mean_P, evidence_P=evidence_P)
 
 
 def changed(groups: Groups, row: int) -> Groups:

@@ -40,7 +40,7 @@ class StubPromptCritic(Prior):
         return ValueEstimate(mean_P=(batch.prompt_id_P % 10) / 10.0)
 
 
-STUBS = {"ppo": StubCritic, "sppo": StubPromptCritic}
+STUBS = {"ppo": StubCritic, "sppo": StubPromptCritic, "tether": StubCritic, "evpo": StubCritic}
 RATE = np.random.default_rng(0).beta(1.2, 2.2, 96)
 STRATUM = (RATE * 4).astype(np.int64)
 NAMES = preset_names()
@@ -109,7 +109,7 @@ def test_scores_are_finite_and_untrained_rollouts_weigh_nothing(name: str) -> No
     assert {"baseline_mean", "rollouts_per_prompt", "uniform_groups", "shortfall"} <= set(scores.diagnostics)
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("jspo", "remax")])
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("jspo", "remax", "basis")])
 def test_this_steps_rewards_never_enter_this_steps_prior(name: str) -> None:
     strategy, batch = played(name)
     flipped = replace(batch, correct_N=1.0 - batch.correct_N, reward_N=1.0 - batch.reward_N)
@@ -123,8 +123,9 @@ def test_this_steps_rewards_never_enter_this_steps_prior(name: str) -> None:
         assert (x is None and y is None) or np.array_equal(x, y)
 
 
-def test_the_pool_prior_leaves_the_prompts_own_group_out() -> None:
-    strategy, batch = played("jspo")
+@pytest.mark.parametrize("name", ["jspo", "basis"])
+def test_a_prior_that_reads_the_batch_leaves_the_prompts_own_group_out(name: str) -> None:
+    strategy, batch = played(name)
     mine = batch.prompt_N == 0
     changed = replace(batch, correct_N=np.where(mine, 1.0 - batch.correct_N, batch.correct_N))
     prior = strategy.prior  # type: ignore[attr-defined]

@@ -39,7 +39,10 @@ NO_ROOM = RolloutBudget(rollouts=0, rounds=0, step=0, total=0)
 
 @dataclass
 class Composed:
-    """The `Strategy` of one point in prior x fusion x budget. Prior and budget have state."""
+    """The `Strategy` of one point in prior x fusion x budget.
+
+    State is the prior's, and the fusion's and the budget's where they remember.
+    """
 
     prior: Prior = field(default_factory=NoPrior)
     fusion: Fusion = field(default_factory=GroupMean)
@@ -91,7 +94,12 @@ class Composed:
         progress = self._progress(batch, groups, estimate, NO_ROOM)
         notes = describe(batch, groups, estimate, baseline, advantage_N, self.budget.shortfall(progress))
         notes |= self.budget.notes(progress)
-        notes |= self.prior.metrics(batch)
+        notes |= self.prior.metrics(batch) | dict(baseline.notes)
+        if baseline.tokens is not None:
+            # Mixed values speak about `correct` as the group does, so shaping keeps its own baseline.
+            advantages, _ = self.estimator.tokens(groups.value_N + shaping_N, baseline.tokens)
+            advantages = self.normaliser.tokens(advantages, shaped, scored_N)
+            return Scores(normalised_N, weight_N, advantages, self.prior.targets(batch), notes, equal)
         if estimate is None or estimate.tokens is None or not self.fusion.keeps_tokens:
             targets = self.prior.targets(batch)
             return Scores(normalised_N, weight_N, None, targets, notes, equal)
@@ -106,15 +114,25 @@ class Composed:
 
     def observe(self, batch: Batch, stats: Stats) -> None:
         check_batch(batch, self.scale)
+        if self.fusion.remembers:
+            # Before the prior learns: the fusion judges the estimate that this step was scored with.
+            groups = Groups.of(batch, self.scale)
+            self.fusion.observe(groups, self._estimate(batch, groups))
         self.prior.observe(batch, stats)
         self.budget.observe(batch, stats, self.scale)
 
     def state_dict(self) -> dict[str, Any]:
         state = {"prior": self.prior.state_dict()}
-        return {**state, "budget": self.budget.state_dict()} if self.budget.remembers else state
+        if self.fusion.remembers:
+            state["fusion"] = self.fusion.state_dict()
+        if self.budget.remembers:
+            state["budget"] = self.budget.state_dict()
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.prior.load_state_dict(state["prior"])
+        if self.fusion.remembers:
+            self.fusion.load_state_dict(state["fusion"])
         if self.budget.remembers:
             self.budget.load_state_dict(state["budget"])
 

@@ -27,6 +27,8 @@ class ValueEstimate:
     """Standard deviation of the prompt's true pass rate around the value estimate."""
     within_P: FloatArray | None = None
     """Variance of one reward around its prompt's pass rate, where the prior estimates it (EBPO)."""
+    evidence_P: FloatArray | None = None
+    """Weighted rollouts that the mean rests on, where the prior counts them; 0 = none of the prompt's own."""
     fresh_P: BoolArray | None = None
     """Prompts the prior has never met (its mean is then that of the others)."""
     silent_P: BoolArray | None = None

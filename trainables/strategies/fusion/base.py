@@ -1,10 +1,14 @@
-"""Base of all fusions: prior and observed rewards become one baseline per rollout. Pure functions."""
+"""Base of all fusions: prior and observed rewards become one baseline per rollout.
+
+`fuse` is pure. Most fusions keep nothing; one that `remembers` learns in `observe`, after the step.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -24,6 +28,10 @@ class Baseline:
     """Rollouts that have a baseline; the others are not trained."""
     w_P: FloatArray | None = None
     """Mean weight of the group's own data in a prompt's baseline, in [0, 1]."""
+    tokens: tuple[FloatArray, ...] | None = None
+    """A baseline for every state, N arrays of shape (T_n,), where the fusion makes one of token values."""
+    notes: Mapping[str, float] = field(default_factory=dict)
+    """Scalars for the log that only this fusion has."""
 
 
 class Fusion(ABC):
@@ -37,6 +45,8 @@ class Fusion(ABC):
     """True: the fusion cannot do without a prior."""
     needs_pair: ClassVar[bool] = False
     """True: the advantage of a group of one rollout is always 0. A property where a parameter says so."""
+    remembers: ClassVar[bool] = False
+    """True: `observe` is called after each step, and the state is saved with the prior's."""
 
     @property
     def leaves_out_states(self) -> bool:
@@ -50,6 +60,18 @@ class Fusion(ABC):
     def others(self, groups: Groups) -> tuple[FloatArray, FloatArray]:
         """Return count and sum of the values beside each rollout's own that its baseline may read, (N,)."""
         return groups.others()
+
+    def observe(self, groups: Groups, estimate: ValueEstimate | None) -> None:
+        """Learn from the step, after its update. `estimate` is what `fuse` was given in this step."""
+        return
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was learned: plain values and NumPy arrays."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore exactly what `state_dict` returned."""
+        return
 
 
 def required(estimate: ValueEstimate | None, fusion: str) -> ValueEstimate:

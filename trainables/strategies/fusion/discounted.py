@@ -28,7 +28,7 @@ class Discounted(Member, Fusion):
     mixes_prior: ClassVar[bool] = True
 
     def check(self, beside: Point) -> None:
-        if beside.prior.type in ("critic", "greedy", "pool", "probe"):
+        if beside.prior.type in ("batchwise", "critic", "greedy", "kernel", "pool", "probe"):
             raise ValueError(
                 f"prior: {beside.prior.type!r} under fusion 'discounted', which weighs the prior by its "
                 f"standard deviation; set prior to tracker, global, strata or context"

@@ -16,8 +16,11 @@ from trainables.strategies.estimators.monte_carlo import MonteCarlo
 from trainables.strategies.fusion.beta import BetaCounts
 from trainables.strategies.fusion.discounted import Discounted
 from trainables.strategies.fusion.ebpo import Ebpo
+from trainables.strategies.fusion.evidence import Evidence
 from trainables.strategies.fusion.group_mean import GroupMean
 from trainables.strategies.fusion.james_stein import JamesStein
+from trainables.strategies.fusion.judged.gated import Gated
+from trainables.strategies.fusion.judged.tether import Tether
 from trainables.strategies.fusion.leave_one_out import LeaveOneOut
 from trainables.strategies.fusion.length_weighted import LengthWeighted
 from trainables.strategies.fusion.prior_only import PriorOnly
@@ -31,6 +34,8 @@ from trainables.strategies.priors.greedy import GreedyPrior
 from trainables.strategies.priors.none import NoPrior
 from trainables.strategies.priors.pool import PoolPrior
 from trainables.strategies.priors.probe import ProbePrior
+from trainables.strategies.priors.smoothed.batchwise import BatchwisePrior
+from trainables.strategies.priors.smoothed.kernel import KernelPrior
 from trainables.strategies.priors.strata import StrataPrior
 from trainables.strategies.priors.tracker import TrackerPrior
 
@@ -39,7 +44,9 @@ PRIORS: dict[str, type[Member]] = {
     "strata": StrataPrior,
     "global": GlobalPrior,
     "tracker": TrackerPrior,
+    "kernel": KernelPrior,
     "pool": PoolPrior,
+    "batchwise": BatchwisePrior,
     "greedy": GreedyPrior,
     "context": ContextPrior,
     "probe": ProbePrior,
@@ -53,6 +60,9 @@ FUSIONS: dict[str, type[Member]] = {
     "tested": Tested,
     "beta": BetaCounts,
     "discounted": Discounted,
+    "evidence": Evidence,
+    "tether": Tether,
+    "gated": Gated,
     "james_stein": JamesStein,
     "ebpo": Ebpo,
     "length_weighted": LengthWeighted,

@@ -7,6 +7,7 @@ and the step's compute is `rollouts_per_step`, which pays for every rollout (ref
 
 from __future__ import annotations
 
+from trainables.strategies.presets.adaptive import Basis, Evpo, Kae, TetherPreset
 from trainables.strategies.presets.base import Preset
 from trainables.strategies.presets.group import Dapo, DrGrpo, Grpo, ReinforcePp, Remax, Rloo
 from trainables.strategies.presets.learned import Poise, Ppo, Sppo
@@ -37,4 +38,8 @@ PRESETS: dict[str, type[Preset]] = {
     "beta_mix": BetaMix,
     "global_mean": GlobalMean,
     "dbb": Dbb,
+    "tether": TetherPreset,
+    "evpo": Evpo,
+    "kae": Kae,
+    "basis": Basis,
 }

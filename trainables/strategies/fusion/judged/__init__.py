@@ -1,0 +1,1 @@
+"""Fusions that weigh the value estimate by how well it predicts rewards."""
