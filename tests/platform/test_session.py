@@ -153,7 +153,7 @@ def test_the_next_work_takes_over_the_slots_and_is_ended_before_them(
     ]
 
 
-def test_nothing_follows_work_that_came_to_nothing(session: Session) -> None:
+def test_nothing_follows_work_that_came_to_nothing(session: Session, said: list[Any]) -> None:
     assert session.run(lambda broker, slots: False, lambda lent: pytest.fail("called")).status == "failed"
 
 

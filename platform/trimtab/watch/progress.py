@@ -88,8 +88,12 @@ class SweepProgress:
         return any(trial.evaluated for trial in self.trials.values())
 
     def stages(self) -> str:
-        """Return what the trials under way are doing, each thing once: `waiting, resetting`."""
-        return ", ".join(dict.fromkeys(t.stage for t in self.trials.values() if not t.ended))
+        """Return what the trials under way are doing, each thing once: `waiting, resetting`.
+
+        Empty while all of them wait for a slot: what the slots are doing tells more.
+        """
+        stages = dict.fromkeys(trial.stage for trial in self.trials.values() if not trial.ended)
+        return "" if set(stages) <= {"waiting"} else ", ".join(stages)
 
     def feed(self, events: Iterable[Event]) -> list[str]:
         """Process events and return the lines of plain output that they cause."""
