@@ -3,7 +3,7 @@
 `python -m benchmarks.peers` installs torch, TRL and the verl wheel (without its dependencies) into
 `.trimtab/peers` and runs their advantage and loss functions on the seeded batches below, in float64. It ends
 with 1 where a stored value has moved. `--write` stores what it found. Code that is not on PyPI is skipped
-unless a clone of it is given: `--source jspo=PATH`.
+unless a clone of it is given: `--source jspo=PATH --source sppo=PATH`.
 
 verl's packages pull in Ray and vLLM: the three files that hold the functions are loaded by themselves,
 between empty stand-ins.
@@ -131,6 +131,19 @@ def load(site: Path) -> ModuleType:
     return module
 
 
+def from_clone(clone: Path, commit: str, file: str) -> tuple[ModuleType, str]:
+    """Return one file of a clone (a git directory will do) as a module, and its SHA-256.
+
+    Raises:
+        subprocess.CalledProcessError: the clone does not have the commit.
+    """
+    command = ["git", "-C", str(clone), "show", f"{commit}:{file}"]
+    text = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+    module = ModuleType(Path(file).stem)
+    exec(compile(text, file, "exec"), module.__dict__)
+    return module, hashlib.sha256(text).hexdigest()
+
+
 def pad(rows: list[list[float]]) -> Any:
     """Return rows of T_n numbers as one tensor, with zeros behind them."""
     import torch
@@ -246,6 +259,7 @@ PEERS = {
     # Under our own versions of what TRL is built on: it is what the extra `bench` installs.
     "trl": Peer("benchmarks.peers_trl", ((TORCH, TRL, "--constraint", str(ROOT / "constraints.txt")),)),
     "jspo": Peer("benchmarks.peers_jspo", ((TORCH, "numpy", "einops"),), cloned=True),
+    "sppo": Peer("benchmarks.peers_sppo", ((TORCH, "numpy"),), cloned=True),
 }
 
 

@@ -1,13 +1,7 @@
-"""James-Stein advantages of JSPO's released code, for `benchmarks.peers`.
-
-The code is not on PyPI: give a clone of it (a git directory will do). The one file that holds the function is
-loaded by itself, between empty stand-ins.
-"""
+"""James-Stein advantages of JSPO's code, for `benchmarks.peers`. It is not on PyPI: give a clone of it."""
 
 from __future__ import annotations
 
-import hashlib
-import subprocess
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,26 +29,6 @@ GROUPS: dict[str, list[list[float]]] = {
 """Rewards by group. The code takes groups of one size only, of two rollouts at least."""
 
 
-def load(clone: Path) -> tuple[ModuleType, str]:
-    """Return the file's module and its SHA-256.
-
-    Raises:
-        subprocess.CalledProcessError: the clone does not have the commit.
-    """
-    command = ["git", "-C", str(clone), "show", f"{COMMIT}:{FILE}"]
-    text = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
-    for package in ("verl", "verl.utils", "verl.trainer", "verl.trainer.ppo", "scipy"):
-        peers.stand_in(package)
-    peers.stand_in("verl.utils.torch_functional")
-    peers.stand_in("verl.trainer.config", AlgoConfig=type("AlgoConfig", (), {}))
-    # What is logged beside the advantages.
-    peers.stand_in("verl.trainer.ppo.metric_utils", score_tensor_to_pass_at_k=lambda _: {})
-    peers.stand_in("scipy.special", comb=None)
-    module = ModuleType("jspo")
-    exec(compile(text, FILE, "exec"), module.__dict__)
-    return module, hashlib.sha256(text).hexdigest()
-
-
 def advantages(module: ModuleType, groups: list[list[float]]) -> dict[str, list[float]]:
     """Return advantages (N,) of `compute_jspo_outcome_advantage` and the weight of the others' mean (N,)."""
     import torch
@@ -67,7 +41,14 @@ def advantages(module: ModuleType, groups: list[list[float]]) -> dict[str, list[
 
 def compute(clone: Path) -> dict[str, Any]:
     """Run the function; call it inside the peers' environment only."""
-    module, sha256 = load(clone)
+    for package in ("verl", "verl.utils", "verl.trainer", "verl.trainer.ppo", "scipy"):
+        peers.stand_in(package)
+    peers.stand_in("verl.utils.torch_functional")
+    peers.stand_in("verl.trainer.config", AlgoConfig=type("AlgoConfig", (), {}))
+    # What is logged beside the advantages.
+    peers.stand_in("verl.trainer.ppo.metric_utils", score_tensor_to_pass_at_k=lambda _: {})
+    peers.stand_in("scipy.special", comb=None)
+    module, sha256 = peers.from_clone(clone, COMMIT, FILE)
     source = {"repository": REPOSITORY, "commit": COMMIT, "file": FILE, "sha256": sha256}
     source["recompute"] = "not on PyPI: python -m benchmarks.peers --source jspo=CLONE"
     return {"source": source, "jspo": {name: advantages(module, g) for name, g in GROUPS.items()}}

@@ -1,6 +1,6 @@
 """Our strategies and loss beside the peers' own functions, on the inputs they were run on.
 
-The values are verl's, TRL's and JSPO's (tests/parity/data; each file names version or commit, and files).
+The values are verl's, TRL's, JSPO's and SPPO's (tests/parity/data: each file names version or commit).
 `python -m benchmarks.peers` recomputes them; nothing of the peers is needed here. `presets.toml` has a line
 for every preset that is not compared here.
 """
@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import peers, peers_jspo
+from benchmarks import peers, peers_jspo, peers_sppo
 from trainables.config import LossConfig
 from trainables.learner.losses import LossInput, denominator_of, policy_loss
 from trainables.strategies.batch import Batch, Kind
@@ -30,7 +30,7 @@ from trainables.strategies.scale import UNIT
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
 DATA: dict[str, Any] = {
-    name: json.loads((HERE / "data" / f"{name}.json").read_text()) for name in ("verl", "trl", "jspo")
+    name: json.loads((HERE / "data" / f"{name}.json").read_text()) for name in ("verl", "trl", "jspo", "sppo")
 }
 LISTED: dict[str, dict[str, str]] = tomllib.loads((HERE / "presets.toml").read_text())
 GUIDE = ROOT / "docs" / "strategies.md"
@@ -38,6 +38,7 @@ PEER = {
     "verl": f"verl {DATA['verl']['source']['version']}",
     "trl": f"TRL {DATA['trl']['source']['version']}",
     "jspo": f"JSPO-Official {DATA['jspo']['source']['commit']}",
+    "sppo": f"SPPO {DATA['sppo']['source']['commit']}",
 }
 """Names in the table."""
 EXACT = 1e-12
@@ -60,8 +61,13 @@ class Case(NamedTuple):
     source: str
     tolerance: float = EXACT
 
+    def on(self, batch: str) -> tuple[str, str, str, str]:
+        """Key of `departures`."""
+        return (self.name, self.peer, self.source, batch)
+
 
 STD_OF_TRL = {"preset": "grpo", "normaliser": {"type": "group_std", "epsilon": 1e-4}}
+RAW_SPPO = {"preset": "sppo", "normaliser": "none"}
 CASES = (
     Case("grpo", "grpo", "verl", "grpo"),
     Case("grpo", "grpo", "trl", "grpo, scale_rewards group", STD_EPSILON),
@@ -78,6 +84,8 @@ CASES = (
     Case("remax", "remax", "verl", "remax"),
     Case("ppo", {"preset": "ppo", "lam": 1.0}, "verl", "gae lam=1", EPSILON),
     Case("ppo", {"preset": "ppo", "lam": 0.95}, "verl", "gae lam=0.95", EPSILON),
+    Case("sppo", "sppo", "sppo", "compute_sequence_level_advantage"),
+    Case("sppo, normaliser: none", RAW_SPPO, "sppo", "compute_sequence_level_advantage"),
     Case("jspo", "jspo", "jspo", "compute_jspo_outcome_advantage"),
     Case("fusion: length_weighted", {"fusion": "length_weighted"}, "verl", "opo"),
     Case("normaliser: batch_std", {"normaliser": "batch_std"}, "trl", "grpo, scale_rewards batch"),
@@ -88,17 +96,20 @@ ALONE_ZERO = "a group of one is left untrained and out of the whitening; verl ta
 OTHER_STD = "the advantages' std divides; TRL divides by the rewards'"
 FACTOR = "the others' mean weighs (n - 1)/n of the code's weight, by the paper's text"
 PAIR = "two prompts shrink nothing; the code takes the one other prompt for all others"
-departures: dict[tuple[str, str, str], str] = {
-    **{("verl", source, "alone"): ALONE for source in ("grpo", "grpo without std", "rloo", "opo")},
-    ("verl", "reinforce_plus_plus_baseline", "alone"): ALONE_ZERO,
-    **{
-        ("trl", "grpo, scale_rewards batch", name): OTHER_STD
-        for name in ("even", "ragged", "fractions", "alone")
-    },
-    **{("jspo", "compute_jspo_outcome_advantage", name): FACTOR for name in ("even", "fractions")},
-    ("jspo", "compute_jspo_outcome_advantage", "two prompts"): PAIR,
-}
-"""(peer, its function, batch) -> why ours differs. An entry that no longer differs fails."""
+MIXED = ("even", "ragged", "fractions", "alone")
+WHITENED = "the preset whitens; the code does not"
+MEAN_OF_ONE = ("grpo", "grpo without std", "rloo", "opo")
+"""verl's functions that take 0 for the mean of a group of one."""
+APART = (
+    *((case, ("alone",), ALONE) for case in CASES if case.peer == "verl" and case.source in MEAN_OF_ONE),
+    *((case, ("alone",), ALONE_ZERO) for case in CASES if case.name == "reinforce_pp"),
+    *((case, peers.GROUPS, WHITENED) for case in CASES if case.name == "sppo"),
+    *((case, ("even", "fractions"), FACTOR) for case in CASES if case.name == "jspo"),
+    *((case, ("two prompts",), PAIR) for case in CASES if case.name == "jspo"),
+    *((case, MIXED, OTHER_STD) for case in CASES if case.name == "normaliser: batch_std"),
+)
+departures = {case.on(batch): why for case, batches, why in APART for batch in batches}
+"""(ours, peer, its function, batch) -> why ours differs. An entry that no longer differs fails."""
 
 LOSSES = {
     ("verl", "token-mean"): "token_mean",
@@ -120,9 +131,18 @@ def of_groups(groups: list[list[float]]) -> dict[str, Any]:
     return {"prompt": prompt, "reward": reward, "length": [1] * len(prompt), "greedy": [0.0] * len(groups)}
 
 
+def of_sppo(name: str) -> dict[str, Any]:
+    """The inputs with the value that SPPO's code makes of its critic's logit, at every token."""
+    given = DATA["verl"]["batches"][name]
+    chance_P = 1 / (1 + np.exp(-np.array(DATA["sppo"]["logits"][name])))
+    values = [[float(chance_P[p])] * n for p, n in zip(given["prompt"], given["length"], strict=True)]
+    return {**given, "values": values}
+
+
 BATCHES: dict[str, dict[str, Any]] = {
     "verl": DATA["verl"]["batches"],
     "trl": DATA["verl"]["batches"],
+    "sppo": {name: of_sppo(name) for name in DATA["verl"]["batches"]},
     "jspo": {name: of_groups(groups) for name, groups in peers_jspo.GROUPS.items()},
 }
 """Peer -> its inputs by name."""
@@ -171,6 +191,8 @@ def theirs(case: Case, name: str) -> np.ndarray:
         return np.concatenate(DATA["verl"]["advantages"][name][case.source])
     if case.peer == "trl":
         return np.repeat(DATA["trl"]["advantages"][name][case.source], BATCHES["trl"][name]["length"])
+    if case.peer == "sppo":
+        return np.repeat(DATA["sppo"]["advantages"][name], BATCHES["sppo"][name]["length"])
     return np.array(DATA["jspo"]["jspo"][name]["advantage"])
 
 
@@ -180,14 +202,14 @@ def distance(case: Case, name: str) -> float:
 
 @pytest.mark.parametrize(("case", "name"), RUNS, ids=[f"{c.name}-{c.peer}-{c.source}-{n}" for c, n in RUNS])
 def test_advantages_are_the_peers_or_depart_as_said(case: Case, name: str) -> None:
-    if (case.peer, case.source, name) in departures:
+    if case.on(name) in departures:
         assert distance(case, name) > VISIBLE, "it no longer departs: take the entry out of `departures`"
     else:
         assert distance(case, name) <= case.tolerance
 
 
 def test_every_departure_is_of_a_case() -> None:
-    assert set(departures) <= {(case.peer, case.source, name) for case, name in RUNS}
+    assert set(departures) <= {case.on(name) for case, name in RUNS}
 
 
 @pytest.mark.parametrize("name", ["even", "fractions"])
@@ -259,6 +281,8 @@ def test_the_stored_inputs_are_those_that_the_benchmark_makes() -> None:
     assert f"trl=={DATA['trl']['source']['version']}" == peers.TRL
     assert peers.TRL in (ROOT / "constraints.txt").read_text().split()
     assert DATA["jspo"]["source"]["commit"] == peers_jspo.COMMIT
+    assert DATA["sppo"]["source"]["commit"] == peers_sppo.COMMIT
+    assert peers.moved(DATA["sppo"]["logits"], peers_sppo.logits()) == []
 
 
 def test_a_value_that_moved_is_found() -> None:
@@ -296,10 +320,10 @@ def short(tolerance: float) -> str:
 
 def row_of(case: Case) -> str:
     names = list(BATCHES[case.peer])
-    why = {name: departures.get((case.peer, case.source, name), "") for name in names}
+    why = {name: departures.get(case.on(name), "") for name in names}
     equal = ", ".join(name for name in names if not why[name])
     apart = [f"{', '.join(n for n in names if why[n] == r)}: {r}" for r in dict.fromkeys(why.values()) if r]
-    found = f"{equal} (within {short(case.tolerance)})"
+    found = f"{equal} (within {short(case.tolerance)})" if equal else "-"
     return f"| `{case.name}` | {PEER[case.peer]} `{case.source}` | {found} | {'; '.join(apart) or '-'} |"
 
 
