@@ -53,6 +53,8 @@ GROUPS: dict[str, list[list[float]]] = {
 CLIP_OFF = 1e9
 """Dual clip at a ratio that never occurs."""
 MODES = ("token-mean", "seq-mean-token-mean", "seq-mean-token-sum-norm")
+KL_TYPES = ("kl", "mse", "low_var_kl", "abs")
+TEMPERATURE = 0.7
 
 
 def batches() -> dict[str, dict[str, Any]]:
@@ -85,6 +87,22 @@ def losses() -> dict[str, Any]:
     advantage[0][0] = -1.5
     new = [[a + b for a, b in zip(*rows, strict=True)] for rows in zip(old, move, strict=True)]
     return {"length": length, "old": old, "new": new, "advantage": advantage}
+
+
+def regularisers() -> dict[str, Any]:
+    """Return the inputs of KL and entropy: log-probs of both policies, and logits over 6 tokens.
+
+    Reference minus policy reaches from -25 to 25, which both of low_var_kl's bounds act on.
+    """
+    rng = np.random.default_rng((14, 10))
+    given = losses()
+    apart = [rng.normal(0, 1, n).tolist() for n in given["length"]]
+    apart[0][:4] = [25.0, -25.0, 3.0, 2.0]
+    pairs = zip(given["new"], apart, strict=True)
+    return {
+        "reference": [[a + b for a, b in zip(*rows, strict=True)] for rows in pairs],
+        "logits": [rng.normal(0, 2, (n, 6)).tolist() for n in given["length"]],
+    }
 
 
 def stand_in(name: str, **holds: Any) -> None:
@@ -216,6 +234,42 @@ def vanilla(core: ModuleType, inputs: dict[str, Any]) -> dict[str, dict[str, Any
     return found
 
 
+def kl_losses(core: ModuleType) -> dict[str, dict[str, Any]]:
+    """Return verl's KL loss and its gradient on the policy's log-probs (rows of T_n) by mode and type."""
+    found = {}
+    inputs, reference = losses(), pad(regularisers()["reference"])
+    mask = pad([[1.0] * n for n in inputs["length"]])
+    for mode in MODES:
+        for kind in KL_TYPES:
+            new = pad(inputs["new"]).requires_grad_()
+            loss = core.agg_loss(core.kl_penalty(new, reference, kind), mask, mode)
+            loss.backward()
+            found[f"{mode}, {kind}"] = {"loss": loss.item(), "gradient": unpad(new.grad, inputs["length"])}
+    return found
+
+
+def entropy_losses(core: ModuleType) -> dict[str, dict[str, Any]]:
+    """Return verl's entropy, and its gradient on the logits (rows of T_n x 6), by mode.
+
+    The logits are divided by the temperature first, as verl's engine does (`engine/fsdp`).
+    """
+    import torch
+
+    found = {}
+    length = losses()["length"]
+    mask = pad([[1.0] * n for n in length])
+    for mode in MODES:
+        logits = torch.zeros(*mask.shape, 6, dtype=torch.float64)
+        for row, values in zip(logits, regularisers()["logits"], strict=True):
+            row[: len(values)] = torch.tensor(values, dtype=torch.float64)
+        logits.requires_grad_()
+        entropy = sys.modules["verl.utils.torch_functional"].entropy_from_logits(logits / TEMPERATURE)
+        loss = core.agg_loss(entropy, mask, mode)
+        loss.backward()
+        found[mode] = {"loss": loss.item(), "gradient": unpad(logits.grad, length)}
+    return found
+
+
 def compute(site: Path) -> dict[str, Any]:
     """Run the peer's functions; call it inside the peers' environment only."""
     core = load(site)
@@ -227,6 +281,9 @@ def compute(site: Path) -> dict[str, Any]:
         "advantages": {name: advantages(core, batch) for name, batch in inputs.items()},
         "loss_inputs": losses(),
         "losses": vanilla(core, losses()),
+        "regulariser_inputs": regularisers(),
+        "kl": kl_losses(core),
+        "entropy": entropy_losses(core),
     }
 
 

@@ -20,6 +20,9 @@ LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo")
 DELTA = 3.0
 """TRL's two-sided clip: the largest ratio of a token of negative advantage."""
 
+BETA = 0.5
+"""Coefficient of the KL to the policy that sampled, or to a `reference` among the inputs."""
+
 
 def _same(value: Any, **_: Any) -> Any:
     return value
@@ -136,7 +139,7 @@ def loss(trainer: type, inputs: dict[str, Any], **settings: Any) -> dict[str, An
         "completion_mask": mask_BT,
         "advantages": rows(inputs["advantage"]),
         "old_per_token_logps": rows(inputs["old"]),
-        "ref_per_token_logps": rows(inputs["old"]),
+        "ref_per_token_logps": rows(inputs.get("reference", inputs["old"])),
         "num_items_in_batch": mask_BT.sum(),
     }
     value = trainer._compute_loss(stand_in, None, given)  # type: ignore[attr-defined]
@@ -162,6 +165,9 @@ def compute(site: Path) -> dict[str, Any]:
     losses = {}
     for kind in LOSS_TYPES:
         losses[kind] = loss(GRPOTrainer, peers.losses(), loss_type=kind)
+        losses[f"{kind}, kl"] = loss(GRPOTrainer, peers.losses(), loss_type=kind, beta=BETA)
+        far = peers.losses() | {"reference": peers.regularisers()["reference"]}
+        losses[f"{kind}, far kl"] = loss(GRPOTrainer, far, loss_type=kind, beta=BETA)
         losses[f"{kind}, delta"] = loss(GRPOTrainer, peers.losses(), loss_type=kind, delta=DELTA)
     files = {file: hashlib.sha256((site / file).read_bytes()).hexdigest() for file in FILES}
     source = {"package": "trl", "version": version("trl"), "file": FILES[0], "sha256": files}

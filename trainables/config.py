@@ -132,6 +132,19 @@ class LearnerConfig(Strict):
         return self
 
 
+class KlConfig(Strict):
+    """KL of the policy to a frozen reference, added to the loss (GRPO, arXiv 2402.03300, eq. 3)."""
+
+    coefficient: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the KL in the loss; 0 = none, and no reference is loaded."""
+    estimator: Literal["k1", "k2", "k3", "abs"] = "k3"
+    """Of one token, with d = log pi - log pi_reference in nats: k1 is d, k2 is d^2 / 2, k3 is exp(-d) + d - 1
+    (Schulman 2020), abs is |d|. verl calls them kl, mse, low_var_kl and abs."""
+    reference: str = "start"
+    """`start`: the weights that the run starts from. Or a local directory or a hub id of a model that has
+    the policy's vocabulary."""
+
+
 class LossConfig(Strict):
     """Shared by every strategy that is compared; only the baseline axes differ."""
 
@@ -144,6 +157,10 @@ class LossConfig(Strict):
     aggregation: Literal["token_mean", "sequence_mean", "constant_length"] = "token_mean"
     importance_cap: Annotated[float, Field(gt=0)] | None = 2.0
     """Truncated importance weight min(pi_learner / pi_sampler, cap) per token; null switches it off."""
+    kl: KlConfig = KlConfig()
+    entropy_bonus: Annotated[float, Field(ge=0)] = 0.0
+    """The loss is lowered by this much per nat of the entropy of the distribution that tokens are drawn from,
+    that is at `sampling.temperature`; 0 = none."""
     max_mismatch_kl: Annotated[float, Field(gt=0)] | None = 1.0
     """A step whose sampler/learner KL exceeds this fails the trial as diverged."""
     overlong_buffer: Annotated[int, Field(ge=0)] = 0

@@ -11,15 +11,18 @@ import json
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import peers, peers_jspo, peers_sppo
+from benchmarks import peers, peers_jspo, peers_sppo, peers_trl
 from trainables.config import LossConfig
 from trainables.learner.losses import LossInput, denominator_of, policy_loss
+from trainables.learner.policy import response_logprobs
+from trainables.learner.tokens import Padded
 from trainables.strategies.batch import Batch, Kind
 from trainables.strategies.config import parse_strategy
 from trainables.strategies.fusion.james_stein import weights
@@ -122,6 +125,12 @@ LOSSES = {
 }
 """(peer, its mode) -> our aggregation. Our dual clip at 3 is verl's `clip_ratio_c` and TRL's `delta`."""
 CLIPPED = {"verl": "dual clip", "trl": "delta"}
+ESTIMATORS = {"kl": "k1", "mse": "k2", "low_var_kl": "k3", "abs": "abs"}
+KL_SEQUENCE = 2e-8
+"""Relative: verl adds 1e-8 to a rollout's length."""
+UNBOUNDED = "far references: a token's k3 above 10 nats counts as 10; TRL has no bound"
+FLOAT32 = 1e-6
+"""The policy's log-probs and entropies are in float32."""
 
 
 def of_groups(groups: list[list[float]]) -> dict[str, Any]:
@@ -270,13 +279,119 @@ def test_every_stored_value_is_compared() -> None:
     for peer in ("verl", "trl"):
         assert {case.source for case in CASES if case.peer == peer} == set(DATA[peer]["advantages"]["even"])
         modes = {mode for other, mode in LOSSES if other == peer}
-        assert modes | {f"{mode}, {CLIPPED[peer]}" for mode in modes} == set(DATA[peer]["losses"])
+        with_kl = {f"{mode}, {kl}" for mode in modes for kl in REFERENCES if peer == "trl"}
+        dual = {f"{mode}, {CLIPPED[peer]}" for mode in modes}
+        assert modes | dual | with_kl == set(DATA[peer]["losses"])
     assert set(DATA["jspo"]["jspo"]) == set(peers_jspo.GROUPS)
+
+
+def kl_of_ours(name: str, coefficient: float) -> tuple[float, list[float]]:
+    """The loss without an advantage, which is the KL alone, and its gradient on the trained tokens."""
+    mode, _, kind = name.partition(", ")
+    given = DATA["verl"]["loss_inputs"]
+    new_BT = padded(given["new"]).requires_grad_()
+    old_BT, reference_BT = new_BT.detach(), padded(DATA["verl"]["regulariser_inputs"]["reference"])
+    mask_BT = padded([[1.0] * n for n in given["length"]]).bool()
+    weight_B = torch.ones(len(given["length"]), dtype=torch.float64)
+    kl = {"coefficient": coefficient, "estimator": ESTIMATORS[kind]}
+    config = LossConfig.model_validate({"aggregation": LOSSES["verl", mode], "kl": kl})
+    inputs = LossInput(new_BT, old_BT, old_BT, 0 * old_BT, weight_B, mask_BT, reference_BT)
+    loss = policy_loss(inputs, config, denominator_of(config, given["length"], max(given["length"]))).loss
+    loss.backward()
+    assert new_BT.grad is not None
+    return loss.item(), new_BT.grad[mask_BT].tolist()
+
+
+@pytest.mark.parametrize("coefficient", [1.0, 0.001])
+@pytest.mark.parametrize("name", list(DATA["verl"]["kl"]))
+def test_kl_and_its_gradient_are_verls(name: str, coefficient: float) -> None:
+    """Relative 1e-8 for a mean over rollouts, for the reason given at the loss."""
+    loss, gradient = kl_of_ours(name, coefficient)
+    stored = DATA["verl"]["kl"][name]
+    expected = coefficient * np.array([stored["loss"], *np.concatenate(stored["gradient"])])
+    relative = KL_SEQUENCE if "seq-mean-token-mean" in name else EXACT
+    np.testing.assert_allclose([loss, *gradient], expected, rtol=relative, atol=EXACT)
+
+
+REFERENCES = {
+    "kl": DATA["verl"]["loss_inputs"]["old"],
+    "far kl": DATA["verl"]["regulariser_inputs"]["reference"],
+}
+
+
+@pytest.mark.parametrize("reference", REFERENCES)
+@pytest.mark.parametrize("mode", [mode for peer, mode in LOSSES if peer == "trl"])
+def test_surrogate_and_kl_are_trls_but_for_far_references(mode: str, reference: str) -> None:
+    """Its `beta` is our coefficient."""
+    given = DATA["verl"]["loss_inputs"]
+    new_BT, old_BT = padded(given["new"]).requires_grad_(), padded(given["old"])
+    mask_BT = padded([[1.0] * n for n in given["length"]]).bool()
+    weight_B = torch.ones(len(given["length"]), dtype=torch.float64)
+    reference_BT = padded(REFERENCES[reference])
+    kl = {"coefficient": peers_trl.BETA, "estimator": "k3"}
+    config = LossConfig.model_validate({"aggregation": LOSSES["trl", mode], "kl": kl})
+    inputs = LossInput(new_BT, old_BT, old_BT, padded(given["advantage"]), weight_B, mask_BT, reference_BT)
+    loss = policy_loss(inputs, config, denominator_of(config, given["length"], max(given["length"]))).loss
+    loss.backward()
+    assert new_BT.grad is not None
+    stored = DATA["trl"]["losses"][f"{mode}, {reference}"]
+    gradient = new_BT.grad[mask_BT].numpy()
+    apart = max(
+        abs(loss.item() - stored["loss"]), np.abs(gradient - np.concatenate(stored["gradient"])).max()
+    )
+    assert apart > VISIBLE if reference == "far kl" else apart <= EXACT
+    assert abs(stored["loss"] - DATA["trl"]["losses"][mode]["loss"]) > VISIBLE
+
+
+def entropy_of_ours(mode: str, bonus: float) -> tuple[float, list[float]]:
+    """The loss without an advantage, the bonus alone, and its gradient on the trained tokens' logits.
+
+    The model is one that knows its logits by heart. Its prompt is one token, whose logits draw the first.
+    """
+    given, length = DATA["verl"]["regulariser_inputs"]["logits"], DATA["verl"]["loss_inputs"]["length"]
+    rows, longest = len(length), max(length)
+    mask_BT = padded([[1.0] * n for n in length]).bool()
+    logits_BTV = torch.zeros(rows, longest, 6)
+    logits_BTV[mask_BT] = torch.tensor(np.concatenate(given), dtype=torch.float32)
+    logits_BTV.requires_grad_()
+    last_B1V = torch.zeros(rows, 1, 6)
+
+    def model(**_: Any) -> Any:
+        return SimpleNamespace(logits=torch.cat([logits_BTV, last_B1V], dim=1))
+
+    tokens = np.zeros((rows, longest + 1), np.int64)
+    part = Padded(np.arange(rows), tokens, np.ones_like(tokens), mask_BT.numpy())
+    here = torch.device("cpu")
+    logprob_BT, entropy_BT = response_logprobs(model, part, peers.TEMPERATURE, here, entropy=True)
+    old_BT = logprob_BT.detach()
+    config = LossConfig.model_validate({"aggregation": LOSSES["verl", mode], "entropy_bonus": bonus})
+    inputs = LossInput(
+        logprob_BT, old_BT, old_BT, 0 * old_BT, torch.ones(rows), mask_BT, entropy_BT=entropy_BT
+    )
+    loss = policy_loss(inputs, config, denominator_of(config, length, longest)).loss
+    loss.backward()
+    assert logits_BTV.grad is not None
+    return loss.item(), logits_BTV.grad[mask_BT].flatten().tolist()
+
+
+@pytest.mark.parametrize("mode", peers.MODES)
+def test_the_entropy_bonus_and_its_gradient_are_verls(mode: str) -> None:
+    loss, gradient = entropy_of_ours(mode, 0.5)
+    stored = DATA["verl"]["entropy"][mode]
+    expected = -0.5 * np.array([stored["loss"], *np.concatenate(stored["gradient"]).ravel()])
+    np.testing.assert_allclose([loss, *gradient], expected, rtol=0, atol=FLOAT32)
+
+
+def test_both_bounds_of_k3_act_on_the_stored_inputs() -> None:
+    stored = DATA["verl"]["kl"]["token-mean, low_var_kl"]["gradient"][0]
+    assert stored[:3] == [0, 0, 0]
+    assert stored[3] != 0
 
 
 def test_the_stored_inputs_are_those_that_the_benchmark_makes() -> None:
     assert peers.moved(DATA["verl"]["batches"], peers.batches()) == []
     assert peers.moved(DATA["verl"]["loss_inputs"], peers.losses()) == []
+    assert peers.moved(DATA["verl"]["regulariser_inputs"], peers.regularisers()) == []
     assert f"verl=={DATA['verl']['source']['version']}" == peers.VERL
     assert f"trl=={DATA['trl']['source']['version']}" == peers.TRL
     assert peers.TRL in (ROOT / "constraints.txt").read_text().split()
@@ -341,6 +456,15 @@ def table() -> str:
         source = f"| `loss.aggregation: {aggregation}` | {PEER[peer]} `{mode}`, loss and gradient"
         within = f"(within {short(loss_tolerance(peer, aggregation))})"
         rows.append(f"{source} | one-sided clip, {CLIPPED[peer]} 3 {within} | - |")
+    for kind, estimator in ESTIMATORS.items():
+        source = f"{PEER['verl']} `kl_penalty`, `{kind}`, loss and gradient"
+        within = f"within {short(EXACT)}, sequence_mean relative {short(KL_SEQUENCE)}"
+        rows.append(f"| `loss.kl.estimator: {estimator}` | {source} | all three modes ({within}) | - |")
+    source = f"{PEER['trl']} `beta`, loss and gradient"
+    equal = f"all loss types (within {short(EXACT)})"
+    rows.append(f"| `loss.kl.estimator: k3` | {source} | {equal} | {UNBOUNDED} |")
+    source = f"{PEER['verl']} `entropy_from_logits`, loss and gradient"
+    rows.append(f"| `loss.entropy_bonus` | {source} | all three modes (within {short(FLOAT32)}) | - |")
     return "\n".join(rows)
 
 

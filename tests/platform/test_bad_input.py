@@ -96,6 +96,13 @@ class Steady(Prior):
             ["candidates.0.strategy.prior.layer", "99"],
         ),
         ("tracking.uri=localhost:5000", ["tracking.uri", "'localhost:5000'", "http://"]),
+        (
+            "trial.loss.kl={coefficient: 0.1, reference: /no/such}",
+            ["trial.loss.kl.reference", "'/no/such'", "'start'"],
+        ),
+        ("trial.loss.kl.coefficient=-1", ["trial.loss.kl.coefficient", "-1"]),
+        ("trial.loss.kl.estimator=k4", ["trial.loss.kl.estimator", "k4", "'k3'"]),
+        ("trial.loss.entropy_bonus=-1", ["trial.loss.entropy_bonus", "-1"]),
         ("trial.learner.betas=[0.9, 1.0]", ["trial.learner.betas", "1.0"]),
         ("trial.learner.betas=[-0.1, 0.9]", ["trial.learner.betas", "-0.1"]),
         ("reference.strategy={}", ["reference.strategy", "names nothing", "dapo"]),

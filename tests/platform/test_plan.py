@@ -244,6 +244,22 @@ def test_zero_shares_out_16_bytes_a_parameter(raw: Raw, stage: int, expected: fl
     assert states / found.parameters == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize(("stage", "parts"), [(0, 1), (2, 1), (3, 4)])
+def test_the_reference_and_the_entropy_take_memory_of_a_learner(raw: Raw, stage: int, parts: int) -> None:
+    learner = {"workers": 4, "zero_stage": stage, "dtype": "bfloat16"}
+
+    def needs(**loss: Any) -> dict[str, int]:
+        spec = on_gpus(raw, 1, 1, model="Qwen/Qwen3-4B", learner=learner, loss=loss)
+        found = estimate(spec.reference_config(), spec.slots, None)
+        assert found is not None
+        return found.learner
+
+    plain, held = needs(), needs(kl={"coefficient": 0.1}, entropy_bonus=0.1)
+    assert "reference" not in plain
+    assert held["reference"] * parts == pytest.approx(2 * QWEN3_4B.parameters)
+    assert held["logits"] == 1.5 * plain["logits"]
+
+
 def test_refuses_what_no_gpu_holds_with_the_numbers(raw: Raw) -> None:
     large = on_gpus(raw, 1, 1, model="Qwen/Qwen3-4B", learner={"zero_stage": 2, "dtype": "bfloat16"})
     with pytest.raises(

@@ -71,6 +71,7 @@ def test_what_is_wrong_with_a_promoted_file_is_named(file, override, message) ->
     ("override", "message"),
     [
         ("trial.model=/no/such/model", "trial.model: '/no/such/model' does not exist"),
+        ("trial.loss.kl={coefficient: 1, reference: /none}", "trial.loss.kl.reference: '/none' is neither"),
         ("trial.task.name=nothing", "trial.task.name: 'nothing'"),
         ("trial.strategy={prior: 'gone_package.mine:Prior', fusion: tested}", "trial.strategy.prior"),
         ("trial.evaluation.split=test", "trial.evaluation.split: test would show"),

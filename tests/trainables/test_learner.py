@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from trainables.config import LearnerConfig, LossConfig
+from trainables.learner.results import UpdateStats
 from trainables.learner.tokens import TokenBatch, TrainBatch
-from trimtab.errors import DivergedError
+from trimtab.errors import DivergedError, ModelError, StrategyError
 
 TEMPERATURE = 0.7
 
@@ -25,11 +26,14 @@ def tokens(tiny_model: Path) -> TokenBatch:
     return TokenBatch(prompt, response, token, np.zeros(int(response.sum()), dtype=np.float32))
 
 
-def reset(group: Any, model: Path, **changes: Any) -> None:
-    group.reset(str(model), LearnerConfig(**{"lr": 1e-3, **changes}), TEMPERATURE, 0)
+def reset(group: Any, model: Path, reference: Path | None = None, **changes: Any) -> None:
+    held_to = None if reference is None else str(reference)
+    group.reset(str(model), LearnerConfig(**{"lr": 1e-3, **changes}), TEMPERATURE, 0, None, held_to)
 
 
-def train(group: Any, tokens: TokenBatch, updates: int = 1, scale: float = 1.0) -> list[float]:
+def train(
+    group: Any, tokens: TokenBatch, updates: int = 1, scale: float = 1.0, loss: LossConfig | None = None
+) -> list[float]:
     """Updates towards the even rollouts and away from the odd ones; gradient norms."""
     sign = np.where(np.arange(tokens.rollouts) % 2, -scale, scale)
     advantage = np.repeat(sign, tokens.response_length_N).astype(np.float32)
@@ -38,8 +42,17 @@ def train(group: Any, tokens: TokenBatch, updates: int = 1, scale: float = 1.0) 
         old = group.forward(tokens).logprob_M
         sampler = TokenBatch(tokens.prompt_length_N, tokens.response_length_N, tokens.token_S, old)
         batch = TrainBatch(sampler, old, advantage, np.ones(12, dtype=np.float32), float(len(old)))
-        norms.append(group.update(batch, LossConfig()).gradient_norm)
+        norms.append(group.update(batch, loss or LossConfig()).gradient_norm)
     return norms
+
+
+def pull(group: Any, tokens: TokenBatch, loss: LossConfig) -> UpdateStats:
+    """One update without an advantage: only what the loss adds to the surrogate acts."""
+    old, length = group.forward(tokens).logprob_M, tokens.response_tokens
+    reference = group.reference_logprobs(tokens) if loss.kl.coefficient else None
+    sampler = TokenBatch(tokens.prompt_length_N, tokens.response_length_N, tokens.token_S, old)
+    weight_N, zero_M = np.ones(12, dtype=np.float32), np.zeros(length, dtype=np.float32)
+    return group.update(TrainBatch(sampler, old, zero_M, weight_N, float(length), reference), loss)
 
 
 def reference_logprobs(model: Path, tokens: TokenBatch) -> tuple[np.ndarray, np.ndarray]:
@@ -190,3 +203,82 @@ def test_gradient_products_are_those_of_the_updates_gradient(group, tiny_model, 
     for name, weight in group.weights().arrays.items():
         np.testing.assert_array_equal(weight, before[name])
     assert group.update(batch, LossConfig()).gradient_norm == pytest.approx(whole**0.5, rel=1e-4)
+
+
+KL = LossConfig.model_validate({"kl": {"coefficient": 1.0, "estimator": "k2"}})
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_the_kl_is_zero_at_first_and_pulls_back_after_a_step(group, tiny_model, tokens, stage):
+    reset(group, tiny_model, reference=tiny_model, zero_stage=stage)
+    first = pull(group, tokens, KL)
+    assert (first.kl_reference, first.gradient_norm) == pytest.approx((0, 0), abs=1e-5)
+    start = group.reference_logprobs(tokens)
+    np.testing.assert_allclose(start, reference_logprobs(tiny_model, tokens)[0], atol=2e-5)
+    train(group, tokens, updates=3)
+    np.testing.assert_array_equal(group.reference_logprobs(tokens), start)
+    away = [pull(group, tokens, KL) for _ in range(8)]
+    assert away[0].kl_reference > 1e-3 * tokens.response_tokens
+    assert away[0].gradient_norm > 1e-3
+    assert away[-1].kl_reference < 0.9 * away[0].kl_reference
+
+
+def test_a_reference_of_its_own_is_read_and_gone_with_the_next_trial(group, tiny_model, tokens, tmp_path):
+    reset(group, tiny_model)
+    train(group, tokens, updates=3)
+    group.save(tmp_path)
+    reset(group, tiny_model, reference=tmp_path / "model")
+    found = group.reference_logprobs(tokens)
+    np.testing.assert_allclose(found, reference_logprobs(tmp_path / "model", tokens)[0], atol=2e-5)
+    assert np.abs(found - group.forward(tokens).logprob_M).max() > 1e-3
+    reset(group, tiny_model)
+    with pytest.raises(StrategyError, match=r"loss\.kl\.coefficient.*without a reference"):
+        group.reference_logprobs(tokens)
+
+
+def test_a_reference_that_is_held_but_has_no_weight_changes_no_bit(group, tiny_model, tokens):
+    results = []
+    for reference, coefficient in ((None, 0.0), (tiny_model, 0.0), (tiny_model, 0.5)):
+        reset(group, tiny_model, reference=reference)
+        loss = LossConfig.model_validate({"kl": {"coefficient": coefficient}})
+        train(group, tokens, loss=LossConfig())
+        pull(group, tokens, loss)
+        results.append(group.weights().arrays)
+    plain, silent, pulled = results
+    assert all(np.array_equal(plain[name], silent[name]) for name in plain)
+    assert not all(np.array_equal(plain[name], pulled[name]) for name in plain)
+
+
+def test_a_reference_of_fewer_token_ids_is_refused(group, tiny_model, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    small = AutoModelForCausalLM.from_pretrained(tiny_model)
+    small.resize_token_embeddings(50)
+    small.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"trial\.loss\.kl\.reference: .* knows 50 token ids and the policy"):
+        reset(group, tiny_model, reference=tmp_path)
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_the_entropy_bonus_raises_the_entropy(group, tiny_model, tokens, stage):
+    reset(group, tiny_model, zero_stage=stage)
+    before = group.forward(tokens).entropy_M.mean()
+    loss = LossConfig(entropy_bonus=1.0)
+    for _ in range(3):
+        stats = pull(group, tokens, loss)
+    assert stats.loss < 0
+    assert group.forward(tokens).entropy_M.mean() > before
+
+
+@pytest.mark.parametrize("stage", [0, 2])
+def test_gradient_products_are_of_the_whole_loss(group, tiny_model, tokens, stage):
+    loss = LossConfig.model_validate({"kl": {"coefficient": 1.0}, "entropy_bonus": 0.1})
+    reset(group, tiny_model, reference=tiny_model, zero_stage=stage, grad_clip=1e9)
+    train(group, tokens)
+    old, length = group.forward(tokens).logprob_M, tokens.response_tokens
+    sampler = TokenBatch(tokens.prompt_length_N, tokens.response_length_N, tokens.token_S, old)
+    zero_M, weight_N = np.zeros(length, dtype=np.float32), np.ones(12, dtype=np.float32)
+    batch = TrainBatch(sampler, old, zero_M, weight_N, float(length), group.reference_logprobs(tokens))
+    squares = group.gradient_products(batch, batch, loss)
+    assert squares[0] > 0
+    assert group.update(batch, loss).gradient_norm == pytest.approx(squares[2] ** 0.5, rel=1e-4)

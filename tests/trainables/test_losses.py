@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from trainables.config import LossConfig
-from trainables.learner.losses import LossInput, denominator_of, policy_loss
+from trainables.learner.losses import LossInput, denominator_of, kl_penalty, policy_loss
 
 
 def one_row(logprob, old, sampler, advantage, weight=1.0, mask=None):
@@ -191,6 +192,106 @@ def test_aggregations(aggregation, first, second):
     policy_loss(x, config, denominator_of(config, [3, 1], max_tokens=8)).loss.backward()
     assert x.logprob_BT.grad[0].tolist() == pytest.approx([first] * 3)
     assert x.logprob_BT.grad[1].tolist() == pytest.approx([second, 0, 0])
+
+
+def regularised(x: LossInput, **tensors) -> LossInput:
+    return dataclasses.replace(x, **{name: torch.tensor([row]) for name, row in tensors.items()})
+
+
+@pytest.mark.parametrize("sampler", [-1.0, -1.0 - math.log(2.0)])
+def test_kl_pulls_back_and_takes_no_weight_between_sampler_and_learner(sampler):
+    config = LossConfig.model_validate({"kl": {"coefficient": 0.1, "estimator": "k2"}})
+    x = regularised(one_row([-1.0], [-1.0], [sampler], 0.0), reference_logprob_BT=[-1.5])
+    sums = policy_loss(x, config, denominator=1)
+    sums.loss.backward()
+    assert x.logprob_BT.grad.item() == pytest.approx(0.1 * 0.5)
+    assert sums.kl_reference == pytest.approx(0.125)
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3", "abs"])
+def test_kl_is_zero_at_the_reference(estimator):
+    config = LossConfig.model_validate({"kl": {"coefficient": 1.0, "estimator": estimator}})
+    x = regularised(one_row([-1.0, -3.0], [-1.0, -3.0], [-1.0, -3.0], 0.0), reference_logprob_BT=[-1.0, -3.0])
+    sums = policy_loss(x, config, denominator=2)
+    assert (sums.loss.item(), sums.kl_reference) == (0, 0)
+
+
+def test_k1_and_k3_estimate_the_kl_and_k2_its_gradient():
+    """Expectations over all tokens of a distribution, against the KL by its definition."""
+    logits = torch.tensor([0.3, -1.0, 0.8, 0.1], dtype=torch.float64, requires_grad=True)
+    reference = torch.log_softmax(torch.tensor([0.1, -0.7, 0.9, 0.4], dtype=torch.float64), -1)
+    logprob = torch.log_softmax(logits, -1)
+    probability = logprob.exp().detach()
+    exact = (logprob.exp() * (logprob - reference)).sum()
+    (expected,) = torch.autograd.grad(exact, logits, retain_graph=True)
+    mean = {e: (probability * kl_penalty(logprob - reference, e)).sum() for e in ("k1", "k2", "k3")}
+    assert mean["k1"].item() == pytest.approx(exact.item())
+    assert mean["k3"].item() == pytest.approx(exact.item())
+    (gradient,) = torch.autograd.grad(mean["k2"], logits, retain_graph=True)
+    torch.testing.assert_close(gradient, expected)
+    (nothing,) = torch.autograd.grad(mean["k1"], logits)
+    torch.testing.assert_close(nothing, torch.zeros_like(nothing))
+
+
+@pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean", "constant_length"])
+def test_kl_and_entropy_are_aggregated_as_the_surrogate_is(aggregation):
+    """Per token, k1 of the reference 0 costs what an advantage of -1 does, and so does an entropy of -1."""
+    gradients, weight_B = [], torch.tensor([1.0, 3.0])
+    for settings in ({}, {"kl": {"coefficient": 1.0, "estimator": "k1"}}, {"entropy_bonus": 1.0}):
+        x = dataclasses.replace(two_rows(), weight_B=weight_B)
+        sign = 0.0 if settings else -1.0
+        x = dataclasses.replace(
+            x,
+            advantage_BT=torch.full((2, 3), sign),
+            reference_logprob_BT=torch.zeros(2, 3),
+            entropy_BT=-x.logprob_BT,
+        )
+        config = LossConfig.model_validate({"aggregation": aggregation, **settings})
+        policy_loss(x, config, denominator_of(config, [3, 1], 8)).loss.backward()
+        gradients.append(x.logprob_BT.grad)
+    torch.testing.assert_close(gradients[1], gradients[0])
+    torch.testing.assert_close(gradients[2], gradients[0])
+
+
+@pytest.mark.parametrize("field", ["reference_logprob_BT", "entropy_BT"])
+@pytest.mark.parametrize("junk", [math.nan, math.inf])
+def test_padding_of_reference_and_entropy_may_hold_anything(field, junk):
+    config = LossConfig.model_validate({"kl": {"coefficient": 1.0}, "entropy_bonus": 1.0})
+    found = []
+    for value in (0.0, junk):
+        rows = {"reference_logprob_BT": [-1.2, -2.0, 0.0], "entropy_BT": [1.0, 1.0, 0.0]}
+        rows[field][2] = value
+        x = one_row([-1.0, -2.0, 0.0], [-1.0, -2.0, 0.0], [-1.0, -2.0, 0.0], 1.0, mask=[True, True, False])
+        loss = policy_loss(regularised(x, **rows), config, denominator=2).loss
+        loss.backward()
+        found.append((loss.item(), x.logprob_BT.grad.tolist()))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"kl": {"coefficient": 0.1}}, r"loss\.kl\.coefficient"),
+        ({"entropy_bonus": 0.1}, r"loss\.entropy_bonus"),
+    ],
+)
+def test_a_term_without_its_tensor_is_not_left_out_silently(settings, field):
+    with pytest.raises(ValueError, match=field):
+        policy_loss(one_row([-1.0], [-1.0], [-1.0], 1.0), LossConfig.model_validate(settings), denominator=1)
+
+
+def test_without_its_coefficient_a_term_changes_no_bit():
+    x = one_row([-1.0, -2.0], [-1.3, -1.7], [-1.1, -1.9], 0.7)
+    plain = policy_loss(x, LossConfig(), denominator=2).loss
+    config = LossConfig.model_validate({"kl": {"coefficient": 0.0, "estimator": "k2"}, "entropy_bonus": 0})
+    x = regularised(x, reference_logprob_BT=[math.nan] * 2, entropy_BT=[math.nan] * 2)
+    assert policy_loss(x, config, denominator=2).loss.item() == plain.item()
+
+
+@pytest.mark.parametrize("settings", [{"kl": {"coefficient": -0.1}}, {"entropy_bonus": -0.1}])
+def test_a_negative_coefficient_is_refused(settings):
+    with pytest.raises(ValidationError, match="greater than or equal to 0"):
+        LossConfig.model_validate(settings)
 
 
 def test_nothing_to_train_has_a_denominator():

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from trainables.learner.results import UpdateStats
+from trainables.learner.tokens import TokenBatch
 from trainables.loop.buffer import RolloutBuffer
 from trainables.loop.state import Run
-from trainables.loop.update import mini_batches
+from trainables.loop.update import mini_batches, reference_logprobs, update_metrics
 from trainables.rollouts.engine import Completions
 from trainables.strategies.batch import Needs, Requests, Scores
 from trainables.trial import TrialConfig
@@ -133,3 +136,42 @@ def test_half_a_step_or_less_at_the_end_of_the_budget_is_left_unspent(spent: int
     assert here.step_rollouts() == rollouts
     here.exhausted = True
     assert here.step_rollouts() == 0
+
+
+def test_the_reference_reads_what_is_trained_once_and_mini_batches_take_their_part() -> None:
+    here, asked = run(loss={"kl": {"coefficient": 0.1}}), []
+
+    def reads(tokens: TokenBatch) -> np.ndarray:
+        asked.append(tokens)
+        return np.full(tokens.response_tokens, -1.0, dtype=np.float32)
+
+    here.lease = cast(Any, SimpleNamespace(learner=SimpleNamespace(reference_logprobs=reads)))
+    buffer = step_of(here)
+    scores = Scores(np.ones(6), np.array([1.0, 0, 1, 1, 0, 0]))
+    found_M = reference_logprobs(here, buffer.tokens(), scores)
+    assert found_M is not None
+    assert [tokens.response_length_N.tolist() for tokens in asked] == [[1, 2, 4]]
+    trained_M = np.repeat(scores.weight_N != 0, LENGTHS)
+    np.testing.assert_array_equal(np.isfinite(found_M), trained_M)
+    numbered_M = np.arange(13, dtype=np.float32)
+    batches = mini_batches(here, buffer.batch(), buffer.tokens(), scores, numbered_M, 2, numbered_M)
+    for batch in batches:
+        np.testing.assert_array_equal(batch.reference_logprob_M, batch.old_logprob_M)
+        taken = batch.take(np.array([len(batch.weight_N) - 1]))
+        np.testing.assert_array_equal(taken.reference_logprob_M, taken.old_logprob_M)
+
+
+def test_without_a_kl_no_reference_is_asked() -> None:
+    here, buffer = run(loss={"kl": {"reference": "/somewhere"}}), step_of(run())
+    assert reference_logprobs(here, buffer.tokens(), Scores(np.ones(6), np.ones(6))) is None
+    untrained = Scores(np.ones(6), np.zeros(6))
+    assert reference_logprobs(run(loss={"kl": {"coefficient": 1}}), buffer.tokens(), untrained) is None
+
+
+def test_the_kl_to_the_reference_is_a_mean_over_trained_tokens() -> None:
+    updates = [
+        UpdateStats(1.0, 0.0, 0.0, 0.0, tokens, kl_reference=kl) for tokens, kl in ((30, 3.0), (10, 0.2))
+    ]
+    held = update_metrics(updates, run(loss={"kl": {"coefficient": 1}}).config.loss)
+    assert held["kl_reference"] == pytest.approx(0.08)
+    assert "kl_reference" not in update_metrics(updates, run().config.loss)

@@ -51,6 +51,23 @@ def start_engine(model: torch.nn.Module, config: LearnerConfig, dtype: torch.dty
     return engine
 
 
+def start_frozen(
+    model: torch.nn.Module, config: LearnerConfig, dtype: torch.dtype, device: torch.device
+) -> Any:
+    """Make a loaded model ready for passes without a gradient. Return what to call.
+
+    Under ZeRO-3 its parameters stay sharded, which takes an engine; the engine has no optimizer.
+    """
+    model.eval()
+    model.requires_grad_(False)
+    if config.zero_stage < 3:
+        return model.to(device)
+    engine, *_ = deepspeed.initialize(
+        model=model, config=deepspeed_settings(config, dtype), dist_init_required=False
+    )
+    return engine
+
+
 def rank_parts(
     batch: TokenBatch, budget: int, pad_token: int, world_size: int, device: torch.device
 ) -> Iterator[Padded]:

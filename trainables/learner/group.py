@@ -72,9 +72,16 @@ class LearnerGroup:
         temperature: float,
         seed: int,
         critic: CriticNeeds | None = None,
+        reference: str | None = None,
     ) -> None:
-        """Load base weights, a fresh optimizer, seeds, and a critic if needed. Every lease begins with it."""
-        self._all("reset", model, config, temperature, seed, critic)
+        """Load base weights, a fresh optimizer, seeds, and a critic and a reference if they are needed.
+
+        Every lease begins with it. The last trial's reference is gone afterwards.
+
+        Raises:
+            ModelError: The reference has another vocabulary.
+        """
+        self._all("reset", model, config, temperature, seed, critic, reference)
 
     def forward(self, batch: TokenBatch, plan: FeaturePlan | None = None) -> Forward:
         """Return teacher-forced log-probs (M,) and entropies (M,), nats, in the batch's order.
@@ -114,16 +121,16 @@ class LearnerGroup:
             clipped_tokens=sum(p.clipped_tokens for p in parts),
             capped_tokens=sum(p.capped_tokens for p in parts),
             tokens=sum(p.tokens for p in parts),
+            kl_reference=sum(p.kl_reference for p in parts),
         )
 
     def values(self, batch: TokenBatch) -> Float32:
         """Return the critic's value (M,) of the state that each response token is drawn from, in order."""
-        rows = deal(batch, self.world_size)
-        value_M = np.empty(batch.response_tokens, dtype=np.float32)
-        parts = self._each("values", [(batch.take(rank_rows),) for rank_rows in rows])
-        for rank_rows, part_M in zip(rows, parts, strict=True):
-            value_M[ragged_index(batch.response_length_N, rank_rows)] = part_M
-        return value_M
+        return self._per_token("values", batch)
+
+    def reference_logprobs(self, batch: TokenBatch) -> Float32:
+        """Return the log-prob (M,) of each response token under the reference, nats, in order."""
+        return self._per_token("reference_logprobs", batch)
 
     def update_values(self, batch: ValueBatch) -> ValueStats:
         """Make one update of the critic.
@@ -202,6 +209,15 @@ class LearnerGroup:
 
     def _all(self, method: str, *args: Any) -> list[Any]:
         return self._each(method, [args] * self.world_size)
+
+    def _per_token(self, method: str, batch: TokenBatch) -> Float32:
+        """Call a method that gives a number per response token. Return all, (M,), in the batch's order."""
+        rows = deal(batch, self.world_size)
+        found_M = np.empty(batch.response_tokens, dtype=np.float32)
+        parts = self._each(method, [(batch.take(rank_rows),) for rank_rows in rows])
+        for rank_rows, part_M in zip(rows, parts, strict=True):
+            found_M[ragged_index(batch.response_length_N, rank_rows)] = part_M
+        return found_M
 
     def _each(self, method: str, args_per_rank: Sequence[tuple[Any, ...]]) -> list[Any]:
         if self.world_size == 1:

@@ -3,7 +3,9 @@
 Sources: PPO (arXiv 1707.06347, eq. 7), clip-higher and token mean (DAPO, arXiv 2503.14476, eq. 8),
 dual clip (Ye et al. 2019, arXiv 1912.09729, eq. 5), constant length (Dr. GRPO, arXiv 2503.20783), truncated
 importance weights between sampler and learner (Yao et al. 2025, "Your efficient RL framework secretly brings
-you off-policy RL training"). The bound on log-ratios is that of verl's `compute_policy_loss`.
+you off-policy RL training"), KL to a reference as a loss (GRPO, arXiv 2402.03300, eq. 3) by the estimators of
+Schulman ("Approximating KL divergence", 2020). The bounds on log-ratios and on k3 are those of verl's
+`compute_policy_loss` and `kl_penalty`, of which the code was read.
 """
 
 from __future__ import annotations
@@ -12,15 +14,17 @@ from dataclasses import dataclass
 
 import torch
 
-from trainables.config import LossConfig
+from trainables.config import KlConfig, LossConfig
 
 LOG_RATIO_BOUND = 20.0
 """Nats. A log-ratio beyond it counts as this much, so that its exponential stays finite in float32."""
+K3_BOUND = 10.0
+"""Nats. A token's k3 beyond it counts as this much, and has no gradient."""
 
 
 @dataclass(frozen=True)
 class LossInput:
-    """One micro-batch: B rows of at most T response tokens. Only `logprob_BT` carries a gradient.
+    """One micro-batch: B rows of at most T response tokens. `logprob_BT` and `entropy_BT` carry a gradient.
 
     What the tensors hold outside `mask_BT` is never read into the loss, not even a NaN.
     """
@@ -31,6 +35,10 @@ class LossInput:
     advantage_BT: torch.Tensor
     weight_B: torch.Tensor
     mask_BT: torch.Tensor
+    reference_logprob_BT: torch.Tensor | None = None
+    """Read if `kl.coefficient` is not 0."""
+    entropy_BT: torch.Tensor | None = None
+    """Nats; read if `entropy_bonus` is not 0."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +51,17 @@ class LossSums:
     """Tokens that a clip pushes no further; those that `dual_clip` stops are among them."""
     importance_capped: float
     """Tokens whose sampler/learner weight hit the cap."""
+    kl_reference: float
+    """Sum of the tokens' KL to the reference, nats; 0 without a reference."""
 
 
 def policy_loss(x: LossInput, config: LossConfig, denominator: float) -> LossSums:
-    """Compute the clipped surrogate, to be minimised, divided by `denominator` (see `denominator_of`).
+    """Compute the loss, to be minimised, divided by `denominator` (see `denominator_of`).
 
-    The loss is a differentiable scalar. A micro-batch without a trained token gives an exact zero that still
-    carries a graph, so that collectives in the backward pass match on every rank.
+    It is the clipped surrogate, plus the KL to the reference, minus the entropy. All three are aggregated in
+    one way, but the weight between sampler and learner is the surrogate's alone (as in verl). The loss is a
+    differentiable scalar. A micro-batch without a trained token gives an exact zero that still carries a
+    graph, so that collectives in the backward pass match on every rank.
     """
     mask = x.mask_BT.to(x.logprob_BT.dtype)
     advantage = torch.where(x.mask_BT, x.advantage_BT, 0)
@@ -67,15 +79,54 @@ def policy_loss(x: LossInput, config: LossConfig, denominator: float) -> LossSum
     if config.importance_cap is not None:
         capped = (importance > config.importance_cap) & x.mask_BT
         surrogate = surrogate * importance.clamp(max=config.importance_cap)
-    token_loss = -surrogate * mask * x.weight_B[:, None]
+    cost = -surrogate
+    active = x.mask_BT & (x.weight_B != 0)[:, None]
+    kl_reference = 0.0
+    if config.kl.coefficient:
+        kl = _kl_to_reference(x, config.kl)
+        cost = cost + config.kl.coefficient * kl
+        kl_reference = float((kl.detach() * active).sum())
+    if config.entropy_bonus:
+        entropy = _given(x.entropy_BT, "entropy_bonus")
+        cost = cost - config.entropy_bonus * torch.where(x.mask_BT, entropy, 0)
+    token_loss = cost * mask * x.weight_B[:, None]
     if config.aggregation == "sequence_mean":
         token_loss = token_loss / mask.sum(dim=1, keepdim=True).clamp(min=1)
-    active = x.mask_BT & (x.weight_B != 0)[:, None]
     return LossSums(
         loss=token_loss.sum() / denominator,
         clipped=float((stopped & active).sum()),
         importance_capped=float((capped & active).sum()),
+        kl_reference=kl_reference,
     )
+
+
+def kl_penalty(difference: torch.Tensor, estimator: str) -> torch.Tensor:
+    """Estimate each token's KL, nats, from `difference` = log pi - log pi_reference of a token drawn from pi.
+
+    The values of k1 and k3 are unbiased (Schulman 2020). Of the gradients that of k2 is, and that of k1 has
+    mean 0.
+    """
+    if estimator == "k1":
+        return difference
+    if estimator == "k2":
+        return 0.5 * difference.square()
+    if estimator == "abs":
+        return difference.abs()
+    bounded = (-difference).clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND)
+    return (torch.exp(bounded) - bounded - 1).clamp(max=K3_BOUND)
+
+
+def _kl_to_reference(x: LossInput, config: KlConfig) -> torch.Tensor:
+    """Return (B, T); 0 outside the mask."""
+    reference_BT = _given(x.reference_logprob_BT, "kl.coefficient")
+    # Padding is replaced first, for the reason given at `_ratio`.
+    return kl_penalty(torch.where(x.mask_BT, x.logprob_BT - reference_BT, 0), config.estimator)
+
+
+def _given(tensor: torch.Tensor | None, field: str) -> torch.Tensor:
+    if tensor is None:
+        raise ValueError(f"loss.{field}: is not 0, and the micro-batch lacks the tensor that it acts on")
+    return tensor
 
 
 def _ratio(logprob_BT: torch.Tensor, other_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:

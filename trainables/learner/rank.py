@@ -32,7 +32,14 @@ from trainables.learner.features import (
     reasoning_length,
 )
 from trainables.learner.losses import LossSums, policy_loss
-from trainables.learner.policy import load_policy, loss_input, pad_token_of, response_logprobs
+from trainables.learner.policy import (
+    Reference,
+    load_policy,
+    loss_input,
+    pad_token_of,
+    response_logprobs,
+    vocabulary_of,
+)
 from trainables.learner.results import Forward, UpdateStats, ValueStats
 from trainables.learner.tokens import Float32, Padded, TokenBatch, TrainBatch, ragged_index
 from trainables.learner.value_batch import ValueBatch
@@ -52,6 +59,7 @@ class Learner:
     """On rank 0: its place in the weight broadcast."""
     _engine: Any = field(default=None, init=False)
     _critic: Critic | None = field(default=None, init=False)
+    _reference: Reference | None = field(default=None, init=False)
     _model: Any = field(default=None, init=False)
     _config: LearnerConfig = field(default=LearnerConfig(), init=False)
     _pad_token: int = field(default=0, init=False)
@@ -65,8 +73,15 @@ class Learner:
         temperature: float,
         seed: int,
         critic: CriticNeeds | None = None,
+        reference: str | None = None,
     ) -> None:
-        """Load the base weights afresh and build new DeepSpeed engines for policy and critic, if any."""
+        """Load the base weights afresh and build new DeepSpeed engines for policy and critic, if any.
+
+        `reference` is the model that the loss takes a KL to.
+
+        Raises:
+            ModelError: The reference has another vocabulary.
+        """
         self.close()
         torch.manual_seed(seed)
         self._config, self._temperature, self._updates = config, temperature, 0
@@ -78,14 +93,19 @@ class Learner:
         if critic is not None:
             self._critic = Critic(critic, config, self._pad_token, self.rank, self.world_size, self.device)
             self._critic.start(model)
+        if reference is not None:
+            self._reference = Reference(config, temperature, self._pad_token, self.world_size, self.device)
+            self._reference.start(reference, vocabulary_of(self._model))
 
     def close(self) -> None:
         """Give the engines' memory back."""
         if self._critic is not None:
             self._critic.close()
+        if self._reference is not None:
+            self._reference.close()
         if self._engine is not None:
             self._engine.destroy()
-        self._engine = self._model = self._critic = None
+        self._engine = self._model = self._critic = self._reference = None
         gc.collect()
 
     @torch.no_grad()
@@ -127,7 +147,7 @@ class Learner:
         """
         engine = self._engine
         parts = list(self._parts(batch.tokens))
-        total = clipped = capped = 0.0
+        total = clipped = capped = kl = 0.0
         for number, part in enumerate(parts):
             engine.set_gradient_accumulation_boundary(number == len(parts) - 1)
             sums = self._loss(engine, batch, part, loss)
@@ -136,6 +156,7 @@ class Learner:
             total += float(sums.loss.detach())
             clipped += sums.clipped
             capped += sums.importance_capped
+            kl += sums.kl_reference
         self._set_lr()
         before = gradient_norm(engine, self._model, self._config.zero_stage)
         engine.step()
@@ -152,7 +173,16 @@ class Learner:
             clipped_tokens=clipped,
             capped_tokens=capped,
             tokens=batch.tokens.response_tokens,
+            kl_reference=kl,
         )
+
+    def reference_logprobs(self, batch: TokenBatch) -> Float32:
+        """Return the reference's log-probs (M,) of this rank's rollouts (see `Reference.logprobs`)."""
+        if self._reference is None:
+            raise StrategyError(
+                "loss.kl.coefficient: is not 0, but the learner was reset without a reference"
+            )
+        return self._reference.logprobs(batch)
 
     def values(self, batch: TokenBatch) -> Float32:
         """Return the critic's values (M,) of this rank's rollouts (see `Critic.values`)."""
@@ -270,8 +300,10 @@ class Learner:
         return total
 
     def _loss(self, model: Any, batch: TrainBatch, part: Padded, loss: LossConfig) -> LossSums:
-        logprob_BT, _ = self._logprobs(model, part, entropy=False)
-        return policy_loss(loss_input(batch, part, logprob_BT, self.device), loss, batch.denominator)
+        with_entropy = loss.entropy_bonus > 0
+        logprob_BT, entropy_BT = self._logprobs(model, part, entropy=with_entropy)
+        inputs = loss_input(batch, part, logprob_BT, self.device, entropy_BT if with_entropy else None)
+        return policy_loss(inputs, loss, batch.denominator)
 
     def _set_lr(self) -> None:
         """Set the learning rate of the next update, which rises linearly over `learner.lr_warmup_steps`."""

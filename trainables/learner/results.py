@@ -30,6 +30,8 @@ class UpdateStats:
     capped_tokens: float
     """Tokens whose sampler/learner importance weight hit the cap."""
     tokens: int
+    kl_reference: float = 0.0
+    """Sum of the tokens' KL to the reference, nats; 0 without a reference."""
 
 
 @dataclass(frozen=True)

@@ -76,16 +76,19 @@ class TrainBatch:
     """Weight of each rollout in the loss."""
     denominator: float
     """What the sum over all tokens (or rollouts) of the mini-batch is divided by; the same on every rank."""
+    reference_logprob_M: Float32 | None = None
+    """Log-prob of each response token under the reference, if the loss has a KL to one."""
 
     def take(self, rows: npt.NDArray[np.int64]) -> TrainBatch:
         """Return the given rollouts, in the given order."""
-        lengths = self.tokens.response_length_N
+        lengths, reference_M = self.tokens.response_length_N, self.reference_logprob_M
         return TrainBatch(
             tokens=self.tokens.take(rows),
             old_logprob_M=take_ragged(self.old_logprob_M, lengths, rows),
             advantage_M=take_ragged(self.advantage_M, lengths, rows),
             weight_N=self.weight_N[rows],
             denominator=self.denominator,
+            reference_logprob_M=None if reference_M is None else take_ragged(reference_M, lengths, rows),
         )
 
 

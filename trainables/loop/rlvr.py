@@ -28,7 +28,13 @@ from trainables.loop.metrics import Stopwatch, check_drift, mismatch, reading_me
 from trainables.loop.prompts import rollout_seed
 from trainables.loop.state import Run
 from trainables.loop.sync import sync_weights
-from trainables.loop.update import measure_noise, update_critic, update_metrics, update_policy
+from trainables.loop.update import (
+    measure_noise,
+    reference_logprobs,
+    update_critic,
+    update_metrics,
+    update_policy,
+)
 from trainables.loop.verify import check_failure_rate, verify
 from trainables.rollouts.engine import DrawRequest
 from trainables.strategies.batch import Batch, BoolArray, Kind, Requests, RolloutBudget, Stats
@@ -81,10 +87,12 @@ def train_step(run: Run) -> bool:
     check_drift(drift["mismatch_kl"], config, step)
     with clock.part("score"):
         scores = run.strategy.score(batch)
+    with clock.part("logprobs"):
+        reference_M = reference_logprobs(run, tokens, scores)
     with clock.part("gradient_noise"):
-        noise = measure_noise(run, batch, tokens, scores, reading.logprob_M)
+        noise = measure_noise(run, batch, tokens, scores, reading.logprob_M, reference_M)
     with clock.part("update"):
-        updates = update_policy(run, batch, tokens, scores, reading.logprob_M)
+        updates = update_policy(run, batch, tokens, scores, reading.logprob_M, reference_M)
     with clock.part("critic"):
         critic = update_critic(run, batch, tokens, scores)
     run.counters.version += 1
@@ -99,7 +107,7 @@ def train_step(run: Run) -> bool:
         **rollout_metrics(batch),
         **drift,
         **sync,
-        **update_metrics(updates),
+        **update_metrics(updates, config.loss),
         **noise,
         **critic,
         "truncated": buffer.truncated(),

@@ -17,6 +17,7 @@ from trainables.loop.lease import Lease
 from trainables.loop.problems import Problems
 from trainables.loop.prompts import PromptOrder
 from trainables.loop.recorder import Recorder
+from trainables.models.reference import reference_of
 from trainables.strategies.batch import IntArray, Needs
 from trainables.strategies.protocol import ReadsPrompts, Strategy
 from trainables.tasks.load import load_task
@@ -77,7 +78,8 @@ class Run:
         strata = np.array([p.stratum for p in train], dtype=np.int64)
         if needs.encoder is not None and isinstance(strategy, ReadsPrompts):
             strategy.provide(VectorTable(needs.encoder, problems.prompts("train")))
-        lease.learner.reset(lease.model, config.learner, config.sampling.temperature, seed, needs.values)
+        temperature, reference = config.sampling.temperature, reference_of(config.loss.kl, lease.model)
+        lease.learner.reset(lease.model, config.learner, temperature, seed, needs.values, reference)
         plan = None
         if needs.features is not None:
             plan = FeaturePlan.of(needs.features, lease.learner.layers, lease.tokenizer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from trainables.config import LossConfig
 from trainables.learner.results import UpdateStats
 from trainables.learner.tokens import Float32, Int32, TokenBatch, TrainBatch, ragged_index
 from trainables.learner.value_batch import ValueBatch, positions
@@ -12,8 +13,27 @@ from trainables.loop.state import Run
 from trainables.strategies.batch import Batch, FloatArray, IntArray, Scores
 
 
+def reference_logprobs(run: Run, tokens: TokenBatch, scores: Scores) -> Float32 | None:
+    """Return the log-prob (M,) of each token under the reference, NaN where it is not trained.
+
+    None where the loss has no KL to one.
+    """
+    rows = np.flatnonzero(scores.weight_N != 0)
+    if not run.config.loss.kl.coefficient or not len(rows):
+        return None
+    logprob_M = np.full(tokens.response_tokens, np.nan, dtype=np.float32)
+    index = ragged_index(tokens.response_length_N, rows)
+    logprob_M[index] = run.lease.learner.reference_logprobs(tokens.take(rows))
+    return logprob_M
+
+
 def update_policy(
-    run: Run, batch: Batch, tokens: TokenBatch, scores: Scores, old_logprob_M: Float32
+    run: Run,
+    batch: Batch,
+    tokens: TokenBatch,
+    scores: Scores,
+    old_logprob_M: Float32,
+    reference_logprob_M: Float32 | None = None,
 ) -> list[UpdateStats]:
     """Make `learner.mini_batches` clipped updates, each on whole prompts. Returns what each update did.
 
@@ -22,25 +42,37 @@ def update_policy(
     Raises:
         DivergedError: A gradient is not finite.
     """
-    batches = mini_batches(run, batch, tokens, scores, old_logprob_M, run.config.learner.mini_batches)
+    parts = run.config.learner.mini_batches
+    batches = mini_batches(run, batch, tokens, scores, old_logprob_M, parts, reference_logprob_M)
     return [run.lease.learner.update(mini_batch, run.config.loss) for mini_batch in batches]
 
 
 def measure_noise(
-    run: Run, batch: Batch, tokens: TokenBatch, scores: Scores, old_logprob_M: Float32
+    run: Run,
+    batch: Batch,
+    tokens: TokenBatch,
+    scores: Scores,
+    old_logprob_M: Float32,
+    reference_logprob_M: Float32 | None = None,
 ) -> dict[str, float]:
     """Measure tr Cov(g) and |E g|^2 of the step's gradient, every `learner.gradient_noise_every` steps."""
     every = run.config.learner.gradient_noise_every
     if not every or run.counters.step % every:
         return {}
-    halves = mini_batches(run, batch, tokens, scores, old_logprob_M, 2)
+    halves = mini_batches(run, batch, tokens, scores, old_logprob_M, 2, reference_logprob_M)
     if len(halves) < 2:
         return {}
     return noise_metrics(run.lease.learner.gradient_products(halves[0], halves[1], run.config.loss))
 
 
 def mini_batches(
-    run: Run, batch: Batch, tokens: TokenBatch, scores: Scores, old_logprob_M: Float32, parts: int
+    run: Run,
+    batch: Batch,
+    tokens: TokenBatch,
+    scores: Scores,
+    old_logprob_M: Float32,
+    parts: int,
+    reference_logprob_M: Float32 | None = None,
 ) -> list[TrainBatch]:
     """Deal the prompts that are trained into `parts` mini-batches, or into fewer: each has a prompt at least.
 
@@ -72,6 +104,7 @@ def mini_batches(
                 advantage_M=advantage_M[index].astype(np.float32),
                 weight_N=weight_N.astype(np.float32),
                 denominator=run.denominator(length_N),
+                reference_logprob_M=None if reference_logprob_M is None else reference_logprob_M[index],
             )
         )
     return found
@@ -87,8 +120,12 @@ def equal_prompts(weight_N: FloatArray, prompt_N: IntArray, length_N: Int32) -> 
     return np.asarray(weight_N * each / np.where(mass_P > 0, mass_P, 1.0)[prompt_N])
 
 
-def update_metrics(updates: list[UpdateStats]) -> dict[str, float]:
-    """Summarise the step's updates of the policy."""
+def update_metrics(updates: list[UpdateStats], loss: LossConfig) -> dict[str, float]:
+    """Summarise the step's updates of the policy.
+
+    `kl_reference`: mean KL to the reference of a trained token, nats, by the estimator of `loss.kl`; left out
+    where the loss has none.
+    """
     tokens = sum(u.tokens for u in updates)
     metrics = {"updates": float(len(updates)), "trained_tokens": float(tokens)}
     if updates:
@@ -96,6 +133,8 @@ def update_metrics(updates: list[UpdateStats]) -> dict[str, float]:
         metrics["loss"] = float(np.mean([u.loss for u in updates]))
         metrics["clip_fraction"] = sum(u.clipped_tokens for u in updates) / tokens
         metrics["importance_capped"] = sum(u.capped_tokens for u in updates) / tokens
+        if loss.kl.coefficient:
+            metrics["kl_reference"] = sum(u.kl_reference for u in updates) / tokens
     return metrics
 
 

@@ -21,7 +21,7 @@ def check_model(model: str) -> None:
         ModelError: with the path and the fix.
     """
     path = Path(model).expanduser()
-    if model == TINY or _is_hub_id(model, path):
+    if model == TINY or is_hub_id(model, path):
         return
     if not path.exists():
         raise ModelError(
@@ -49,10 +49,10 @@ def resolve_model(model: str, cache: Path) -> Path | str:
     if model == TINY:
         return ensure_tiny(cache)
     path = Path(model).expanduser()
-    return model if _is_hub_id(model, path) else path.resolve()
+    return model if is_hub_id(model, path) else path.resolve()
 
 
-def _is_hub_id(model: str, path: Path) -> bool:
+def is_hub_id(model: str, path: Path) -> bool:
     """Tell whether `model` is a hub id: `owner/name`, where neither that nor `owner` is a directory here.
 
     A misspelt path must not be looked for on the hub.

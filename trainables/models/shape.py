@@ -21,8 +21,8 @@ WIDTH = ("hidden_size", "n_embd")
 """Keys in config.json; GPT-2's have names of their own."""
 
 
-def read_config(file: Path) -> dict[str, Any]:
-    """Read a model's config.json as a mapping.
+def read_config(file: Path, field: str = "trial.model") -> dict[str, Any]:
+    """Read a model's config.json as a mapping. `field` names the model in a spec.
 
     Raises:
         ModelError: it cannot be read as one.
@@ -31,10 +31,10 @@ def read_config(file: Path) -> dict[str, Any]:
         raw = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"trial.model: {str(file)!r} cannot be read as JSON ({error}); save the model there again"
+            f"{field}: {str(file)!r} cannot be read as JSON ({error}); save the model there again"
         ) from None
     if not isinstance(raw, dict):
-        raise ModelError(f"trial.model: {str(file)!r} does not hold a mapping; save the model there again")
+        raise ModelError(f"{field}: {str(file)!r} does not hold a mapping; save the model there again")
     return raw
 
 
@@ -117,11 +117,12 @@ def model_shape(model: str) -> ModelShape | None:
     """
     if model in KNOWN:
         return KNOWN[model]
-    file = _config_file(model)
+    file = config_file(model)
     return None if file is None else _shape(read_config(file))
 
 
-def _config_file(model: str) -> Path | None:
+def config_file(model: str) -> Path | None:
+    """Return config.json of a local model, or of a hub id that is cached here; None where there is none."""
     local = Path(model).expanduser() / "config.json"
     if local.is_file():
         return local

@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from trainables.config import Strict
+from trainables.models.reference import check_reference
 from trainables.models.resolve import check_model
 from trainables.trial import TrialConfig, TrialSettings
 from trimtab.errors import SpecError
@@ -165,7 +166,7 @@ class Training:
 
         Raises:
             SpecError: data, a task or a class of the user's own is missing, or `evaluation.split` is `test`.
-            ModelError: the model is not there.
+            ModelError: the model is not there, or the reference of the loss does not fit it.
             SecurityError: the file holds a secret.
         """
         config = self.reference_config()
@@ -174,6 +175,7 @@ class Training:
                 "trial.evaluation.split: test would show the training the prompts of the verdict; remove it"
             )
         check_model(config.model)
+        check_reference(config.loss.kl, config.model)
         check_task(config.task)
         check_own_members([config.strategy], "trial")
         check_url("tracking.uri", self.tracking.uri)

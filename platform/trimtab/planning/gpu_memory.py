@@ -3,9 +3,10 @@
 Assumptions:
 
 - the learner keeps the activations of `micro_batch_tokens` (at least one sequence of full length), recomputes
-  none, and holds its logits as four arrays in fp32;
+  none, and holds its logits as four arrays in fp32, with `loss.entropy_bonus` as six;
 - AdamW holds two moments in fp32, and in bf16 training a master copy of the weights; ZeRO (arXiv 1910.02054)
   partitions optimizer states (stage 1), gradients (2) and weights (3) over the learner's workers;
+- the reference of `loss.kl` is as large as the policy, and its weights are partitioned alike;
 - each process needs another 2 GB (CUDA context, libraries, buffers).
 """
 
@@ -21,6 +22,8 @@ from trimtab.sweepspec.spec import SlotsConfig
 
 CONTEXT_BYTES = 2 * GB
 LOGIT_COPIES = 4
+ENTROPY_COPIES = 2
+"""The probabilities, and their product with the logits."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +88,15 @@ def _learner(config: TrialConfig, shape: ModelShape) -> dict[str, int]:
         total = of * shape.parameters
         return total // learner.workers if learner.zero_stage >= from_stage else total
 
+    copies = LOGIT_COPIES + (ENTROPY_COPIES if config.loss.entropy_bonus else 0)
+    reference = {"reference": shared(number, 3)} if config.loss.kl.coefficient else {}
     return {
         "weights": shared(number, 3),
+        **reference,
         "gradients": shared(number, 2),
         "optimizer": shared(8 if wide else 12, 1),
         "activations": tokens * shape.activation_numbers * number,
-        "logits": tokens * shape.vocabulary * 4 * LOGIT_COPIES,
+        "logits": tokens * shape.vocabulary * 4 * copies,
         "context": CONTEXT_BYTES,
     }
 

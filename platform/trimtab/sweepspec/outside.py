@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainables.models.reference import check_reference
 from trainables.models.resolve import check_model
 from trainables.strategies.wording import did_you_mean
 from trimtab.errors import SpecError
@@ -29,9 +30,10 @@ def check_outside(spec: SweepSpec) -> None:
 
     Raises:
         SpecError: the task, its data, or a class.
-        ModelError: the model.
+        ModelError: the model, or the reference of the loss.
     """
     check_model(spec.trial.model)
+    check_reference(spec.trial.loss.kl, spec.trial.model)
     check_task(spec.trial.task)
     check_own_strategies(spec, spec.reference, "reference")
     for number, candidate in enumerate(spec.candidates):
