@@ -168,6 +168,11 @@ class LossConfig(Strict):
     overlong_penalty: Annotated[float, Field(ge=0)] = 0.5
     """Size of the full punishment in [0, 1] reward units (DAPO's -1 on rewards of +-1 is 0.5 here)."""
 
+    @property
+    def largest_penalty(self) -> float:
+        """Return the most that shaping takes off a reward, in reward units."""
+        return self.overlong_penalty if self.overlong_buffer else 0.0
+
     @model_validator(mode="after")
     def _dual_clip_above_one(self) -> LossConfig:
         if self.dual_clip is not None and self.dual_clip <= 1:

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from tests.strategies.engine import FakeEngine, stats
+from trainables.config import LossConfig
 from trainables.strategies.batch import Batch
 from trainables.strategies.config import parse_strategy
+from trainables.strategies.warmup import Warmup
 from trimtab.errors import SpecError, StrategyError
 
 RATE = np.random.default_rng(0).beta(1.2, 2.2, 96)
@@ -93,6 +95,72 @@ def test_length_adaptive_lambda_reaches_the_estimator() -> None:
     row = int(batch.length_N.argmax())
     values = np.clip(batch.values[row], 0, 1)  # type: ignore[index]
     np.testing.assert_allclose(scores.advantage_tokens[row][:-1], np.diff(values), atol=1e-12)
+
+
+LAM = 0.9
+
+
+def punished(strategy: Any) -> Batch:
+    """A step's batch in which every second response is wrong and fully punished, and the critic knows it."""
+    batch = FakeEngine(RATE, np.zeros(96, np.int64)).step(strategy)
+    over_N = np.arange(batch.rollouts) % 2 == 0
+    correct_N = np.where(over_N, 0.0, batch.correct_N)
+    values = tuple(
+        np.linspace(0.1, r, int(t)) for r, t in zip(correct_N - 0.5 * over_N, batch.length_N, strict=True)
+    )
+    return replace(batch, correct_N=correct_N, reward_N=correct_N - 0.5 * over_N, values=values)
+
+
+def test_values_reach_as_low_as_shaped_rewards_under_lambda_below_one() -> None:
+    penalty = LossConfig(overlong_buffer=4).largest_penalty
+    config = parse_strategy({"preset": "ppo", "lam": LAM, "normaliser": "none"})
+    strategy = config.build(penalty=penalty)
+    batch = punished(strategy)
+    scores = strategy.score(batch)
+    assert scores.advantage_tokens is not None
+    assert scores.value_targets is not None
+    assert batch.values is not None
+    for n, value_T in enumerate(batch.values):
+        # The lambda-return (Sutton and Barto 2018, eq. 12.3): mix the returns of 1, 2, ... steps.
+        length, reward = len(value_T), batch.reward_N[n]
+        for t in range(length):
+            left = length - t
+            mix = [(1 - LAM) * LAM ** (k - 1) * value_T[t + k] for k in range(1, left)]
+            target = sum(mix) + LAM ** (left - 1) * reward
+            assert scores.value_targets[n][t] == pytest.approx(target, abs=1e-12)
+            assert scores.advantage_tokens[n][t] == pytest.approx(target - value_T[t], abs=1e-12)
+    assert min(target_T.min() for target_T in scores.value_targets) == pytest.approx(-0.5)
+
+
+def test_a_value_below_the_shaped_range_is_clipped_and_a_prompts_value_to_the_declared_one() -> None:
+    strategy = parse_strategy({"preset": "ppo", "normaliser": "none"}).build(penalty=0.5)
+    batch = punished(strategy)
+    low = replace(batch, values=tuple(np.full(int(t), -3.0) for t in batch.length_N))
+    scores = strategy.score(low)
+    assert scores.advantage_tokens is not None
+    np.testing.assert_allclose([a[-1] for a in scores.advantage_tokens], batch.reward_N + 0.5)
+    assert scores.diagnostics["prior_mean"] == 0.0
+    mixed = {"prior": "critic", "fusion": {"type": "beta"}, "budget": {"type": "fixed", "group_size": 2}}
+    other = parse_strategy(mixed).build(penalty=0.5)
+    assert other.score(low).diagnostics["prior_mean"] == 0.0
+
+
+def test_overlong_shaping_that_is_off_takes_nothing_off_a_reward() -> None:
+    assert LossConfig(overlong_buffer=0, overlong_penalty=0.5).largest_penalty == 0.0
+    assert LossConfig(overlong_buffer=4, overlong_penalty=0.25).largest_penalty == 0.25
+
+
+def test_a_run_tells_its_strategy_how_far_shaping_goes() -> None:
+    """Also the one that warms up."""
+    config = parse_strategy({"preset": "ppo", "warmup": {"updates": 1, "strategy": "ppo"}})
+    strategy = config.build(penalty=0.5)
+    assert isinstance(strategy, Warmup)
+    batch = punished(strategy.main)
+    assert strategy.first.score(batch).value_targets is not None
+    np.testing.assert_array_equal(
+        np.concatenate(strategy.first.score(batch).advantage_tokens or ()),
+        np.concatenate(strategy.main.score(batch).advantage_tokens or ()),
+    )
 
 
 def test_bad_input() -> None:

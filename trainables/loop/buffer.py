@@ -202,7 +202,7 @@ def overlong_penalty(length_N: Int32, loss: LossConfig, max_tokens: int) -> Floa
     if loss.overlong_buffer == 0:
         return np.zeros(len(length_N))
     over = length_N - (max_tokens - loss.overlong_buffer)
-    return loss.overlong_penalty * np.clip(over / loss.overlong_buffer, 0.0, 1.0)
+    return loss.largest_penalty * np.clip(over / loss.overlong_buffer, 0.0, 1.0)
 
 
 def token_batch(prompts: Sequence[Sequence[int]], completions: Completions) -> TokenBatch:

@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 
 from trainables.errors import StrategyError
-from trainables.learner.tokens import Float32, TokenBatch
+from trainables.learner.tokens import TokenBatch
 from trainables.loop.buffer import Reading, RolloutBuffer, cut, join, one_row_each
 from trainables.loop.evaluate import evaluate_when_due
 from trainables.loop.lease import Lease
@@ -37,7 +37,7 @@ from trainables.loop.update import (
 )
 from trainables.loop.verify import check_failure_rate, verify
 from trainables.rollouts.engine import DrawRequest
-from trainables.strategies.batch import Batch, BoolArray, Kind, Requests, RolloutBudget, Stats
+from trainables.strategies.batch import Batch, BoolArray, FloatArray, Kind, Requests, RolloutBudget, Stats
 from trainables.trial import TrialConfig
 
 
@@ -99,8 +99,7 @@ def train_step(run: Run) -> bool:
     with clock.part("sync"):
         sync = sync_weights(run)
     with clock.part("observe"):
-        change = _logprob_change(run, tokens, reading.logprob_M, sampled_M)
-        run.strategy.observe(batch, Stats(step=step, logprob_change=change))
+        run.strategy.observe(batch, Stats(step, logprob_change(run, batch, tokens)))
         run.recorder.add(batch, step, config.strategy.reward_range)
     run.spend(buffer.rollouts, tokens, clock.total)
     metrics = {
@@ -230,9 +229,8 @@ def _sampled(batch: Batch) -> BoolArray:
     return np.repeat(batch.kind_N != Kind.GREEDY, batch.length_N)
 
 
-def _logprob_change(run: Run, tokens: TokenBatch, old_logprob_M: Float32, sampled_M: BoolArray) -> float:
-    """Measure the mean absolute change of a token's log-prob through the update, nats; 0 if not needed."""
-    if not run.needs.logprob_change or not sampled_M.any():
-        return 0.0
-    change_M = np.abs(run.lease.learner.forward(tokens).logprob_M - old_logprob_M)
-    return float(change_M[sampled_M].mean())
+def logprob_change(run: Run, batch: Batch, tokens: TokenBatch) -> FloatArray | None:
+    """Measure how far each prompt's last response has moved since, nats (P,); None if not needed."""
+    if not run.needs.logprob_change:
+        return None
+    return run.responses.change_P(batch, tokens, lambda part: run.lease.learner.forward(part).logprob_M)

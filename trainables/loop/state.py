@@ -15,7 +15,7 @@ from trainables.learner.losses import denominator_of
 from trainables.learner.tokens import Int32, TokenBatch
 from trainables.loop.lease import Lease
 from trainables.loop.problems import Problems
-from trainables.loop.prompts import PromptOrder
+from trainables.loop.prompts import LastResponses, PromptOrder
 from trainables.loop.recorder import Recorder
 from trainables.models.reference import reference_of
 from trainables.strategies.batch import IntArray, Needs
@@ -63,6 +63,8 @@ class Run:
     """Writes what each prompt scored, for value models (docs/v0.md)."""
     feature_plan: FeaturePlan | None = None
     """Which hidden states the learner pools for the strategy."""
+    responses: LastResponses = field(default_factory=LastResponses)
+    """What each prompt answered last, where the strategy asks how far the policy has moved from it."""
     counters: Counters = field(default_factory=Counters)
     exhausted: bool = False
     """True: the rest of the budget is too small for this strategy."""
@@ -71,7 +73,7 @@ class Run:
     def start(lease: Lease, config: TrialConfig, seed: int, output: Path) -> Run:
         """Reset everything that is lent, then continue from the newest checkpoint if there is one."""
         task = load_task(config.task)
-        strategy = config.strategy.build()
+        strategy = config.strategy.build(penalty=config.loss.largest_penalty)
         needs = strategy.needs()
         train = task.split("train")
         problems = Problems(task, config, lease.tokenizer)
@@ -168,6 +170,7 @@ class Run:
             **asdict(self.counters),
             "order": self.order.state_dict(),
             "strategy": self.strategy.state_dict(),
+            "responses": self.responses.state_dict(),
         }
 
         def write_model(folder: Path) -> None:
@@ -181,6 +184,7 @@ class Run:
         self.lease.learner.load(checkpoint)
         self.order.load_state_dict(state.pop("order"))
         self.strategy.load_state_dict(state.pop("strategy"))
+        self.responses.load_state_dict(state.pop("responses"))
         self.counters = Counters(**state)
 
 

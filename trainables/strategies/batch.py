@@ -238,8 +238,10 @@ class Stats:
     """What the update did; handed to `observe`."""
 
     step: int
-    logprob_change: float
-    """Mean absolute change of a trained token's log-prob through the update, nats; 0 unless asked for."""
+    logprob_change_P: FloatArray | None = None
+    """Mean absolute change of a token's log-prob in each prompt's last response, nats: between the policy
+    that the update of that visit left, and the one that this update left. 0 at a prompt's first visit.
+    None unless asked for."""
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -299,7 +301,8 @@ class Needs:
     at_decide: bool = False
     """True: computed after every round, for the new rollouts only. False: once, before `score`."""
     logprob_change: bool = False
-    """True: `Stats.logprob_change` is measured by one more forward pass after the update; else it is 0."""
+    """True: `Stats.logprob_change_P` is measured. One response per prompt is kept, and after the update those
+    of this step's prompts, last and new, pass through the learner."""
 
     def union(self, other: Needs) -> Needs:
         """Return both together.

@@ -137,10 +137,11 @@ class StrategyConfig(BaseModel):
             _check_name(self)
         return self
 
-    def build(self, prior: Prior | None = None) -> Strategy:
+    def build(self, prior: Prior | None = None, penalty: float = 0.0) -> Strategy:
         """Make the strategy run, before any evidence.
 
         `prior` replaces the configured one (stubs in tests, a learned prior that a caller built itself).
+        `penalty` is the most that shaping takes off a reward, in reward units.
 
         Raises:
             StrategyError: an import path does not lead to what its place needs.
@@ -148,7 +149,7 @@ class StrategyConfig(BaseModel):
         if self.custom is not None:
             own: Strategy = build_own("custom", self.custom, self.params, Strategy)
             return own
-        scale = Scale(*self.reward_range)
+        scale = Scale(*self.reward_range, penalty)
         fusion: Fusion = self.fusion.running("fusion", Fusion)
         made = self._prior(scale) if prior is None else prior
         if made.reads_own and isinstance(self.fusion, Custom) and not fusion.leaves_out:
@@ -162,7 +163,9 @@ class StrategyConfig(BaseModel):
             weighting=self.weighting,
             scale=scale,
         )
-        return main if self.warmup is None else Warmup(self.warmup, self.warmup.strategy.build(), main)
+        if self.warmup is None:
+            return main
+        return Warmup(self.warmup, self.warmup.strategy.build(penalty=penalty), main)
 
     def _prior(self, scale: Scale) -> Prior:
         """Start the prior; one of the user's own brings its own scale."""

@@ -16,6 +16,13 @@ class Scale:
 
     low: float = 0.0
     high: float = 1.0
+    penalty: float = 0.0
+    """The most that shaping takes off a reward."""
+
+    @property
+    def shaped_low(self) -> float:
+        """Smallest `reward`: what shaping leaves of a wrong answer. The largest is `high`."""
+        return self.low - self.penalty
 
     @property
     def width(self) -> float:

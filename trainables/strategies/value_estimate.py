@@ -12,7 +12,10 @@ from trainables.strategies.groups import Groups
 
 @dataclass(frozen=True)
 class ValueEstimate:
-    """Predicted mean `correct`, in reward units. Exactly one of the three levels is given."""
+    """Predicted mean `correct`, in reward units. One of the three levels is given, or the last two.
+
+    With both, `tokens` is for the estimator, which predicts `reward`; everything else reads `mean_N`.
+    """
 
     mean_P: FloatArray | None = None
     """Per prompt. Must not depend on the prompt's own rewards of this step."""

@@ -23,8 +23,11 @@ from trainables.strategies.priors.tracker import TrackerPrior
 class Spo(Preset):
     """SPO (arXiv 2509.13232): per-prompt tracker as baseline, weighted prompts, whitened over the batch.
 
-    Departs: no offline bootstrap by default (`bootstrap: 8` buys it out of the step's rollouts); a prompt
-    that was never seen starts at the mean of those that were.
+    D, rho, counts and advantages are those of the authors' recipe (tests/parity/test_spo.py).
+
+    Departs: no offline bootstrap by default (`bootstrap: 8` buys it out of the step's rollouts, and the
+    policy's change is measured from it on; the recipe takes none at the first visit after its own); a prompt
+    that was never seen starts at the mean of those that were; of several rollouts the first is measured.
     """
 
     group_size: GroupSize = 1

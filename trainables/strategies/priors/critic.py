@@ -63,7 +63,12 @@ class CriticPrior(PriorMember):
 
 @dataclass
 class Critic(Prior):
-    """Estimates what the critic says, clipped to the reward range.
+    """Estimates what the critic says, clipped to what a reward can be.
+
+    Values per token predict the shaped reward, so a penalty widens their range: held at the least `correct`
+    they would be too high for a punished response, and under lambda < 1 its advantages biased. Targets are
+    lambda-returns, means of such values and the reward with weights of sum 1, and stay in the same range.
+    The value of a prompt predicts `correct`, and is clipped to the declared range.
 
     A state's value does not depend on the token drawn from it, so reading a rollout's own values is unbiased.
 
@@ -83,14 +88,15 @@ class Critic(Prior):
         )
 
     def predict(self, batch: Batch) -> ValueEstimate:
-        low, high = self.scale.low, self.scale.high
-        values = tuple(np.clip(value_T, low, high) for value_T in _required(batch))
+        scale, values = self.scale, _required(batch)
+        mean_N = np.clip([value_T[0] for value_T in values], scale.low, scale.high)
         warming = self.seen < self.config.warmup_updates
         silent_N = np.ones(batch.rollouts, np.bool_) if warming else None
         if self.config.level == "token":
-            return ValueEstimate(tokens=values, silent_N=silent_N)
+            tokens = tuple(np.clip(value_T, scale.shaped_low, scale.high) for value_T in values)
+            return ValueEstimate(mean_N=mean_N, tokens=tokens, silent_N=silent_N)
         mean_P = np.zeros(batch.prompts)
-        mean_P[batch.prompt_N] = [value_T[0] for value_T in values]
+        mean_P[batch.prompt_N] = mean_N
         return ValueEstimate(mean_P=mean_P, silent_N=silent_N)
 
     def targets(self, batch: Batch) -> tuple[FloatArray, ...]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from trainables.errors import StrategyError
 from trainables.strategies.batch import Batch, FloatArray, IntArray, Needs, Stats
 from trainables.strategies.groups import Groups, first_round_N
 from trainables.strategies.members.base import Keep, Positive
@@ -24,7 +25,8 @@ class TrackerPrior(PriorMember):
     mass: Positive = 8.0
     """Pseudo-counts of the first estimate of a prompt."""
     half_change: Positive = 0.06
-    """Mean absolute log-prob change (nats) after which half of the old evidence is forgotten."""
+    """Mean absolute log-prob change (nats) after which half of the old evidence is forgotten; nothing is
+    measured where `keep_min` equals `keep_max`."""
     keep_min: Keep = 0.875
     keep_max: Keep = 0.96
     start: Annotated[float, Field(ge=0, le=1)] = 0.5
@@ -48,9 +50,9 @@ class Tracker(Prior):
 
         a <- rho a + s;  b <- rho b + k - s;  rho = 2^(-D / half_change), kept within [keep_min, keep_max]
 
-    D is the policy's change since the prompt's last visit: the sum of the updates' mean absolute log-prob
-    changes (SPO measures it on the prompt itself). A first visit sets `mass` pseudo-counts at the Jeffreys
-    mean (s + 1/2) / (k + 1). A prompt never met is estimated at the mean of those that were.
+    D is the policy's change since the prompt's last visit, on the prompt's own last response, as the authors
+    measure it (`Stats.logprob_change_P`). A first visit sets `mass` pseudo-counts at the Jeffreys mean
+    (s + 1/2) / (k + 1). A prompt never met is estimated at the mean of those that were.
     State is in [0, 1] units, one column per prompt met.
     """
 
@@ -58,19 +60,17 @@ class Tracker(Prior):
     scale: Scale = UNIT
     prompt_M: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
     """Prompts met, ascending."""
-    counts_3M: FloatArray = field(default_factory=lambda: np.zeros((3, 0)))
-    """a, b, and the value of `clock` at the last visit."""
-    clock: float = 0.0
-    """Summed change of the policy, nats."""
+    counts_2M: FloatArray = field(default_factory=lambda: np.zeros((2, 0)))
+    """a and b."""
 
     def needs(self) -> Needs:
-        return Needs(logprob_change=True)
+        return Needs(logprob_change=self.config.keep_min < self.config.keep_max)
 
     def predict(self, batch: Batch) -> ValueEstimate:
         return self.predict_prompts(batch.prompt_id_P, batch.stratum_P)
 
     def predict_prompts(self, prompt_C: IntArray, stratum_C: IntArray) -> ValueEstimate:
-        a_M, b_M, _ = self.counts_3M
+        a_M, b_M = self.counts_2M
         pool = (a_M.sum() + MASS * self.config.start) / (a_M.sum() + b_M.sum() + MASS)
         row_C, known_C = self._find(prompt_C)
         a_C, b_C = np.full(len(prompt_C), pool), np.full(len(prompt_C), 1.0 - pool)
@@ -90,28 +90,32 @@ class Tracker(Prior):
         known_V = self._find(prompt_V)[1]
         self._insert(prompt_V[~known_V])
         row_V = np.searchsorted(self.prompt_M, prompt_V)
-        a_V, b_V, last_V = self.counts_3M[:, row_V]
-        config = self.config
-        rho_V = np.clip(
-            2.0 ** (-(self.clock - last_V) / config.half_change), config.keep_min, config.keep_max
-        )
-        first_V = config.mass * (sum_V + 0.5) / (count_V + 1.0)
-        self.counts_3M[0, row_V] = np.where(known_V, rho_V * a_V + sum_V, first_V)
-        self.counts_3M[1, row_V] = np.where(known_V, rho_V * b_V + count_V - sum_V, config.mass - first_V)
-        self.counts_3M[2, row_V] = self.clock
-        self.clock += stats.logprob_change
+        a_V, b_V = self.counts_2M[:, row_V]
+        rho_V = self._keep_P(batch, stats)[visited]
+        mass = self.config.mass
+        first_V = mass * (sum_V + 0.5) / (count_V + 1.0)
+        self.counts_2M[0, row_V] = np.where(known_V, rho_V * a_V + sum_V, first_V)
+        self.counts_2M[1, row_V] = np.where(known_V, rho_V * b_V + count_V - sum_V, mass - first_V)
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "prompt_M": self.prompt_M.copy(),
-            "counts_3M": self.counts_3M.copy(),
-            "clock": float(self.clock),
-        }
+        return {"prompt_M": self.prompt_M.copy(), "counts_2M": self.counts_2M.copy()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.prompt_M = np.asarray(state["prompt_M"], np.int64).copy()
-        self.counts_3M = np.asarray(state["counts_3M"], np.float64).reshape(3, -1).copy()
-        self.clock = float(state["clock"])
+        self.counts_2M = np.asarray(state["counts_2M"], np.float64).reshape(2, -1).copy()
+
+    def _keep_P(self, batch: Batch, stats: Stats) -> FloatArray:
+        """Return the share rho of each prompt's old counts that survives this visit."""
+        config = self.config
+        if not self.needs().logprob_change:
+            return np.full(batch.prompts, config.keep_min)
+        if stats.logprob_change_P is None:
+            raise StrategyError(
+                "strategy.prior: 'tracker' forgets by logprob_change_P, and these stats have none; measure "
+                "it, or set keep_min equal to keep_max"
+            )
+        rho_P = 2.0 ** (-stats.logprob_change_P / config.half_change)
+        return np.asarray(np.clip(rho_P, config.keep_min, config.keep_max))
 
     def _find(self, prompt_C: IntArray) -> tuple[IntArray, Any]:
         """Return the column of each prompt, and whether it was met."""
@@ -125,6 +129,6 @@ class Tracker(Prior):
         if not len(prompt_V):
             return
         merged = np.union1d(self.prompt_M, prompt_V)
-        counts = np.zeros((3, len(merged)))
-        counts[:, np.searchsorted(merged, self.prompt_M)] = self.counts_3M
-        self.prompt_M, self.counts_3M = merged, counts
+        counts = np.zeros((2, len(merged)))
+        counts[:, np.searchsorted(merged, self.prompt_M)] = self.counts_2M
+        self.prompt_M, self.counts_2M = merged, counts
