@@ -4,10 +4,10 @@ A change that moves code must not change a number. `record` runs a small sweep (
 six steps) through the command line, and writes its results: all metrics except times, the checksum that each
 lease proved, and a digest of each run's final weights. `compare` says where two recordings differ, and exits
 with 1 if they do.
-Equality holds on one machine and one tiny model, so record both states there:
+Equality holds on one machine, so record both states there:
 
     git worktree add /tmp/before COMMIT        # then, in each of the two checkouts:
-    make model && make bench BENCH=golden ARGS="record /tmp/before.json"
+    make bench BENCH=golden ARGS="record /tmp/before.json"
     make bench BENCH=golden ARGS="compare /tmp/before.json /tmp/after.json"
 """
 
@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -47,9 +46,8 @@ SPEC: dict[str, Any] = {
 COMPARED = ("lease", "step", "evaluation")
 
 
-def sweep(home: Path, models: Path) -> None:
+def sweep(home: Path) -> None:
     """Run the sweep in an empty home and show its output."""
-    shutil.copytree(models, home / "models")
     spec = home / "golden.yaml"
     spec.write_text(yaml.safe_dump({**SPEC, "home": str(home)}))
     subprocess.run([sys.executable, "-m", "trimtab", "sweep", str(spec)], check=True)
@@ -101,14 +99,13 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     record = commands.add_parser("record")
     record.add_argument("file", type=Path)
-    record.add_argument("--models", type=Path, default=Path(".trimtab/models"), help="holds the tiny model")
     compare = commands.add_parser("compare")
     compare.add_argument("before", type=Path)
     compare.add_argument("after", type=Path)
     given = parser.parse_args()
     if given.command == "record":
         with tempfile.TemporaryDirectory() as folder:
-            sweep(Path(folder), given.models)
+            sweep(Path(folder))
             given.file.write_text(json.dumps(recording(Path(folder)), indent=1))
         return
     found = list(differences(json.loads(given.before.read_text()), json.loads(given.after.read_text())))

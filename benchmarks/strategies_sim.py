@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from trainables.loop.buffer import join
 from trainables.strategies.batch import Batch, FloatArray, IntArray, Kind, Pool, Requests, RolloutBudget
 from trainables.strategies.priors.base import Prior
 from trainables.strategies.protocol import Strategy
@@ -109,7 +110,9 @@ def play(
         requests = decision.more if decision.more is not None else Requests.samples([], 1)
         if decision.new_prompts:
             fresh = ids_C[unused_C]
-            requests = strategy.select(Pool(fresh, zeros_C[fresh], rng), rollout_budget, decision.new_prompts)
+            rest = replace(rollout_budget, rollouts=rollout_budget.rollouts - requests.rollouts)
+            new = strategy.select(Pool(fresh, zeros_C[fresh], rng), rest, decision.new_prompts)
+            requests = join(requests, new)
     if batch is None:
         raise RuntimeError("nothing was drawn")
     return batch, action_N

@@ -30,7 +30,7 @@ def repo() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_model() -> Path:
-    """Directory of the tiny model, made on first use and kept in the checkout's cache."""
+    """Directory of the tiny model, copied once to the checkout's cache."""
     from trainables.models.tiny import ensure_tiny
 
     return ensure_tiny(ROOT / ".trimtab" / "models")

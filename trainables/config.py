@@ -32,8 +32,8 @@ class TaskConfig(Strict):
     """Which prompts, and how an answer is judged."""
 
     name: str = "addition"
-    """`addition` (built in), `math` (JSONL or Parquet with a question and a reference answer), or an import
-    path `package.module:Task` of your own."""
+    """`addition` or `sorting` (built in), `math` (JSONL or Parquet: question and reference answer), or an
+    import path `package.module:Task` of your own."""
     train: str | None = None
     """Path or hub id of the training prompts; the built-in task makes its own."""
     validation: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ from trimtab.sweepspec.spec import SweepSpec
 if TYPE_CHECKING:
     from trimtab.decide.promoted import Promoted
     from trimtab.decide.train import Trained
+    from trimtab.session.cluster import RayCluster
+    from trimtab.session.session import Lent, SessionStatus
     from trimtab.session.sweep import SweepResult
 
 
@@ -44,6 +47,7 @@ def sweep(
     overrides: Sequence[str] = (),
     address: str | None = None,
     capacity: Machine | None = None,
+    confirm: bool = False,
 ) -> SweepResult:
     """Run a sweep to its end and return how it ended; what it found is in MLflow.
 
@@ -53,6 +57,8 @@ def sweep(
     `address`: of a Ray cluster to run on (`auto`: the one of this machine or Ray job), with `home` on storage
     that all its nodes share; default: a Ray of the sweep's own.
     `capacity`: what an autoscaler may make of that cluster; default: the nodes it has.
+    `confirm`: retrain the best under fresh seeds right after a sweep that finished, on the same slots, as the
+    spec's `confirm` says.
 
     Raises:
         SpecError, ModelError, PlanError: as in `plan`. Nothing was started.
@@ -68,11 +74,30 @@ def sweep(
 
         with folder.driven():
             folder.write_spec(loaded)
+            confirmed: list[SweepResult] = []
+
+            def then(lent: Lent) -> SessionStatus:
+                confirmed.append(_confirmed(folder, cluster, lent))
+                return confirmed[0].status
+
             try:
-                return run_sweep(loaded, folder, cluster)
+                result = run_sweep(loaded, folder, cluster, then=then if confirm else None)
             except StorageError:
                 folder.remove()
                 raise
+            return replace(result, confirmation=confirmed[0] if confirmed else None)
+
+
+def _confirmed(searched: SweepDir, cluster: RayCluster, lent: Lent) -> SweepResult:
+    """Run the confirmation of a sweep on the slots that it leaves."""
+    from trimtab.decide.confirm import confirmation_spec
+    from trimtab.session.sweep import run_sweep
+
+    spec = confirmation_spec(searched.home, searched.name)
+    folder = SweepDir.create(searched.home, spec.name)
+    with folder.driven():
+        folder.write_spec(spec)
+        return run_sweep(spec, folder, cluster, lent=lent)
 
 
 def resume(
@@ -150,11 +175,11 @@ def _continue(name: str, home: Path, more: int, address: str | None, capacity: M
 
 
 def _enlarged(spec: SweepSpec, more: int) -> SweepSpec:
-    """Return the spec with more trials of the candidates, and of a reference whose number is given."""
+    """Return the spec with more trials of the candidates, and of a reference that is searched too."""
     raw = spec.model_dump(mode="json", by_alias=True)
-    raw["search"]["trials"] += more
-    if spec.reference.search and spec.reference.trials is not None:
-        raw["reference"]["trials"] += more
+    raw["search"]["trials"] = spec.candidate_trials + more
+    if spec.space_of(spec.reference).ranges:
+        raw["reference"]["trials"] = spec.reference_trials + more
     return parse_spec(raw, outside=False)
 
 

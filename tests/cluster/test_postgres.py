@@ -24,7 +24,7 @@ from trimtab.sweepspec.load import load_spec
 from trimtab.sweepspec.spec import SweepSpec
 
 STEP = 1280
-"""Rollouts between two evaluations of the quickstart."""
+"""Rollouts between two evaluations of the v05_small."""
 OVERRIDES = (
     "search.trials=5",
     "candidates.0.search={alpha: {float: [0.01, 0.9], log: true}, k_max: {int: [4, 16]}}",
@@ -43,7 +43,7 @@ def url() -> Iterator[str]:
 
 def spec_with(folder: Path, storage: str | None, *overrides: str) -> SweepSpec:
     stored = [f"storage={storage}"] if storage else []
-    return load_spec("quickstart", [f"home={folder}", *stored, *OVERRIDES, *overrides])
+    return load_spec("v05_small", [f"home={folder}", *stored, *OVERRIDES, *overrides])
 
 
 def result(score: float, rung: int, *, finished: bool = False) -> dict[str, Any]:

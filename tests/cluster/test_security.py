@@ -80,7 +80,7 @@ def test_the_value_of_a_secret_is_found_in_a_document(monkeypatch: pytest.Monkey
 
 
 def test_no_sweep_starts_with_a_secret_in_its_spec(tmp_path: Path) -> None:
-    spec = load_spec("quickstart", [f"home={tmp_path}", "storage=postgresql://u:hunter22@127.0.0.1:9/x"])
+    spec = load_spec("v05_small", [f"home={tmp_path}", "storage=postgresql://u:hunter22@127.0.0.1:9/x"])
     with pytest.raises(SecurityError, match="PGPASSFILE"):
         api.sweep(spec)
     assert list(tmp_path.iterdir()) == []

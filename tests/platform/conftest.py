@@ -73,7 +73,7 @@ class Journal:
 
 @pytest.fixture
 def spec(tmp_path: Path) -> SweepSpec:
-    return load_spec("quickstart", [f"home={tmp_path / 'home'}"])
+    return load_spec("v05_small", [f"home={tmp_path / 'home'}", "trial.learner.lr=5e-5"])
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def raw(spec: SweepSpec) -> dict[str, Any]:
 
 @pytest.fixture
 def journal(tmp_path: Path, spec: SweepSpec) -> Journal:
-    folder = tmp_path / "home" / "sweeps" / "quickstart"
+    folder = tmp_path / "home" / "sweeps" / "v05_small"
     folder.mkdir(parents=True)
     return Journal(folder, spec)
 

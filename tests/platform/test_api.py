@@ -19,7 +19,7 @@ def folder(tmp_path: Path) -> Path:
     """A sweep that was started once."""
     folder = tmp_path / "home" / "sweeps" / "s"
     folder.mkdir(parents=True)
-    SweepDir(folder).write_spec(load_spec("quickstart", [f"home={tmp_path / 'home'}"]))
+    SweepDir(folder).write_spec(load_spec("v05_small", [f"home={tmp_path / 'home'}"]))
     return folder
 
 
@@ -61,7 +61,7 @@ def test_an_extension_adds_something(folder: Path) -> None:
 
 def test_a_storage_that_is_down_leaves_the_name_free(tmp_path: Path) -> None:
     spec = load_spec(
-        "quickstart",
+        "v05_small",
         [f"home={tmp_path}", "storage=postgresql://user@127.0.0.1:9/none", "trial.model=tiny"],
     )
     with pytest.raises(StorageError, match="cannot be used"):

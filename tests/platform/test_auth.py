@@ -85,7 +85,7 @@ def server(tmp_path_factory, empty_store, tiny_model) -> Iterator[Server]:
         checkpoint = path / "checkpoint-60"
         shutil.copytree(tiny_model, checkpoint / "model")
         found = Server(uri, Decided(path, uri, checkpoint), passwords)
-        spec = load_spec("quickstart", [f"home={path}", f"tracking.uri={uri}"])
+        spec = load_spec("v05_small", [f"home={path}", f"tracking.uri={uri}"])
         found.decided.store("quick", spec)
         for number, gain in enumerate((0.0, 0.03)):
             found.decided.trial("quick", number, config_of(spec, number), range(2), gain)
@@ -112,7 +112,7 @@ def test_a_wrong_password_is_named_and_costs_nothing(server) -> None:
         assert done.exit_code == 2
         assert "MLFLOW_TRACKING_USERNAME" in done.output
         assert "Traceback" not in done.output
-        spec = load_spec("quickstart", [f"home={server.decided.home}", f"tracking.uri={server.uri}"])
+        spec = load_spec("v05_small", [f"home={server.decided.home}", f"tracking.uri={server.uri}"])
         server.decided.store("locked-out", spec)
         server.decided.trial("locked-out", 0, config_of(spec, 0), range(2), 0.0)
         tracker = Tracker(server.decided.folder("locked-out"), server.uri, "locked-out", spec)

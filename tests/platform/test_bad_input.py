@@ -109,7 +109,7 @@ class Steady(Prior):
     ],
 )
 def test_refused_at_load(override: str, parts: list[str]) -> None:
-    refused(trimtab("plan", "quickstart", "--set", override), *parts)
+    refused(trimtab("plan", "v05_small", "--set", override), *parts)
 
 
 @pytest.mark.parametrize(
@@ -127,16 +127,16 @@ def test_refused_at_load(override: str, parts: list[str]) -> None:
 )
 def test_a_users_class_is_looked_at_before_anything_starts(package: str, path: str, parts: list[str]) -> None:
     overrides = ["--set", f"candidates=[{{strategy: '{package}.{path}'}}]"]
-    refused(trimtab("plan", "quickstart", *overrides), "candidates.0.strategy", path, *parts)
+    refused(trimtab("plan", "v05_small", *overrides), "candidates.0.strategy", path, *parts)
 
 
 def test_axes_and_tasks_of_the_users_own_are_looked_at_too(package: str) -> None:
     prior = f"candidates=[{{strategy: {{prior: '{package}.mine:Thing', fusion: tested}}}}]"
     with pytest.raises(SpecError, match=r"candidates\.0\.strategy\.prior: .*not a Prior"):
-        load_spec("quickstart", [prior])
+        load_spec("v05_small", [prior])
     with pytest.raises(SpecError, match=r"trial\.task\.name.*without `split`"):
-        load_spec("quickstart", [f"trial.task.name={package}.mine:Thing"])
-    assert load_spec("quickstart", [f"trial.task.name={package}.mine:Task"])
+        load_spec("v05_small", [f"trial.task.name={package}.mine:Thing"])
+    assert load_spec("v05_small", [f"trial.task.name={package}.mine:Task"])
 
 
 @pytest.mark.parametrize(
@@ -150,18 +150,18 @@ def test_axes_and_tasks_of_the_users_own_are_looked_at_too(package: str) -> None
 def test_an_axis_that_could_not_be_built_is_refused_at_load(package: str, prior: str, message: str) -> None:
     written = prior % package if "%" in prior else f"'{package}.axes:{prior}'"
     with pytest.raises(SpecError, match=message):
-        load_spec("quickstart", [f"candidates=[{{strategy: {{prior: {written}, fusion: tested}}}}]"])
+        load_spec("v05_small", [f"candidates=[{{strategy: {{prior: {written}, fusion: tested}}}}]"])
 
 
 def test_an_axis_that_is_searched_is_looked_at_in_every_choice(package: str) -> None:
     search = f"search: {{prior: {{choice: [strata, '{package}.axes:Half']}}}}"
     with pytest.raises(SpecError, match=r"strategy\.prior: .*axes:Half' lacks predict"):
-        load_spec("quickstart", [f"candidates=[{{strategy: {{prior: strata, fusion: tested}}, {search}}}]"])
+        load_spec("v05_small", [f"candidates=[{{strategy: {{prior: strata, fusion: tested}}, {search}}}]"])
 
 
 def test_an_axis_that_can_be_built_is_taken(package: str) -> None:
     prior = f"{{type: custom, path: '{package}.axes:Steady', params: {{rate: 0.5}}}}"
-    assert load_spec("quickstart", [f"candidates=[{{strategy: {{prior: {prior}, fusion: tested}}}}]"])
+    assert load_spec("v05_small", [f"candidates=[{{strategy: {{prior: {prior}, fusion: tested}}}}]"])
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_an_axis_that_can_be_built_is_taken(package: str) -> None:
     ],
 )
 def test_messages_are_in_plain_words(override: str, parts: list[str]) -> None:
-    done = trimtab("plan", "quickstart", "--set", override)
+    done = trimtab("plan", "v05_small", "--set", override)
     refused(done, *parts)
     for raw in ("Input should", "input should", "tuple", "instance of", "validation"):
         assert raw not in done.output
@@ -210,15 +210,15 @@ def test_messages_are_in_plain_words(override: str, parts: list[str]) -> None:
 
 def test_the_hint_to_follow_another_parameter_is_given_only_where_it_helps() -> None:
     hint = "follow another parameter"
-    related = trimtab("plan", "quickstart", "--set", "candidates.0.search.k_max={int: [4, 16]}")
+    related = trimtab("plan", "v05_small", "--set", "candidates.0.search.k_max={int: [4, 16]}")
     refused(related, "k_max=4", hint)
-    alone = trimtab("plan", "quickstart", "--set", "candidates.0.search.alpha={float: [0.0, 0.5]}")
+    alone = trimtab("plan", "v05_small", "--set", "candidates.0.search.alpha={float: [0.0, 0.5]}")
     refused(alone, "alpha=0.0", "Narrow the range")
     assert hint not in alone.output
 
 
 def test_a_float_range_in_whole_steps_may_serve_a_whole_number() -> None:
-    assert load_spec("quickstart", ["candidates.0.search.group_size={float: [2, 8], step: 2}"])
+    assert load_spec("v05_small", ["candidates.0.search.group_size={float: [2, 8], step: 2}"])
 
 
 @pytest.mark.parametrize("text", ["? [a, b]\n: 1\n", "name: x\ntrial: {? {a: 1} : 2}\n"])
@@ -232,12 +232,12 @@ def test_a_key_that_is_a_list_or_a_mapping(tmp_path: Path, text: str) -> None:
 def test_a_corrupt_config_of_a_model(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(ModelError, match=r"trial\.model: .*config\.json.*save the model"):
-        load_spec("quickstart", [f"trial.model={tmp_path}"])
+        load_spec("v05_small", [f"trial.model={tmp_path}"])
 
 
 @pytest.mark.parametrize(("option", "number"), [("--cpus", "nan"), ("--memory-gb", "inf"), ("--gpus", "-1")])
 def test_what_a_cluster_may_grow_to_is_a_size_too(option: str, number: str) -> None:
-    done = trimtab("submit", "quickstart", "--address", "http://127.0.0.1:1", option, number)
+    done = trimtab("submit", "v05_small", "--address", "http://127.0.0.1:1", option, number)
     assert done.exit_code == 2
     assert isinstance(done.exception, SystemExit)
     assert option in done.output
@@ -247,7 +247,7 @@ def test_what_a_cluster_may_grow_to_is_a_size_too(option: str, number: str) -> N
 @pytest.mark.parametrize("command", ["sweep", "resume", "confirm"])
 @pytest.mark.parametrize("number", ["nan", "0", "-1"])
 def test_a_size_is_checked_on_this_machine_too(command: str, number: str) -> None:
-    done = trimtab(command, "quickstart", f"--cpus={number}")
+    done = trimtab(command, "v05_small", f"--cpus={number}")
     assert done.exit_code == 2
     assert isinstance(done.exception, SystemExit)
     assert "--cpus" in done.output
@@ -255,7 +255,7 @@ def test_a_size_is_checked_on_this_machine_too(command: str, number: str) -> Non
 
 
 def test_a_size_without_a_cluster_is_refused_instead_of_ignored() -> None:
-    done = trimtab("sweep", "quickstart", "--cpus", "64")
+    done = trimtab("sweep", "v05_small", "--cpus", "64")
     assert done.exit_code == 2
     assert "--address" in done.output
 
@@ -263,12 +263,12 @@ def test_a_size_without_a_cluster_is_refused_instead_of_ignored() -> None:
 def test_a_home_that_is_a_file(tmp_path: Path) -> None:
     file = tmp_path / "home"
     file.touch()
-    refused(trimtab("sweep", "quickstart", "--set", f"home={file}"), "home", str(file), "cannot be written")
+    refused(trimtab("sweep", "v05_small", "--set", f"home={file}"), "home", str(file), "cannot be written")
 
 
 def test_a_home_that_nobody_may_write() -> None:
     refused(
-        trimtab("sweep", "quickstart", "--set", "home=/proc/home"), "home", "/proc/home", "cannot be written"
+        trimtab("sweep", "v05_small", "--set", "home=/proc/home"), "home", "/proc/home", "cannot be written"
     )
 
 
@@ -290,7 +290,7 @@ def test_a_past_sweep_is_read_although_its_model_and_classes_have_gone(tmp_path:
     own = "candidates=[{strategy: {prior: 'gone_package.mine:Prior', fusion: tested}}]"
     folder = tmp_path / "home" / "sweeps" / "past"
     folder.mkdir(parents=True)
-    SweepDir(folder).write_spec(load_spec("quickstart", [f"trial.model={model}"]))
+    SweepDir(folder).write_spec(load_spec("v05_small", [f"trial.model={model}"]))
     shutil.rmtree(model)
     home = ["--home", str(tmp_path / "home")]
     done = trimtab("status", "past", *home)

@@ -53,7 +53,7 @@ def test_the_command_line_loads_nothing_heavy() -> None:
     "module",
     [
         "sweepspec.spec",
-        "sweepspec.space",
+        "sweepspec.space.suggest",
         "sweepspec.template",
         "sweepdir.driver",
         "sweepdir.folder",
@@ -76,7 +76,7 @@ def test_no_module_of_the_platform_loads_torch_or_ray_when_imported(module: str)
 
 def test_plan_prints_and_starts_nothing(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    done = trimtab("plan", "quickstart", "--set", f"home={home}", "--cpus", "2", "--memory-gb", "16")
+    done = trimtab("plan", "v05_small", "--set", f"home={home}", "--cpus", "2", "--memory-gb", "16")
     assert done.exit_code == 0, done.output
     assert "138,240" in done.output
     assert not home.exists()
@@ -87,7 +87,7 @@ def test_plan_prints_and_starts_nothing(tmp_path: Path) -> None:
 def test_a_size_is_a_number_above_zero(option: str, number: str) -> None:
     if (option, number) == ("--gpus", "0"):
         return
-    done = trimtab("plan", "quickstart", option, number)
+    done = trimtab("plan", "v05_small", option, number)
     assert done.exit_code == 2
     assert isinstance(done.exception, SystemExit)
     assert option in done.output
@@ -95,7 +95,7 @@ def test_a_size_is_a_number_above_zero(option: str, number: str) -> None:
 
 
 def test_a_plan_as_json_has_the_tables_numbers() -> None:
-    done = trimtab("plan", "quickstart", "--json", "--nodes", "2", "--cpus", "2", "--memory-gb", "16")
+    done = trimtab("plan", "v05_small", "--json", "--nodes", "2", "--cpus", "2", "--memory-gb", "16")
     numbers = json.loads(done.output)
     assert (numbers["trials"], numbers["runs"], numbers["rollouts"], numbers["slots"]) == (6, 18, 138240, 4)
     assert (
@@ -123,7 +123,7 @@ def test_bad_input_is_one_message_and_exit_code_two(
     overrides = ["--set", f"home={home}", "--set", override]
     if "k_max" in override:
         overrides += ["--set", "candidates.0.search={}"]
-    done = trimtab(what, "quickstart", *overrides)
+    done = trimtab(what, "v05_small", *overrides)
     assert done.exit_code == 2, done.output
     assert part in done.output
     assert "Traceback" not in done.output
@@ -133,7 +133,7 @@ def test_bad_input_is_one_message_and_exit_code_two(
 
 def test_a_sweep_name_in_use_is_refused(tmp_path: Path) -> None:
     (tmp_path / "sweeps" / "mine").mkdir(parents=True)
-    done = trimtab("sweep", "quickstart", "--name", "mine", "--set", f"home={tmp_path}")
+    done = trimtab("sweep", "v05_small", "--name", "mine", "--set", f"home={tmp_path}")
     assert done.exit_code == 2
     assert "in use" in done.output
 
@@ -153,21 +153,21 @@ def test_compare_reads_the_store_of_the_home(journal, store_uri, tmp_path: Path)
     journal.start("ref", 0)
     journal.run("ref", 0, [0.5, 0.6, 0.7])
     journal.finish("ref")
-    tracker = Tracker(journal.folder, store_uri, "quickstart", journal.spec)
+    tracker = Tracker(journal.folder, store_uri, "v05_small", journal.spec)
     tracker.start()
     tracker.close("finished")
-    done = trimtab("compare", "quickstart", "--home", str(home))
+    done = trimtab("compare", "v05_small", "--home", str(home))
     assert done.exit_code == 0, done.output
     assert "search only: not confirmed" in done.output
-    numbers = json.loads(trimtab("compare", "quickstart", "--home", str(home), "--json").output)
+    numbers = json.loads(trimtab("compare", "v05_small", "--home", str(home), "--json").output)
     assert numbers["level"] == pytest.approx(0.6)
     assert trimtab("compare", "other", "--home", str(home)).exit_code == 2
 
 
 def test_stop_of_what_does_not_run(tmp_path: Path) -> None:
-    done = trimtab("stop", "quickstart", "--home", str(tmp_path))
+    done = trimtab("stop", "v05_small", "--home", str(tmp_path))
     assert done.exit_code == 2
-    assert "no sweep named 'quickstart'" in done.output
+    assert "no sweep named 'v05_small'" in done.output
 
 
 def test_ui_needs_a_store_and_serves_on_loopback_only(tmp_path: Path) -> None:
@@ -230,6 +230,6 @@ def test_a_full_disk_is_one_message(small_disk: Path) -> None:
     assert done.exit_code == 2
     assert "cannot be written (No space left" in done.stderr
     assert not (small_disk / "spec.yaml").exists()
-    done = trimtab("sweep", "quickstart", "--set", f"home={small_disk}")
+    done = trimtab("sweep", "v05_small", "--set", f"home={small_disk}")
     assert done.exit_code == 2
     assert "the disk is full; free space, or set home to a larger disk" in done.stderr

@@ -32,7 +32,7 @@ def sweep(journal, uri, seeds=(0, 1, 2), status="finished"):
             curves[trial, seed] = np.clip(base + rng.normal(0, 0.004, 7), 0, 1)
             journal.run(trial, seed, curves[trial, seed].tolist())
         journal.finish(trial)
-    tracker = Tracker(journal.folder, uri, "quickstart", journal.spec)
+    tracker = Tracker(journal.folder, uri, "v05_small", journal.spec)
     tracker.start()
     assert tracker.close(status) == []
     return curves
@@ -40,7 +40,7 @@ def sweep(journal, uri, seeds=(0, 1, 2), status="finished"):
 
 def test_the_table_says_what_the_curves_say(journal, store_uri) -> None:
     curves = sweep(journal, store_uri)
-    found = comparison(store_uri, "quickstart")
+    found = comparison(store_uri, "v05_small")
     rows = {row.trial: row for row in found.rows}
     assert [row.trial for row in found.rows] == ["ref", "good", "flat"]
     finals = {trial: [curves[trial, seed][-3:].mean() for seed in (0, 1, 2)] for trial in rows}
@@ -64,7 +64,7 @@ def test_the_table_says_what_the_curves_say(journal, store_uri) -> None:
 
 def test_runs_that_never_reach_the_level_are_marked_not_dropped(journal, store_uri) -> None:
     sweep(journal, store_uri)
-    flat = next(row for row in comparison(store_uri, "quickstart").rows if row.trial == "flat")
+    flat = next(row for row in comparison(store_uri, "v05_small").rows if row.trial == "flat")
     assert flat.crossing.compute == 7680
     assert flat.crossing.censored == 3
     assert flat.ratio.bound in (">", "?")
@@ -73,7 +73,7 @@ def test_runs_that_never_reach_the_level_are_marked_not_dropped(journal, store_u
 
 def test_two_seeds_are_not_enough_evidence(journal, store_uri) -> None:
     sweep(journal, store_uri, seeds=(0, 1))
-    good = next(row for row in comparison(store_uri, "quickstart").rows if row.trial == "good")
+    good = next(row for row in comparison(store_uri, "v05_small").rows if row.trial == "good")
     assert (good.verdict, good.pairs) == ("not enough evidence", 2)
     assert verdict_text(good) == "not enough evidence: 2 seeds"
 
@@ -88,13 +88,13 @@ def test_seeds_are_paired(journal, store_uri) -> None:
     for seed in (1, 2):
         journal.run("good", seed, (SHAPE + 0.1).tolist())
     journal.finish("good")
-    Tracker.start(tracker := Tracker(journal.folder, store_uri, "quickstart", journal.spec))
+    Tracker.start(tracker := Tracker(journal.folder, store_uri, "v05_small", journal.spec))
     tracker.close("finished")
-    good = comparison(store_uri, "quickstart").rows[-1]
+    good = comparison(store_uri, "v05_small").rows[-1]
     assert good.difference is None
     assert (good.verdict, good.pairs) == ("not enough evidence", 1)
     assert verdict_text(good) == "not enough evidence: 1 seed"
-    shown = plain(comparison(store_uri, "quickstart"))["rows"][-1]
+    shown = plain(comparison(store_uri, "v05_small"))["rows"][-1]
     assert shown["verdict"] == "not enough evidence: 1 seed"
     assert "pairs" not in shown
 
@@ -106,9 +106,9 @@ def test_runs_that_did_not_finish_are_counted_apart(journal, store_uri) -> None:
     journal.start("bad", 1)
     journal.run("bad", 0, SHAPE[:3].tolist(), status="stopped")
     journal.finish("bad", "stopped")
-    Tracker.start(tracker := Tracker(journal.folder, store_uri, "quickstart", journal.spec))
+    Tracker.start(tracker := Tracker(journal.folder, store_uri, "v05_small", journal.spec))
     tracker.close("finished")
-    bad = comparison(store_uri, "quickstart").rows[-1]
+    bad = comparison(store_uri, "v05_small").rows[-1]
     assert bad.seeds == ()
     assert bad.unfinished == ("stopped",)
     assert bad.final_mean is None
@@ -121,9 +121,9 @@ def test_a_sweep_whose_reference_failed_still_has_a_table(journal, store_uri) ->
     journal.start("good", 1)
     journal.run("good", 0, SHAPE.tolist())
     journal.finish("good")
-    Tracker.start(tracker := Tracker(journal.folder, store_uri, "quickstart", journal.spec))
+    Tracker.start(tracker := Tracker(journal.folder, store_uri, "v05_small", journal.spec))
     tracker.close("finished")
-    found = comparison(store_uri, "quickstart")
+    found = comparison(store_uri, "v05_small")
     assert found.level is None
     assert found.rows[-1].final_mean == pytest.approx(SHAPE[-3:].mean())
     assert "no finished run" in text(found)
@@ -137,7 +137,7 @@ def text(found) -> str:
 
 def test_the_table_is_honest_about_what_it_is(journal, store_uri) -> None:
     sweep(journal, store_uri)
-    found = comparison(store_uri, "quickstart")
+    found = comparison(store_uri, "v05_small")
     assert "search only: not confirmed" in heading(found)
     shown = text(found)
     assert "search only: not confirmed" in shown
@@ -151,19 +151,19 @@ def test_a_repeated_step_counts_once_as_it_was_last(journal, store_uri) -> None:
     journal.run("ref", 0, [0.1] * 4, status=None)
     journal.run("ref", 0, SHAPE.tolist())
     journal.finish("ref")
-    Tracker.start(tracker := Tracker(journal.folder, store_uri, "quickstart", journal.spec))
+    Tracker.start(tracker := Tracker(journal.folder, store_uri, "v05_small", journal.spec))
     tracker.close("finished")
-    assert comparison(store_uri, "quickstart").level == pytest.approx(SHAPE[-3:].mean())
+    assert comparison(store_uri, "v05_small").level == pytest.approx(SHAPE[-3:].mean())
 
 
 def test_unknown_sweep_and_missing_store_are_named(store_uri, tmp_path) -> None:
     with pytest.raises(NotFoundError, match="no sweep named 'nothing'"):
         comparison(store_uri, "nothing")
     with pytest.raises(NotFoundError, match="no tracking store"):
-        comparison(f"sqlite:///{tmp_path}/absent.db", "quickstart")
+        comparison(f"sqlite:///{tmp_path}/absent.db", "v05_small")
     assert not (tmp_path / "absent.db").exists()
 
 
 def test_a_server_that_does_not_answer_is_named() -> None:
     with pytest.raises(TrackingError, match="does not answer"):
-        comparison("http://127.0.0.1:9", "quickstart")
+        comparison("http://127.0.0.1:9", "v05_small")

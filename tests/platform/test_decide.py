@@ -36,7 +36,7 @@ def home(tmp_path_factory, empty_store, tiny_model) -> Decided:
     checkpoint = path / "checkpoint-60"
     shutil.copytree(tiny_model, checkpoint / "model")
     found = Decided(path, f"sqlite:///{path / 'mlflow.db'}", checkpoint)
-    spec = load_spec("quickstart", [f"home={path}", "search.trials=3"])
+    spec = load_spec("v05_small", [f"home={path}", "search.trials=3"])
     found.store("quick", spec)
     for number, gain in enumerate((0.0, 0.03, 0.0, -0.05)):
         found.trial("quick", number, config_of(spec, number), range(3), gain)
@@ -117,7 +117,7 @@ def test_another_configuration_may_be_the_reference(home, store) -> None:
 def test_sweeps_of_other_compute_or_data_are_refused(home, store) -> None:
     with pytest.raises(ComparisonError, match="test split"):
         decide(store, ["quick", "quick-confirm"])
-    spec = load_spec("quickstart", [f"home={home.home}", "trial.steps=30", "trial.task.data_seed=7"])
+    spec = load_spec("v05_small", [f"home={home.home}", "trial.steps=30", "trial.task.data_seed=7"])
     if not home.folder("other").exists():
         home.store("other", spec)
         home.trial("other", 0, config_of(spec, 0), range(3), 0.0)
@@ -127,7 +127,7 @@ def test_sweeps_of_other_compute_or_data_are_refused(home, store) -> None:
 
 
 def test_a_reference_without_a_finished_run_is_an_error_below_the_table(home) -> None:
-    spec = load_spec("quickstart", [f"home={home.home}"])
+    spec = load_spec("v05_small", [f"home={home.home}"])
     home.store("broken", spec)
     home.trial("broken", 0, config_of(spec, 0), range(3), 0.0, status="failed")
     home.trial("broken", 1, config_of(spec, 1), range(3), 0.0)
@@ -153,7 +153,7 @@ def test_what_cannot_be_confirmed(home, name, error, message) -> None:
 
 def test_a_search_may_not_see_the_test_split() -> None:
     with pytest.raises(SpecError, match="verdict"):
-        load_spec("quickstart", ["trial.evaluation.split=test"])
+        load_spec("v05_small", ["trial.evaluation.split=test"])
 
 
 @pytest.mark.parametrize(

@@ -23,14 +23,14 @@ from trimtab.sweepdir.home import tracking_uri
 
 
 def test_names_of_a_family_are_numbered(tmp_path: Path) -> None:
-    names = [SweepDir.create(tmp_path, "quickstart").name for _ in range(3)]
-    assert names == ["quickstart", "quickstart-2", "quickstart-3"]
+    names = [SweepDir.create(tmp_path, "v05_small").name for _ in range(3)]
+    assert names == ["v05_small", "v05_small-2", "v05_small-3"]
 
 
 def test_a_given_name_in_use_is_refused(tmp_path: Path) -> None:
-    SweepDir.create(tmp_path, "quickstart", "mine")
+    SweepDir.create(tmp_path, "v05_small", "mine")
     with pytest.raises(SpecError, match="--name: 'mine' is in use"):
-        SweepDir.create(tmp_path, "quickstart", "mine")
+        SweepDir.create(tmp_path, "v05_small", "mine")
 
 
 def test_of_sweeps_that_start_at_once_one_gets_the_name_and_none_shares_a_number(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_of_sweeps_that_start_at_once_one_gets_the_name_and_none_shares_a_number
     def start(name: str | None) -> str:
         together.wait(timeout=patience(30))
         try:
-            return SweepDir.create(tmp_path, "quickstart", name).name
+            return SweepDir.create(tmp_path, "v05_small", name).name
         except SpecError as refusal:
             return str(refusal)
 
@@ -48,18 +48,18 @@ def test_of_sweeps_that_start_at_once_one_gets_the_name_and_none_shares_a_number
         numbered = list(pool.map(start, [None] * 8))
     assert named.count("mine") == 1
     assert sum("'mine' is in use" in refusal for refusal in named) == 7
-    assert sorted(numbered) == ["quickstart", *(f"quickstart-{number}" for number in range(2, 9))]
+    assert sorted(numbered) == ["v05_small", *(f"v05_small-{number}" for number in range(2, 9))]
 
 
 @pytest.mark.parametrize("name", ["../up", "", "a/b", ".hidden", "a" * 65])
 def test_names_that_are_no_folder_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(SpecError, match="name"):
-        SweepDir.create(tmp_path, "quickstart", name)
+        SweepDir.create(tmp_path, "v05_small", name)
 
 
 def test_an_unknown_sweep_names_the_known_ones(tmp_path: Path) -> None:
-    SweepDir.create(tmp_path, "quickstart")
-    with pytest.raises(NotFoundError, match="sweeps there: quickstart"):
+    SweepDir.create(tmp_path, "v05_small")
+    with pytest.raises(NotFoundError, match="sweeps there: v05_small"):
         SweepDir.existing(tmp_path, "other")
 
 

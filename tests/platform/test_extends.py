@@ -98,12 +98,12 @@ def test_mappings_merge_and_lists_and_scalars_replace(tmp_path: Path) -> None:
 
 
 def test_a_chain_goes_through_folders_and_shipped_spaces(tmp_path: Path) -> None:
-    write(tmp_path / "team" / "base.yaml", {"extends": "quickstart", "trial": {"steps": 7}})
+    write(tmp_path / "team" / "base.yaml", {"extends": "v05_small", "trial": {"steps": 7}})
     write(tmp_path / "mine" / "middle.yaml", {"extends": "../team/base.yaml", "name": "middle"})
     file = write(tmp_path / "mine" / "top.yaml", {"extends": "middle.yaml", "search": {"trials": 3}})
     spec = load_spec(file)
     assert (spec.name, spec.trial.steps, spec.search.trials) == ("middle", 7, 3)
-    assert spec.candidates == load_spec("quickstart").candidates
+    assert spec.candidates == load_spec("v05_small").candidates
 
 
 def test_overrides_come_last_and_the_stored_spec_is_whole(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_overrides_come_last_and_the_stored_spec_is_whole(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("extends", "expected"),
     [
-        ("absent.yaml", r"top\.yaml: extends: 'absent\.yaml' is neither a file .*absent\.yaml\).*quickstart"),
+        ("absent.yaml", r"top\.yaml: extends: 'absent\.yaml' is neither a file .*absent\.yaml\).*v05_small"),
         ("quickstrat", "extends: 'quickstrat' is neither"),
         (3, "extends: 3 must be the path of a YAML file or the name of a shipped space"),
         (None, "extends: None must be"),
@@ -164,11 +164,11 @@ def test_the_small_spaces_share_one_trial() -> None:
     assert len(small) == 7
     for name, file in small.items():
         assert "\ntrial:" not in file.read_text(encoding="utf-8"), name
-        assert read_extended(file)["trial"] == read_extended(small["quickstart"])["trial"]
+        assert read_extended(file)["trial"] == read_extended(small["v05_small"])["trial"]
 
 
 def test_what_is_extended_is_not_a_space_by_itself() -> None:
-    for file in shipped_spaces()["quickstart"].parent.glob("_*.yaml"):
+    for file in shipped_spaces()["v05_small"].parent.glob("_*.yaml"):
         assert file.stem not in shipped_spaces()
         with pytest.raises(SpecError, match="neither a file nor a shipped space"):
             load_spec(file.stem)

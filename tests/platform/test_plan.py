@@ -28,8 +28,8 @@ Raw = dict[str, Any]
 MEMORY = 16 * GB
 
 
-def test_two_slots_of_the_quickstart_fill_two_cores() -> None:
-    plan = make_plan(load_spec("quickstart"), 2.0, 0, MEMORY)
+def test_two_slots_of_the_v05_small_fill_two_cores() -> None:
+    plan = make_plan(load_spec("v05_small"), 2.0, 0, MEMORY)
     assert plan.slot.cpus == pytest.approx(1.0)
     assert (plan.slots, plan.fits) == (2, 2)
     assert (plan.trials, plan.runs, plan.rollouts) == (6, 18, 18 * 7680)
@@ -78,7 +78,7 @@ def test_fractions_share_a_gpu(raw: Raw) -> None:
 
 def test_the_plan_says_what_would_run() -> None:
     console = Console(record=True, width=100)
-    console.print(render(make_plan(load_spec("quickstart"), 2.0, 0, MEMORY)))
+    console.print(render(make_plan(load_spec("v05_small"), 2.0, 0, MEMORY)))
     text = console.export_text()
     for part in ("6 (1 reference + 5 searched)", "18 (6 configurations x 3 seeds)", "138,240", "2 (2 fit)"):
         assert part in text
@@ -86,7 +86,7 @@ def test_the_plan_says_what_would_run() -> None:
 
 @given(st.floats(1, 64), st.floats(5, 256))
 def test_what_is_planned_always_fits(cpus: float, memory_gb: float) -> None:
-    planned = make_plan(load_spec("quickstart"), cpus, 0, int(memory_gb * GB))
+    planned = make_plan(load_spec("v05_small"), cpus, 0, int(memory_gb * GB))
     assert 1 <= planned.slots <= planned.fits
     assert planned.slots * planned.slot.cpus <= cpus + 1e-6
     assert planned.slots * planned.slot.memory_bytes <= memory_gb * GB - HEAD_BYTES + 1

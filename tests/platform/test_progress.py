@@ -17,7 +17,7 @@ CURVE = [0.5, 0.6, 0.7]
 def shown(state: SweepProgress, rows: int | None = None) -> str:
     console = Console(width=140, file=io.StringIO())
     with console.capture() as text:
-        console.print(render("quickstart", state, 65.0, rows))
+        console.print(render("v05_small", state, 65.0, rows))
     return text.get()
 
 
@@ -68,7 +68,7 @@ def test_plain_lines_without_a_terminal(journal, spec) -> None:
     journal.finish("ref", "failed", "boom\nmore")
     progress.close()
     lines = out.getvalue().splitlines()
-    assert lines[0] == "quickstart: starting"
+    assert lines[0].startswith("v05_small: starting · 0:0")
     assert sum("accuracy" in line for line in lines) == len(CURVE)
     assert "0 dapo seed 0 (1/3): accuracy 0.700 after 2,560 of 7,680 rollouts" in lines
     assert lines[-1] == "0 dapo: failed: boom (1 of 2)"
@@ -106,10 +106,10 @@ def test_a_terminal_is_not_drawn_beyond_its_height_before_the_end(journal, spec,
     asked: list[int | None] = []
     drawn = threading.Event()
 
-    def watched(name, state, elapsed_s, rows):
+    def watched(name, state, elapsed_s, rows, doing):
         asked.append(rows)
         drawn.set()
-        return render(name, state, elapsed_s, rows)
+        return render(name, state, elapsed_s, rows, doing)
 
     monkeypatch.setattr(progress, "render", watched)
     out = Console(file=io.StringIO(), width=120, height=30, force_terminal=True)

@@ -19,7 +19,7 @@ from trimtab.tracking.store import connect
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    trial = load_spec("quickstart").reference_config().model_dump(mode="json")
+    trial = load_spec("v05_small").reference_config().model_dump(mode="json")
     promoted = tmp_path / "promoted" / "quick.yaml"
     promoted.parent.mkdir()
     promoted.write_text(yaml.safe_dump({"name": "quick", "trial": trial, "production": {"steps": 100}}))

@@ -19,11 +19,11 @@ from trimtab.sweepspec.load import load_spec
 from trimtab.sweepspec.spec import SweepSpec
 
 STEP = 1280
-"""Rollouts between two evaluations of the quickstart."""
+"""Rollouts between two evaluations of the v05_small."""
 
 
 def spec_with(tmp_path: Path, *overrides: str) -> SweepSpec:
-    return load_spec("quickstart", [f"home={tmp_path}", *overrides])
+    return load_spec("v05_small", [f"home={tmp_path}", *overrides])
 
 
 def new(tmp_path: Path, *overrides: str) -> StudySearcher:

@@ -8,9 +8,9 @@ import pytest
 
 from trimtab.planning.machine import GB, Machine
 from trimtab.planning.placement import plan_here
-from trimtab.sweepspec.check import corners
 from trimtab.sweepspec.load import load_spec, shipped_spaces
-from trimtab.sweepspec.space import enqueued, own_values
+from trimtab.sweepspec.space.check import corners
+from trimtab.sweepspec.space.suggest import enqueued, own_values
 
 SPACES = sorted(shipped_spaces())
 PRODUCTION = ("math_qwen3_4b_poise", "math_qwen3_4b_v05")
@@ -20,7 +20,7 @@ SMALL = [name for name in SPACES if name not in PRODUCTION]
 def test_these_spaces_are_shipped() -> None:
     assert SPACES == [
         "across_axes", "constant_compute", "dapo_reference", "math_qwen3_4b_poise", "math_qwen3_4b_v05",
-        "poise", "poise_constant_compute", "quickstart", "v05",
+        "poise", "poise_constant_compute", "quickstart", "v05", "v05_small",
     ]  # fmt: skip
 
 
@@ -54,21 +54,24 @@ def test_own_values_run_first_and_the_reference_is_searched_as_much(name: str) -
     for families in ((spec.reference,), spec.candidates):
         queue = enqueued(spec, families)
         for searched, first in zip(families, queue, strict=False):
-            own = own_values(searched)
+            own = own_values(spec.space_of(searched))
             assert own is not None
             assert {
                 f"{spec.label_of(searched)}.{key}": value for key, value in own.items()
             }.items() <= first.items()
-    if name != "quickstart":
-        assert spec.reference.search
-        assert spec.reference_trials == spec.search.trials
+    if name == "quickstart":
+        assert spec.reference_trials == spec.best_supplied == 3
+        assert {spec.quota_of(candidate) for candidate in spec.candidates} == {3}
+    elif name != "v05_small":
+        assert spec.space_of(spec.reference).ranges
+        assert spec.reference_trials == spec.candidate_trials
 
 
 @pytest.mark.parametrize("name", SPACES)
 def test_what_it_holds_can_be_built(name: str) -> None:
     spec = load_spec(name)
     for searched in (spec.reference, *spec.candidates):
-        for values in itertools.islice(corners(searched), 100):
+        for values in itertools.islice(corners(spec.space_of(searched)), 100):
             spec.config_of(searched, values).strategy.build()
 
 
@@ -80,5 +83,5 @@ def test_its_head_tells_question_compute_and_command(name: str) -> None:
         spec = load_spec(name)
         assert "# Question: " in head
         assert "# Compute: " in head
-        assert f"{spec.search.trials}" in head
+        assert f"{spec.candidate_trials}" in head
         assert f"{spec.budget:,}" in head

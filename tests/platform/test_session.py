@@ -83,7 +83,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> SweepDir:
-    return SweepDir.create(tmp_path, "quickstart")
+    return SweepDir.create(tmp_path, "v05_small")
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_the_body_gets_broker_and_slots_and_both_are_ended(
     broker = f"broker of {folder.path}"
     assert (ended.status, ended.unsent) == (status, [])
     assert said == [
-        ("tracker", "quickstart", "search"),
+        ("tracker", "v05_small", "search"),
         ("broker", "beside the driver", 0),
         ("slots", 2, "the model", broker),
         "start",
@@ -120,6 +120,48 @@ def test_the_body_gets_broker_and_slots_and_both_are_ended(
         ("close", 60.0),
         ("tracked", status, 60.0),
     ]
+
+
+def test_the_next_work_takes_over_the_slots_and_is_ended_before_them(
+    session: Session, folder: SweepDir, spec: SweepSpec, said: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    class Broker:
+        class move:
+            remote = staticmethod(lambda path: said.append(("moved", Path(path).name)))
+
+    monkeypatch.setattr(ray, "get", lambda reference: reference)
+    monkeypatch.setattr(sessions, "start_broker", lambda path: Broker)
+    second = SweepDir.create(folder.home, "v05_small-confirm")
+
+    def then(lent: Any) -> str:
+        inner = Session(second, spec, session.cluster, lent=lent)
+        return inner.run(lambda broker, slots: bool(said.append(("body 2", broker is Broker))) or True).status
+
+    assert session.run(lambda broker, slots: True, then).status == "finished"
+    assert said == [
+        ("tracker", "v05_small", "search"),
+        ("slots", 2, "the model", Broker),
+        "start",
+        ("tracked", "finished", 60.0),
+        ("tracker", "v05_small-confirm", "search"),
+        ("moved", "v05_small-confirm"),
+        ("body 2", True),
+        ("tracked", "finished", 60.0),
+        ("close", 60.0),
+    ]
+
+
+def test_nothing_follows_work_that_came_to_nothing(session: Session) -> None:
+    assert session.run(lambda broker, slots: False, lambda lent: pytest.fail("called")).status == "failed"
+
+
+def test_a_signal_in_the_next_work_ends_the_slots_at_once_and_leaves_the_first_finished(
+    session: Session, said: list[Any]
+) -> None:
+    assert session.run(lambda broker, slots: True, lambda lent: "killed").status == "finished"
+    assert said[-2:] == [("tracked", "finished", 60.0), ("close", 10.0)]
 
 
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
@@ -169,7 +211,7 @@ def test_what_the_body_raises_is_raised_after_all_has_ended(
 
 def test_without_a_body_no_ray_is_started(session: Session, said: list[Any]) -> None:
     assert session.run(None).status == "finished"
-    assert said == [("tracker", "quickstart", "search"), ("tracked", "finished", 60.0)]
+    assert said == [("tracker", "v05_small", "search"), ("tracked", "finished", 60.0)]
 
 
 @pytest.fixture
@@ -280,16 +322,16 @@ def test_a_sweep_is_a_search_in_a_session(
 ) -> None:
     searched.append(failed)
     home = tmp_path / "home"
-    done = CliRunner().invoke(main, ["sweep", "quickstart", "--set", f"home={home}", "--address", "auto"])
+    done = CliRunner().invoke(main, ["sweep", "v05_small", "--set", f"home={home}", "--address", "auto"])
     assert done.exit_code == code, done.output
     assert ("no configuration finished" in done.output) == (code == 1)
-    assert f"later: trimtab compare quickstart --home {home}" in done.output
+    assert f"later: trimtab compare v05_small --home {home}" in done.output
     assert said[0] == ("plan", 6, "auto"), "planned once, before anything else"
     assert said.count(said[0]) == 1
-    assert ("search", 6, "quickstart", 2, "beside the driver", True) in said
+    assert ("search", 6, "v05_small", 2, "beside the driver", True) in said
     assert said[-1] == ("tracked", "failed" if code else "finished", 60.0)
-    folder = SweepDir.existing(home, "quickstart")
-    assert folder.spec() == load_spec("quickstart", [f"home={home}"])
+    folder = SweepDir.existing(home, "v05_small")
+    assert folder.spec() == load_spec("v05_small", [f"home={home}"])
     assert not (folder.path / "driver.json").exists()
 
 
@@ -312,10 +354,10 @@ def test_a_sweep_is_extended_in_its_folder(searched: list[int], said: list[Any],
     folder = api.sweep(spec).folder
     said.clear()
     # No trial was asked for above, so all are left.
-    assert api.resume("quickstart", folder.home).spec == spec
+    assert api.resume("v05_small", folder.home).spec == spec
     assert [event[:2] for event in said if event[0] in ("plan", "search")] == [("plan", 6), ("search", 6)]
     home = ["--home", str(folder.home)]
-    done = CliRunner().invoke(main, ["extend", "quickstart", "--trials", "3", *home])
+    done = CliRunner().invoke(main, ["extend", "v05_small", "--trials", "3", *home])
     assert done.exit_code == 0, done.output
-    assert folder.spec().search.trials == spec.search.trials + 3
-    assert ("search", 9, "quickstart", 2, "beside the driver", True) in said
+    assert folder.spec().search.trials == spec.candidate_trials + 3
+    assert ("search", 9, "v05_small", 2, "beside the driver", True) in said

@@ -8,7 +8,7 @@ import optuna
 import pytest
 
 from trimtab.sweepspec.load import parse_spec
-from trimtab.sweepspec.space import STRATEGY, enqueued, suggest
+from trimtab.sweepspec.space.suggest import STRATEGY, enqueued, suggest
 from trimtab.sweepspec.spec import SweepSpec
 
 Raw = dict[str, Any]

@@ -213,7 +213,7 @@ def test_overrides_reach_mappings_and_list_items(tmp_path: Path, raw: Raw) -> No
         ("candidates.7.label=x", "is not an item"),
         ("seeds=[1", "not YAML"),
         ("trial.stepz=3", "'steps'"),
-        ("extends=quickstart", "extends is resolved before any --set; write it in the file"),
+        ("extends=v05_small", "extends is resolved before any --set; write it in the file"),
     ],
 )
 def test_refuses_an_override_that_goes_nowhere(
@@ -242,7 +242,7 @@ def test_refuses_a_file_that_is_no_spec(tmp_path: Path, text: str, expected: str
 
 
 def test_an_unknown_space_lists_those_that_exist() -> None:
-    with pytest.raises(SpecError, match="quickstart"):
+    with pytest.raises(SpecError, match="v05_small"):
         load_spec("quickstrat")
 
 
@@ -251,15 +251,15 @@ def test_shipped_spaces_load(name: str) -> None:
     assert load_spec(name).name == name
 
 
-def test_quickstart_is_as_long_as_it_says() -> None:
+def test_v05_small_is_as_long_as_it_says() -> None:
     """5 configurations beside DAPO x 3 seeds, 60 steps x 128 rollouts, at least 1,000 evaluation answers."""
-    spec = load_spec("quickstart")
+    spec = load_spec("v05_small")
     config = spec.reference_config()
     assert spec.reference_label == "dapo"
     assert (spec.search.trials, spec.seeds) == (5, (0, 1, 2))
     assert (config.steps, config.rollouts_per_step, config.budget) == (60, 128, 7680)
     assert config.task.validation_prompts * config.evaluation.samples >= 1000
-    assert (config.evaluation.every, config.learner.lr, config.sampling.temperature) == (10, 5e-5, 1.0)
+    assert (config.evaluation.every, config.learner.lr, config.sampling.temperature) == (10, 2e-4, 1.0)
     assert set(spec.candidates[0].search) == {"group_size", "k_max", "alpha"}
 
 
@@ -269,30 +269,30 @@ def test_errors_of_the_spec_are_trimtab_errors_of_one_kind() -> None:
 
 
 def test_numbers_in_scientific_notation_are_numbers() -> None:
-    assert load_spec("quickstart", ["trial.learner.lr=3e-5"]).reference_config().learner.lr == 3e-5
+    assert load_spec("v05_small", ["trial.learner.lr=3e-5"]).reference_config().learner.lr == 3e-5
 
 
 @pytest.mark.parametrize("override", ["slots.coutn=2", "slots.count=0", "search.sampler=tpee", "seeds=[]"])
 def test_one_error_is_one_line(override: str) -> None:
     with pytest.raises(SpecError) as caught:
-        load_spec("quickstart", [override])
+        load_spec("v05_small", [override])
     assert "\n" not in str(caught.value)
 
 
 def test_a_group_of_one_under_a_group_mean_is_refused_in_the_space() -> None:
     with pytest.raises(SpecError, match=r"^candidates\.0\.search\.group_size: .*group_size=1") as caught:
-        load_spec("quickstart", ["candidates=[{strategy: grpo, search: {group_size: {choice: [1, 4]}}}]"])
+        load_spec("v05_small", ["candidates=[{strategy: grpo, search: {group_size: {choice: [1, 4]}}}]"])
     assert "Narrow the range" in str(caught.value)
 
 
 @pytest.mark.parametrize("model", ["./here", "a/b/c", "gpt2"])
 def test_what_is_neither_a_directory_nor_a_hub_id_is_no_model(model: str) -> None:
     with pytest.raises(ModelError, match=r"trial\.model"):
-        load_spec("quickstart", [f"trial.model={model}"])
+        load_spec("v05_small", [f"trial.model={model}"])
 
 
 def test_a_hub_id_needs_no_network() -> None:
-    assert load_spec("quickstart", ["trial.model=org/name"]).reference_config().model == "org/name"
+    assert load_spec("v05_small", ["trial.model=org/name"]).reference_config().model == "org/name"
 
 
 def test_candidates_share_everything_but_the_strategy(raw: Raw) -> None:
@@ -321,10 +321,10 @@ def test_refuses_an_import_path_that_leads_nowhere(raw: Raw, path: str, value: A
 @pytest.mark.parametrize("alpha", [0, 1, 2, "abs"])
 def test_an_impossible_value_is_refused_although_the_search_replaces_it(alpha: Any) -> None:
     with pytest.raises(SpecError, match=r"candidates\.0\.strategy.*alpha"):
-        load_spec("quickstart", [f"candidates.0.strategy.alpha={alpha}"])
+        load_spec("v05_small", [f"candidates.0.strategy.alpha={alpha}"])
 
 
 @pytest.mark.parametrize("override", ["slots.memory_gb=.inf", "trial.learner.lr=.inf"])
 def test_infinity_is_no_number_of_anything(override: str) -> None:
     with pytest.raises(SpecError, match=r"memory_gb|learner\.lr"):
-        load_spec("quickstart", [override])
+        load_spec("v05_small", [override])

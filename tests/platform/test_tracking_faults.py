@@ -30,7 +30,7 @@ def test_a_server_that_is_down_costs_nothing_and_is_caught_up(journal, store_uri
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     uri = f"http://127.0.0.1:{port}"
-    tracker = Tracker(journal.folder, uri, "quickstart", journal.spec)
+    tracker = Tracker(journal.folder, uri, "v05_small", journal.spec)
     tracker.start()
     journal.start("a")
     journal.run("a", 0, CURVE)
@@ -56,7 +56,7 @@ def test_what_could_not_be_sent_is_said(journal) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{probe.getsockname()[1]}"
-        tracker = Tracker(journal.folder, uri, "quickstart", journal.spec)
+        tracker = Tracker(journal.folder, uri, "v05_small", journal.spec)
         journal.start("a")
         journal.run("a", 0, CURVE)
         tracker.start()
@@ -107,7 +107,7 @@ def test_what_was_sent_before_the_store_failed_is_marked(journal, store_uri, mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Sender, "_log", full)
-    tracker = Tracker(journal.folder, store_uri, "quickstart", journal.spec)
+    tracker = Tracker(journal.folder, store_uri, "v05_small", journal.spec)
     tracker.start()
     wait_until(lambda: tracker.problem is not None, 120)
     (marks,) = json.loads((journal.folder / "tracked.json").read_text()).values()
@@ -131,7 +131,7 @@ def test_a_real_server_killed_in_the_middle_loses_nothing(journal, store_uri, tm
     port = free_port()
     uri = f"http://127.0.0.1:{port}"
     server = serve(store_uri, port, tmp_path)
-    tracker = Tracker(journal.folder, uri, "quickstart", journal.spec)
+    tracker = Tracker(journal.folder, uri, "v05_small", journal.spec)
     tracker.start()
     journal.start("a", 0)
     journal.run("a", 0, CURVE[:4], status=None)
@@ -165,7 +165,7 @@ def test_a_slow_server_has_everything_once(
     port = free_port()
     server = serve(store_uri, port, tmp_path)
     slow = SlowServer(f"http://127.0.0.1:{port}", stalls, late)
-    tracker = Tracker(journal.folder, slow.uri, "quickstart", journal.spec)
+    tracker = Tracker(journal.folder, slow.uri, "v05_small", journal.spec)
     try:
         wait_until(lambda: answers(f"{slow.behind}/health"), 120)
         journal.start("a", 0)

@@ -9,7 +9,7 @@ CURVE = [0.5, 0.55, 0.6, 0.62, 0.64, 0.65, 0.66]
 
 
 def track(journal, uri, status="finished"):
-    tracker = Tracker(journal.folder, uri, "quickstart", journal.spec)
+    tracker = Tracker(journal.folder, uri, "v05_small", journal.spec)
     tracker.start()
     left = tracker.close(status, timeout_s=patience(60))
     assert left == []

@@ -141,6 +141,7 @@ def loaded(modules: str) -> set[str]:
         ({"preset": "v05", "group_size": 4, "k_max": 64, "draw": 8}, 16),
         ({"preset": "v05", "group_size": 1, "k_max": 33, "draw": 2}, 17),
         ({"preset": "dapo", "max_refills": 30}, 31),
+        ({"preset": "sara", "group_size": 32}, 32),
         ({"prior": "none", "budget": {"type": "two_phase", "group_size": 2, "k_max": 64}}, 32),
         ({"preset": "spo", "warmup": {"updates": 2, "strategy": {"preset": "dapo", "max_refills": 30}}}, 31),
     ],

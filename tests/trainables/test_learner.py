@@ -8,9 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trainables.config import LearnerConfig, LossConfig
+from trainables.config import EngineConfig, LearnerConfig, LossConfig
 from trainables.learner.results import UpdateStats
 from trainables.learner.tokens import TokenBatch, TrainBatch
+from trainables.loop.lease import Lease
+from trainables.loop.rlvr import run_trial
+from trainables.tasks.addition import Addition
+from trainables.trial import TrialConfig
+from trainables.verifier.verifier import Verifier
+from trainables.weight_sync.transport import Transfer
 from trimtab.errors import DivergedError, ModelError, StrategyError
 
 TEMPERATURE = 0.7
@@ -282,3 +288,59 @@ def test_gradient_products_are_of_the_whole_loss(group, tiny_model, tokens, stag
     squares = group.gradient_products(batch, batch, loss)
     assert squares[0] > 0
     assert group.update(batch, loss).gradient_norm == pytest.approx(squares[2] ** 0.5, rel=1e-4)
+
+
+class OneEngine:
+    """An engine in this process, in the place of a slot's `EngineGroup`."""
+
+    def __init__(self, model: Path) -> None:
+        from trainables.rollouts.transformers_engine import TransformersEngine
+
+        self._engine = TransformersEngine(str(model), EngineConfig(kind="transformers"), "float32")
+        self.draw, self.reset = self._engine.draw, self._engine.reset
+
+    def draw_on_each(self, request: Any) -> list[Any]:
+        return [self.draw(request)]
+
+    def update(self, learner: Any, version: int, timeout_s: float) -> Transfer:
+        self._engine.load(learner.weights(), version)
+        return Transfer(0, 0.0, 0.0)
+
+
+def steps_of(group: Any, model: Path, folder: Path, **loss: Any) -> list[dict[str, float]]:
+    """The metrics of each step of a small run, on processes of this test's own but for the judge's."""
+    from transformers import AutoTokenizer
+
+    steps = []
+
+    def report(event: str, **fields: Any) -> bool:
+        if event == "step":
+            steps.append(fields["metrics"])
+        return True
+
+    settings = {
+        "model": str(model),
+        "strategy": {"preset": "grpo", "group_size": 4},
+        "steps": 3,
+        "rollouts_per_step": 16,
+        "task": {"train_prompts": 16, "validation_prompts": 2},
+        "learner": {"lr": 1e-3, "gradient_noise_every": 1},
+        "engine": {"kind": "transformers"},
+        "evaluation": {"every": 9, "samples": 1},
+        "loss": loss,
+    }
+    tokenizer: Any = AutoTokenizer.from_pretrained(model)
+    engine: Any = OneEngine(model)
+    with Verifier(Addition.judge) as verifier:
+        lease = Lease(str(model), tokenizer, group, engine, lambda *_: verifier, report)
+        assert run_trial(lease, TrialConfig.model_validate(settings), 0, folder) == "finished"
+    return steps
+
+
+def test_a_run_measures_the_kl_to_the_weights_that_it_starts_from(group, tiny_model, tmp_path):
+    plain = steps_of(group, tiny_model, tmp_path / "plain")
+    held = steps_of(group, tiny_model, tmp_path / "held", kl={"coefficient": 1e-12, "estimator": "k2"})
+    assert not any("kl_reference" in step for step in plain)
+    assert held[0]["kl_reference"] == pytest.approx(0, abs=1e-8)
+    assert held[-1]["kl_reference"] > 1e-4
+    assert [step["reward"] for step in held] == [step["reward"] for step in plain]

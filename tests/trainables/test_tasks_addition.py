@@ -84,7 +84,10 @@ def test_more_prompts_than_problems() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("adition", r"task\.name: 'adition' is unknown; use one of addition, math, or an import path"),
+        (
+            "adition",
+            r"task\.name: .adition. is unknown; use one of addition, sorting, math, or",
+        ),
         ("nowhere.at_all:Task", r"task\.name: 'nowhere.at_all:Task' cannot be imported"),
         ("trainables.tasks.addition:Multiplication", r"has no 'Multiplication'; check the spelling"),
         ("trainables.tasks.addition:STRATA", r"gave a int, which lacks `judge` or `split`"),

@@ -40,10 +40,10 @@ def check_model(model: str) -> None:
 
 
 def resolve_model(model: str, cache: Path) -> Path | str:
-    """Return the directory of the tiny model (made now if need be) or of a local one; a hub id as it is.
+    """Return the directory of the tiny model, in `cache`, or of a local one; a hub id as it is.
 
     Raises:
-        ModelError: a local path does not hold a model.
+        ModelError: a local path does not hold a model, or a shipped file is not what its hash says.
     """
     check_model(model)
     if model == TINY:

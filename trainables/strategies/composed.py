@@ -39,7 +39,7 @@ NO_ROOM = RolloutBudget(rollouts=0, rounds=0, step=0, total=0)
 
 @dataclass
 class Composed:
-    """The `Strategy` of one point in prior x fusion x budget. Only the prior has state."""
+    """The `Strategy` of one point in prior x fusion x budget. Prior and budget have state."""
 
     prior: Prior = field(default_factory=NoPrior)
     fusion: Fusion = field(default_factory=GroupMean)
@@ -107,12 +107,16 @@ class Composed:
     def observe(self, batch: Batch, stats: Stats) -> None:
         check_batch(batch, self.scale)
         self.prior.observe(batch, stats)
+        self.budget.observe(batch, stats, self.scale)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"prior": self.prior.state_dict()}
+        state = {"prior": self.prior.state_dict()}
+        return {**state, "budget": self.budget.state_dict()} if self.budget.remembers else state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.prior.load_state_dict(state["prior"])
+        if self.budget.remembers:
+            self.budget.load_state_dict(state["budget"])
 
     @property
     def _overhead(self) -> int:

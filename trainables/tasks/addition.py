@@ -12,10 +12,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from trainables.errors import SpecError
 from trainables.tasks.base import Problem, Split, check_split
+from trainables.tasks.hashing import Codes, may_serve, mix
 
 if TYPE_CHECKING:
     from trainables.config import TaskConfig
@@ -25,11 +25,6 @@ STRATA = DIGITS * DIGITS
 """One stratum per pair of operand lengths: (1,1) is 0, (1,2) is 1, ..., (3,3) is 8."""
 
 _NUMBERS = 10**DIGITS
-_PARTS: dict[Split, tuple[int, ...]] = {"train": (2, 3), "validation": (0,), "test": (1,)}
-"""Hash quarters of each split: half of all problems are for training, a quarter each for the others."""
-
-Codes = npt.NDArray[np.int64]
-"""Problems as numbers: `a * 1000 + b`."""
 
 
 class Addition:
@@ -66,11 +61,11 @@ def _draw(name: Split, size: int, seed: int) -> tuple[Problem, ...]:
         )
     chosen = np.concatenate(
         [
-            codes[np.argsort(_mix(codes, salt=2 * seed + 1), kind="stable")][:count]
+            codes[np.argsort(mix(codes, salt=2 * seed + 1), kind="stable")][:count]
             for codes, count in zip(members, counts, strict=True)
         ]
     )
-    shuffled = chosen[np.argsort(_mix(chosen, salt=2 * seed + 2), kind="stable")]
+    shuffled = chosen[np.argsort(mix(chosen, salt=2 * seed + 2), kind="stable")]
     return tuple(make_problem(int(code)) for code in shuffled)
 
 
@@ -87,8 +82,7 @@ def part_codes(name: Split, stratum: int) -> Codes:
     first, second = (_of_length(length + 1) for length in divmod(stratum, DIGITS))
     a, b = (grid.ravel() for grid in np.meshgrid(first, second, indexing="ij"))
     twins = np.minimum(a, b) * _NUMBERS + np.maximum(a, b)
-    part = _mix(twins, salt=0) % np.uint64(4)
-    codes: Codes = (a * _NUMBERS + b)[np.isin(part, _PARTS[name])]
+    codes: Codes = (a * _NUMBERS + b)[may_serve(twins, name)]
     return codes
 
 
@@ -109,12 +103,3 @@ def _shares(total: int, capacities: Sequence[int]) -> list[int]:
         shares[stratum] = min(capacities[stratum], left // (len(capacities) - taken))
         left -= shares[stratum]
     return shares
-
-
-def _mix(codes: Codes, salt: int) -> npt.NDArray[np.uint64]:
-    """Hash codes by splitmix64, which, unlike a NumPy generator's shuffle, never changes between versions."""
-    salted = (salt * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) % 2**64
-    z = codes.astype(np.uint64) * np.uint64(0xD1342543DE82EF95) + np.uint64(salted)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))

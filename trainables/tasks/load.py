@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 BUILT_IN = {
     "addition": "trainables.tasks.addition:Addition",
+    "sorting": "trainables.tasks.sorting:Sorting",
     "math": "trainables.tasks.math_qa:MathQA",
 }
 

@@ -54,6 +54,7 @@ def compare(
     from trimtab.decide.compare.render import plain
     from trimtab.decide.compare.table import require_reference
     from trimtab.decide.compare.verdict import decide
+    from trimtab.decide.compare.words import finding
 
     store, sweep_id = store_of(home, name, uri)
     found = decide(store, [name, *others], reference, by, sweep_id)
@@ -63,6 +64,7 @@ def compare(
         click.echo(json.dumps({**plain(standing), "search": search}, indent=2))
     else:
         print_comparison(standing)
+        click.echo(finding(standing))
         if found.confirmation:
             again = command(f"compare {name} --json", home)
             click.echo(f"the search itself: {again}, under search")
@@ -89,8 +91,9 @@ def track(name: str, home: Path, uri: str | None) -> None:
 
 @click.command()
 @click.argument("name")
-@click.option("--top", type=click.IntRange(1), default=1, show_default=True, help="Best configurations.")
-@click.option("--seeds", type=click.IntRange(1), default=8, show_default=True, help="Fresh seeds of each.")
+@click.option("--top", type=click.IntRange(1), help="Best configurations; default: the spec's (1).")
+@click.option("--each", is_flag=True, default=None, help="The best of every candidate.")
+@click.option("--seeds", type=click.IntRange(1), help="Fresh seeds of each; default: the spec's (8).")
 @click.option(
     "--name", "own_name", help="Name of the confirmation; default: NAME-confirm, numbered if taken."
 )
@@ -100,8 +103,9 @@ def track(name: str, home: Path, uri: str | None) -> None:
 def confirm(
     ctx: click.Context,
     name: str,
-    top: int,
-    seeds: int,
+    top: int | None,
+    each: bool | None,
+    seeds: int | None,
     own_name: str | None,
     home: Path,
     address: str | None,
@@ -111,7 +115,7 @@ def confirm(
     from trimtab import api
     from trimtab.decide.confirm import confirmation_spec
 
-    spec = confirmation_spec(home, name, top, seeds).model_copy(update={"home": home})
+    spec = confirmation_spec(home, name, top, seeds, each=each).model_copy(update={"home": home})
     result = api.sweep(spec, name=own_name, address=address, capacity=capacity)
     for line in result.unsent:
         click.echo(f"not tracked: {line}; later: {command(f'track {result.name}', home)}", err=True)

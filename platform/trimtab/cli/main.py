@@ -58,6 +58,7 @@ def main() -> None:
 @SET
 @click.option("--name", help="Name of this sweep; default: the spec's name, numbered if it is taken.")
 @cluster_options
+@click.option("--confirm", is_flag=True, help="Then retrain the best under fresh seeds.")
 @click.pass_context
 def sweep(
     ctx: click.Context,
@@ -66,11 +67,15 @@ def sweep(
     name: str | None,
     address: str | None,
     capacity: Machine | None,
+    confirm: bool,
 ) -> None:
     """Run the sweep in SPEC, a YAML file or a shipped space such as `quickstart`."""
     from trimtab import api
 
-    report_end(ctx, api.sweep(spec, name=name, overrides=overrides, address=address, capacity=capacity))
+    report_end(
+        ctx,
+        api.sweep(spec, name=name, overrides=overrides, address=address, capacity=capacity, confirm=confirm),
+    )
 
 
 @main.command()

@@ -20,7 +20,9 @@ NOTHING_FINISHED, USER_ERROR, INTERRUPTED = 1, 2, 130
 
 
 def report_end(ctx: click.Context, result: SweepResult) -> None:
-    """Print how a sweep ended, and exit with the code that says so."""
+    """Print how a sweep ended, then its confirmation if there was one; exit with the code that says so."""
+    if result.status == "finished" and result.confirmation is not None:
+        result = result.confirmation
     home = result.folder.home
     for line in result.unsent:
         click.echo(f"not tracked: {line}", err=True)
@@ -40,6 +42,7 @@ def report_end(ctx: click.Context, result: SweepResult) -> None:
 def _print_end(result: SweepResult) -> None:
     """Print the table at the end of a sweep. A store that is down must not look like a failed sweep."""
     from trimtab.decide.compare.table import compare
+    from trimtab.decide.compare.words import finding
     from trimtab.errors import NotFoundError, TrackingError
 
     name, home = result.name, result.folder.home
@@ -56,6 +59,7 @@ def _print_end(result: SweepResult) -> None:
     click.echo(f"curves of every run: {make}, or {shown}; this table again: {again}")
     if found.purpose == "search":
         click.echo(f"is it true? {command(f'confirm {name}', home)}")
+    click.echo(finding(found))
 
 
 def store_of(home: Path, name: str, uri: str | None = None) -> tuple[Store, str | None]:

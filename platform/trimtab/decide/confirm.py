@@ -11,9 +11,10 @@ from trimtab.sweepdir.folder import SweepDir
 from trimtab.sweepdir.home import command
 from trimtab.sweepdir.journal import Event
 from trimtab.sweepspec.load import parse_spec
+from trimtab.sweepspec.space.settings import setting_values, settings_of
 from trimtab.sweepspec.spec import SweepSpec
 
-BUILT_IN = ("addition",)
+BUILT_IN = ("addition", "sorting")
 """Tasks that make their own test prompts."""
 
 
@@ -23,16 +24,27 @@ class Finished:
 
     number: int
     role: str
+    family: str
+    """Label of the reference or candidate that it is a configuration of."""
     label: str
     score: float
     strategy: dict[str, Any]
+    settings: dict[str, Any]
+    """Settings in which it differs from the sweep's `trial`."""
+
+    def written(self, label: str) -> dict[str, Any]:
+        """Return it as a spec's reference or candidate, with nothing left to search."""
+        return {"strategy": self.strategy, "settings": self.settings, "label": label}
 
 
-def confirmation_spec(home: Path, name: str, top: int, seeds: int) -> SweepSpec:
+def confirmation_spec(
+    home: Path, name: str, top: int | None = None, seeds: int | None = None, *, each: bool | None = None
+) -> SweepSpec:
     """Return the spec that confirms a sweep: its best `top` configurations and its best reference.
 
     Nothing is searched in it. `seeds` counts fresh seeds, which neither the sweep nor an earlier confirmation
-    of it has seen. The model, data and classes that it names are not looked at.
+    of it has seen. `each`: the best `top` of every candidate. What is not given is as the sweep's `confirm`
+    says. The model, data and classes that it names are not looked at.
 
     Raises:
         NotFoundError: there is no such sweep, or nothing in it has finished.
@@ -65,14 +77,17 @@ def confirmation_spec(home: Path, name: str, top: int, seeds: int) -> SweepSpec:
             f"{command(f'status {name}', home)}"
         )
     first = _fresh_seed(home, name, spec)
-    reference, chosen = _best(references, 1)[0], _best(candidates, top)
+    wanted = spec.confirm
+    each = wanted.each if each is None else each
+    reference, chosen = _best(references, 1)[0], _chosen(candidates, top or wanted.top, each=each)
     raw = spec.model_dump(mode="json")
     raw |= {
         "name": f"{name}-confirm",
         "confirms": name,
-        "reference": {"strategy": reference.strategy, "label": spec.reference_label},
-        "candidates": [{"strategy": found.strategy, "label": f"trial-{found.number}"} for found in chosen],
-        "seeds": list(range(first, first + seeds)),
+        "reference": reference.written(spec.reference_label),
+        "candidates": [found.written(f"trial-{found.number}") for found in chosen],
+        "shared_search": {},
+        "seeds": list(range(first, first + (seeds or wanted.seeds))),
         "search": {"trials": len(chosen), "sampler": "random"},
     }
     evaluation = {**raw["trial"].get("evaluation", {}), "split": "test"}
@@ -89,23 +104,41 @@ def finished_configurations(folder: SweepDir) -> list[Finished]:
             started[event["trial"]] = event
         elif event["event"] == "trial_finished":
             ended[event["trial"]] = event
+    shared = setting_values(folder.spec().trial)
     found = []
     for trial, event in started.items():
         end = ended.get(trial)
         if end is not None and end["status"] == "finished" and end["score"] is not None:
+            config = event["config"]
+            own = {name: value for name, value in settings_of(config).items() if value != shared[name]}
             found.append(
                 Finished(
-                    event["number"], event["role"], event["label"], end["score"], event["config"]["strategy"]
+                    event["number"],
+                    event["role"],
+                    str(event.get("family", event["label"])),
+                    event["label"],
+                    end["score"],
+                    config["strategy"],
+                    own,
                 )
             )
     return sorted(found, key=lambda one: one.number)
 
 
+def _chosen(candidates: list[Finished], top: int, *, each: bool) -> list[Finished]:
+    """Return the best `top` of all or of each candidate, best first."""
+    if not each:
+        return _best(candidates, top)
+    families = dict.fromkeys(one.family for one in candidates)
+    chosen = [b for family in families for b in _best([o for o in candidates if o.family == family], top)]
+    return _best(chosen, len(chosen))
+
+
 def _best(found: list[Finished], count: int) -> list[Finished]:
-    """Return the best by score, each strategy once."""
+    """Return the best by score, each configuration once."""
     unique: dict[str, Finished] = {}
     for one in sorted(found, key=lambda one: -one.score):
-        unique.setdefault(repr(one.strategy), one)
+        unique.setdefault(repr((one.strategy, one.settings)), one)
     return list(unique.values())[:count]
 
 

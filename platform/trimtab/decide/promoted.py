@@ -20,7 +20,8 @@ from trimtab.sweepspec.load import apply_override, read_yaml
 from trimtab.sweepspec.messages import spec_error
 from trimtab.sweepspec.names import check_name
 from trimtab.sweepspec.outside import check_task
-from trimtab.sweepspec.spec import Purpose, SlotsConfig, TrackingConfig, check_urls
+from trimtab.sweepspec.sections import SlotsConfig, TrackingConfig
+from trimtab.sweepspec.spec import Purpose, check_urls
 
 INSIDE = "trimtab.yaml"
 """The promoted file's name beside the weights of a model version."""
@@ -127,6 +128,7 @@ class Training:
     reference_trials = 1
     reference_label = "production"
     confirms = None
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

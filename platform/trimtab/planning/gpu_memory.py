@@ -18,7 +18,7 @@ from trainables.models.shape import ModelShape, model_shape
 from trainables.trial import TrialConfig
 from trimtab.errors import PlanError
 from trimtab.planning.machine import GB
-from trimtab.sweepspec.spec import SlotsConfig
+from trimtab.sweepspec.sections import SlotsConfig
 
 CONTEXT_BYTES = 2 * GB
 LOGIT_COPIES = 4

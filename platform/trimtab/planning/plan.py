@@ -150,11 +150,11 @@ def summary(plan: Plan) -> dict[str, Any]:
 
 
 def _warnings(spec: Work) -> list[str]:
-    """Collect the strategies' warnings about this model, each once."""
+    """Collect the document's notes and the strategies' warnings about this model, each once."""
     size = depth_and_width(spec.reference_config().model)
-    if size is None:
-        return []
-    found = [line for config in spec.configs() for line in warnings(config.strategy, size.width)]
+    found = list(spec.notes)
+    if size is not None:
+        found += [line for config in spec.configs() for line in warnings(config.strategy, size.width)]
     return list(dict.fromkeys(found))
 
 

@@ -18,8 +18,10 @@ import optuna
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from trainables.trial import TrialConfig
 from trimtab.search.study import Studies, sampler
-from trimtab.sweepspec.space import suggest
+from trimtab.sweepspec.space.settings import settings_of, short_settings
+from trimtab.sweepspec.space.suggest import suggest
 from trimtab.sweepspec.spec import Searched, SweepSpec
 
 SCORE = "score"
@@ -65,7 +67,7 @@ class StudySearcher(Searcher):
         self._under_way = deque(sorted(self._under_way, key=lambda asked: int(asked.job["number"])))
         self._left = {
             "reference": spec.reference_trials - _begun(studies.reference),
-            "candidates": spec.search.trials - _begun(studies.candidates),
+            "candidates": spec.candidate_trials - _begun(studies.candidates),
         }
 
     @property
@@ -136,7 +138,8 @@ class StudySearcher(Searcher):
             "key": f"trial-{self._number:04d}",
             "number": self._number,
             "role": role,
-            "label": config.strategy.label() if role == "candidate" else self._spec.label_of(searched),
+            "family": self._spec.label_of(searched),
+            "label": self._label(role, searched, config),
             "searched": parameters,
             "seeds": self._fresh_seeds(raw),
             "rung": self._spec.rung,
@@ -146,6 +149,15 @@ class StudySearcher(Searcher):
         self._runs[_signature(raw)] += 1
         trial.set_user_attr(JOB, job)
         return _Asked(study, trial, job, -1)
+
+    def _label(self, role: Role, searched: Searched, config: TrialConfig) -> str:
+        """Return a configuration's name in tables, with the settings that it does not share with all."""
+        name = config.strategy.label() if role == "candidate" else self._spec.label_of(searched)
+        if role == "reference":
+            return name  # what everything is compared with goes by its plain name
+        own = {*searched.settings, *self._spec.space_of(searched).ranges}
+        values = settings_of(config.model_dump())
+        return name + short_settings({key: value for key, value in values.items() if key in own})
 
     def _fresh_seeds(self, config: dict[str, Any]) -> list[int]:
         """Return the spec's seeds; for a configuration that ran before, the same number of unused seeds."""

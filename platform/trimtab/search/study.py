@@ -23,8 +23,9 @@ from trimtab.errors import NotFoundError, StorageError
 from trimtab.sweepdir import journal
 from trimtab.sweepdir.folder import SweepDir
 from trimtab.sweepdir.home import command
-from trimtab.sweepspec.space import enqueued
-from trimtab.sweepspec.spec import Asha, Median, SweepSpec
+from trimtab.sweepspec.sections import Asha, Median
+from trimtab.sweepspec.space.suggest import enqueued
+from trimtab.sweepspec.spec import SweepSpec
 
 JOURNAL = "study.journal"
 
@@ -166,7 +167,7 @@ def sampler(spec: SweepSpec, number: int) -> optuna.samplers.BaseSampler:
 
 def _startup(spec: SweepSpec) -> int:
     """Return the number of random start-up trials: 10, but at most half of the sweep and at least 2."""
-    return max(2, min(10, spec.search.trials // 2))
+    return max(2, min(10, spec.candidate_trials // 2))
 
 
 def _pruner(spec: SweepSpec) -> BasePruner:

@@ -45,6 +45,49 @@ class Ended:
 
 
 @dataclass(frozen=True)
+class Lent:
+    """Slots that one piece of work leaves to the next, with their broker."""
+
+    broker: Any
+    slots: Slots
+
+
+Then: TypeAlias = Callable[[Lent], SessionStatus]
+"""Does the next piece of work on slots that are up already; returns how that ended."""
+
+
+class _Watch:
+    """Journal, tracker and display of one piece of work. Its first end counts."""
+
+    def __init__(self, folder: SweepDir, work: Work, track_s: float) -> None:
+        self._folder, self._track_s = folder, track_s
+        uri = tracking_uri(folder.home, work.tracking.uri)
+        self._tracker = Tracker(folder.path, uri, folder.name, work)
+        self._progress = Progress(folder.path, work, work.trials)
+        self.ended: Ended | None = None
+
+    def start(self) -> None:
+        self._tracker.start()
+        self._progress.start()
+
+    def say(self, doing: str) -> None:
+        """Show what is being done before there are trials to show."""
+        self._progress.say(doing)
+
+    def end(self, status: SessionStatus) -> Ended:
+        """Close all three and return how the work ended."""
+        if self.ended is None:
+            unsent: list[str] = []
+            try:
+                close_journal(self._folder, status)
+                unsent = self._tracker.close(status, self._track_s if status == "finished" else CLOSE_S)
+            finally:
+                self.ended = Ended(status, unsent)
+                self._progress.close()
+        return self.ended
+
+
+@dataclass(frozen=True)
 class Session:
     """Ray, broker, slots, meters, tracker and display around one piece of work in one folder."""
 
@@ -53,51 +96,60 @@ class Session:
     cluster: RayCluster
     track_s: float = CLOSE_S
     """Longest wait for the tracking store once the work has finished."""
+    lent: Lent | None = None
+    """Slots that are up already; the session that started them ends them."""
 
-    def run(self, body: Body | None) -> Ended:
+    def run(self, body: Body | None, then: Then | None = None) -> Ended:
         """Run `body` and end every process that was started for it, however it ends.
 
         Without a body nothing is left to do: no Ray is started, and the tracker catches up. SIGINT and
         SIGTERM end the body early; what has finished stays recorded. What the body raises is raised.
+        `then` is called after a body that worked, when this work has been tracked and before its slots end.
         """
         home = self.folder.home
         prepare_environment(home)
-        # What can refuse comes before what runs beside it: the built-in model is trained on first use.
+        # What can refuse comes before what runs beside it.
         try:
             with interruptible():
                 model = resolve_model(self.work, home)
         except KeyboardInterrupt:
             return Ended("killed", [])
-        uri = tracking_uri(home, self.work.tracking.uri)
-        tracker = Tracker(self.folder.path, uri, self.folder.name, self.work)
-        progress = Progress(self.folder.path, self.work, self.work.trials)
+        watch = _Watch(self.folder, self.work, self.track_s)
         status: SessionStatus = "failed"
-        tracker.start()
-        progress.start()
+        watch.start()
         try:
             with guarded(), interruptible():
-                worked = body is None or self._with_slots(model, body)
+                worked = body is None or self._with_slots(model, body, watch, then)
             status = "finished" if worked else "failed"
         except KeyboardInterrupt:
             status = "killed"
         finally:
-            try:
-                close_journal(self.folder, status)
-                unsent = tracker.close(status, self.track_s if status == "finished" else CLOSE_S)
-            finally:
-                progress.close()
-        return Ended(status, unsent)
+            ended = watch.end(status)
+        return ended
 
-    def _with_slots(self, model: str, body: Body) -> bool:
-        """Do everything between starting Ray and ending it."""
+    def _with_slots(self, model: str, body: Body, watch: _Watch, then: Then | None) -> bool:
+        """Do everything between starting Ray and ending it, or between two others' uses of lent slots."""
+        if self.lent is not None:
+            import ray
+
+            ray.get(self.lent.broker.move.remote(str(self.folder.path)))
+            with self.cluster.metered(self.folder.path, self.lent.broker):
+                return body(self.lent.broker, self.lent.slots)
+        watch.say("starting Ray")
         with self.cluster.running():
             broker = start_broker(self.folder.path)
             slots = self._slots(model, broker)
             grace_s = CLOSE_S
             try:
                 with self.cluster.metered(self.folder.path, broker):
+                    watch.say("starting learners (DeepSpeed) and engines (vLLM), and loading the model")
                     slots.start()
-                    return body(broker, slots)
+                    worked = body(broker, slots)
+                if worked and then is not None:
+                    watch.end("finished")
+                    if then(Lent(broker, slots)) == "killed":
+                        raise KeyboardInterrupt
+                return worked
             except KeyboardInterrupt:
                 # Enough for what runs to end at its next step; slots still starting are not waited for.
                 grace_s = INTERRUPTED_S

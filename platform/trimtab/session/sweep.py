@@ -16,7 +16,7 @@ from trimtab.search.control import run_trials
 from trimtab.search.searcher import StudySearcher
 from trimtab.search.study import create_studies, load_studies
 from trimtab.session.cluster import RayCluster
-from trimtab.session.session import Session, SessionStatus
+from trimtab.session.session import Lent, Session, SessionStatus, Then
 from trimtab.sweepdir import journal
 from trimtab.sweepdir.folder import SweepDir
 from trimtab.sweepspec.spec import SweepSpec
@@ -35,13 +35,24 @@ class SweepResult:
     """Runs whose results could not be sent to MLflow in time; they are still in the sweep's journal."""
     folder: SweepDir
     spec: SweepSpec
+    confirmation: SweepResult | None = None
+    """How the confirmation ended that was run right after it."""
 
 
-def run_sweep(spec: SweepSpec, folder: SweepDir, cluster: RayCluster, *, resume: bool = False) -> SweepResult:
+def run_sweep(
+    spec: SweepSpec,
+    folder: SweepDir,
+    cluster: RayCluster,
+    *,
+    resume: bool = False,
+    lent: Lent | None = None,
+    then: Then | None = None,
+) -> SweepResult:
     """Run every configuration of a spec in a folder that exists and that this process drives.
 
     With `resume` the studies there are continued: what has ended stays, what was under way resumes from its
-    checkpoints, and the rest is searched as if nothing had happened. How the sweep ends: `Session.run`.
+    checkpoints, and the rest is searched as if nothing had happened. How the sweep ends, and `then`:
+    `Session.run`. `lent`: slots that another sweep has started.
 
     Raises:
         StorageError: the studies cannot be made. Nothing was started.
@@ -60,7 +71,7 @@ def run_sweep(spec: SweepSpec, folder: SweepDir, cluster: RayCluster, *, resume:
         # Slots that all died leave the rest of the sweep undone, whatever had finished before.
         return failed < trials and not (failed and slots.failed)
 
-    ended = Session(folder, spec, cluster).run(search if trials else None)
+    ended = Session(folder, spec, cluster, lent=lent).run(search if trials else None, then)
     return SweepResult(folder.name, ended.status, ended.unsent, folder, spec)
 
 

@@ -53,6 +53,10 @@ class Broker:
         self._closing = False
         self._abandoned: str | None = None
 
+    async def move(self, sweep_dir: str) -> None:
+        """Keep the journal of another sweep from now on: its driver uses the slots of one that has ended."""
+        self._dir = Path(sweep_dir)
+
     # -- the trial's side ------------------------------------------------------------------------
 
     async def history(self, trial: str) -> list[journal.Event]:

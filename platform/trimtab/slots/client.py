@@ -27,7 +27,8 @@ def tune_trial(config: dict[str, Any], *, broker: Any, sweep_dir: str, shared: b
 
     Args:
         config: `key` (the trial's name in the sweep, the same after a resume), `trial` (TrialConfig as JSON),
-            `seeds`, `role`, `label`, `number`, `searched` and `rung` (rollouts between evaluations).
+            `seeds`, `role`, `family` (the candidate that it is a configuration of), `label`, `number`,
+            `searched` and `rung` (rollouts between evaluations).
         broker: Handle of the broker actor.
         sweep_dir: The sweep's folder.
         shared: Whether idle slots may run some of the seeds. Tune still sees the seeds in their order.
@@ -44,7 +45,7 @@ def tune_trial(config: dict[str, Any], *, broker: Any, sweep_dir: str, shared: b
         "output": str(Path(sweep_dir) / "trials" / key),
         "shared": shared,
     }
-    started = {name: config[name] for name in ("role", "label", "number", "searched", "seeds")}
+    started = {name: config[name] for name in ("role", "family", "label", "number", "searched", "seeds")}
     _record(broker, key, "trial_started", config=config["trial"], **started)
     status, error, cause = "stopped", None, None
     try:

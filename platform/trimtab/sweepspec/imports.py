@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from trainables.strategies.members.base import Custom
 from trainables.strategies.wording import did_you_mean
 from trimtab.errors import SpecError
-from trimtab.sweepspec.check import corners
-from trimtab.sweepspec.ranges import Choice
+from trimtab.sweepspec.space.check import Space, corners
+from trimtab.sweepspec.space.ranges import Choice
 
 if TYPE_CHECKING:
     from trainables.strategies.config import StrategyConfig
@@ -28,7 +28,7 @@ def check_own_strategies(spec: SweepSpec, searched: Searched, where: str) -> Non
     Raises:
         SpecError: one cannot be imported, is of another kind, or cannot be built from its `params`.
     """
-    strategies = (spec.config_of(searched, point).strategy for point in _points(searched))
+    strategies = (spec.config_of(searched, point).strategy for point in _points(spec.space_of(searched)))
     check_own_members(strategies, where)
 
 
@@ -43,15 +43,15 @@ def check_own_members(strategies: Iterable[StrategyConfig], where: str) -> None:
                 _check_member(path, axis, params, f"{where}.strategy{axis and '.'}{axis}")
 
 
-def _points(searched: Searched) -> Iterator[Mapping[str, Any]]:
+def _points(space: Space) -> Iterator[Mapping[str, Any]]:
     """Yield values of the searched parameters that between them hold every import path of the space."""
     every = any(
         isinstance(value, str) and ":" in value
-        for range_ in searched.search.values()
+        for range_ in space.ranges.values()
         if isinstance(range_, Choice)
         for value in range_.choice
     )
-    for point in corners(searched):
+    for point in corners(space):
         yield point
         if not every:
             return

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trainables.config import TaskConfig
     from trimtab.sweepspec.spec import SweepSpec
 
-TASKS = ("addition", "math")
+TASKS = ("addition", "sorting", "math")
 FILE_KINDS = (".jsonl", ".json", ".parquet")
 HUB_DATA = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(/[\w.-]+)?(:.+)?")
 

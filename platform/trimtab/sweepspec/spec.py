@@ -19,11 +19,15 @@ from pydantic import (
 
 from trainables.config import Strict
 from trainables.trial import TrialConfig, TrialSettings
-from trimtab.sweepspec.check import check_sampler, check_searched
+from trimtab.errors import SpecError
 from trimtab.sweepspec.messages import spec_error
 from trimtab.sweepspec.names import check_name
-from trimtab.sweepspec.ranges import Range, Value
-from trimtab.sweepspec.strategy import default_label, merge
+from trimtab.sweepspec.sections import ConfirmConfig, SearchConfig, SlotsConfig, TrackingConfig
+from trimtab.sweepspec.space.check import Space, check_sampler, check_searched, check_shared, count_points
+from trimtab.sweepspec.space.ranges import Range, Value
+from trimtab.sweepspec.space.settings import is_setting, nested, setting_values, with_settings
+from trimtab.sweepspec.space.strategy import default_label, merge, parameters
+from trimtab.sweepspec.space.suggest import first_points
 
 RawStrategy = str | dict[str, Any]
 """As in `TrialConfig.strategy`: a preset's name, a preset with parameters, axes, or an import path."""
@@ -38,18 +42,25 @@ STORAGE = re.compile(r"(postgresql|sqlite)(\+\w+)?://.")
 
 
 class Searched(Strict):
-    """A strategy, and which of its parameters are searched."""
+    """A strategy, and what is searched of it and of the trial around it."""
 
     strategy: RawStrategy
+    settings: dict[str, Value] = Field(default_factory=dict)
+    """Settings of the trial that this configuration has to itself, such as `learner.lr`; all others are
+    `trial`'s. The names are those that may be searched."""
     search: Annotated[dict[str, Range], Field(default_factory=dict)]
-    """Parameter -> range. A parameter of a preset by its name; one of spelled-out axes by a dotted path such
-    as `budget.k_max`."""
+    """Parameter or setting -> range. A parameter of a preset by its name; one of spelled-out axes by a dotted
+    path such as `budget.k_max`; a setting of the trial by its path under `trial`, such as `learner.lr`."""
     defaults_first: bool = True
     """Run the strategy's own values of the searched parameters before searching, where the ranges hold
     them."""
     enqueue: tuple[dict[str, Value], ...] = ()
     """Configurations to run before searching, after the strategy's own: each gives searched parameters a
     value; those that it leaves out are drawn."""
+    trials: Annotated[int, Field(ge=1)] | None = None
+    """Number of configurations that it gets for certain, its own values included. Default of a candidate:
+    `search.trials_each`; of the reference: as many as the candidate that gets most, or 1 if nothing of it is
+    searched."""
 
     @model_validator(mode="before")
     @classmethod
@@ -62,15 +73,12 @@ class Searched(Strict):
 class Reference(Searched):
     """The configuration that everything is compared with. It runs first, at the same compute.
 
-    With `search` its own parameters are searched as well, by default in the same number of trials as the
-    candidates': the best of N is then compared with the best of N.
+    With `search` or `shared_search` it is searched as well, by default in as many trials as the candidate
+    that gets most: the best of N is then compared with the best of N.
     """
 
     label: Label | None = None
     """Name in tables and tags; default: the preset's name."""
-    trials: Annotated[int, Field(ge=1)] | None = None
-    """Number of configurations of the reference, its own values included; default: `search.trials` if it has
-    a `search`, else 1."""
 
     @model_validator(mode="after")
     def _own_values_first(self) -> Reference:
@@ -87,90 +95,6 @@ class Candidate(Searched):
 
     label: Label | None = None
     """Prefix of its parameters in the study, and its name in tables; default: the preset's name."""
-
-
-class Asha(Strict):
-    """Successive halving (ASHA, arXiv 1810.05934): only the best continue past a rung."""
-
-    type: Literal["asha"] = "asha"
-    first_rung: Annotated[int, Field(ge=1)]
-    """Rollouts of a trial (all its seeds, in the order they run) before it can be stopped."""
-    reduction_factor: Annotated[int, Field(ge=2)] = 3
-    """Keeps the top 1/reduction_factor at each rung; rungs are this factor apart."""
-
-
-class Median(Strict):
-    """Stop a configuration whose best score so far is below the median of finished ones at equal compute."""
-
-    type: Literal["median"]
-    first_rung: Annotated[int, Field(ge=1)]
-    """Rollouts of a trial (all its seeds, in the order they run) before it can be stopped."""
-    min_trials: Annotated[int, Field(ge=1)] = 3
-    """No configuration is stopped before this number has finished."""
-
-
-EarlyStopping: TypeAlias = Annotated[Asha | Median, Field(discriminator="type")]
-
-
-class SearchConfig(Strict):
-    """How candidates are drawn."""
-
-    trials: Annotated[int, Field(ge=1)] = 5
-    """Number of configurations of the candidates; each runs all seeds. One that is proposed twice runs under
-    fresh seeds the second time."""
-    sampler: Literal["tpe", "gp", "qmc", "random", "grid"] = "tpe"
-    """`tpe`: multivariate, branch by branch. `gp`, `qmc`: one candidate, fixed bounds. `grid`: each point."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of the sampler; the run seeds are `seeds`."""
-    early_stopping: EarlyStopping | None = None
-
-
-class SlotsConfig(Strict):
-    """What one slot (a learner group and its engines) may take of the machine."""
-
-    reuse: Literal["warm", "cold"] = "warm"
-    """`warm`: a slot serves one trial after another. `cold`: every trial gets new processes. `slots: cold`
-    for short."""
-    count: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
-    """Number of slots at once; `auto`: as many as fit, at most one for each configuration."""
-    learner_cpus: Annotated[float, Field(gt=0)] = 0.45
-    """CPU cores of each learner worker."""
-    engine_cpus: Annotated[float, Field(gt=0)] = 0.45
-    """CPU cores of each rollout engine. One worker, one engine and the trial's 0.1 make one core."""
-    learner_gpus: Annotated[float, Field(ge=0)] = 0.0
-    """GPUs of each learner worker; fractions share a GPU."""
-    engine_gpus: Annotated[float, Field(ge=0)] = 0.0
-    """GPUs of each engine, in all (tensor parallelism over n GPUs needs n)."""
-    learner_resource: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")] | None = None
-    """On a cluster: learners run only on nodes that offer this custom Ray resource."""
-    engine_resource: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")] | None = None
-    """The same for engines: learners and engines on nodes of their own."""
-    memory_gb: Annotated[float, Field(gt=0)] = 3.0
-    """Host memory of the whole slot, in GB (1e9 bytes)."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short(cls, raw: Any) -> Any:
-        return {"reuse": raw} if raw in ("warm", "cold") else raw
-
-    @model_validator(mode="after")
-    def _whole_gpus(self) -> SlotsConfig:
-        for field in ("learner_gpus", "engine_gpus"):
-            value: float = getattr(self, field)
-            if value > 1 and value != int(value):
-                raise ValueError(
-                    f"{field}: {value} is not a whole number of GPUs; only fractions below 1 share one"
-                )
-        return self
-
-
-class TrackingConfig(Strict):
-    """Where results are recorded."""
-
-    uri: str | None = None
-    """MLflow tracking URI; default: SQLite under `home`."""
-    experiment: Annotated[str, Field(min_length=1)] = "trimtab"
-    """MLflow experiment that holds the runs."""
 
 
 class Work(Protocol):
@@ -192,6 +116,10 @@ class Work(Protocol):
     @property
     def trials(self) -> int:
         """All configurations."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about the document before it runs."""
 
     @property
     def reference_trials(self) -> int:
@@ -228,9 +156,13 @@ class SweepSpec(Strict):
     """Shared by all configurations, so that only the baseline axes differ."""
     reference: Reference
     candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]
+    shared_search: Annotated[dict[str, Range], Field(default_factory=dict)]
+    """Setting of the trial -> range, searched for every candidate and for the reference. A range of the same
+    setting in a `search` of their own wins over it."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0, 1, 2)
     """Run seeds of every configuration. Fewer than three are not enough evidence for a comparison."""
     search: SearchConfig = SearchConfig()
+    confirm: ConfirmConfig = ConfirmConfig()
     slots: SlotsConfig = SlotsConfig()
     tracking: TrackingConfig = TrackingConfig()
     storage: str | None = None
@@ -270,8 +202,10 @@ class SweepSpec(Strict):
                 "trial.evaluation.split: test would let the search see the prompts of the verdict; remove it "
                 "(trimtab confirm evaluates on them)"
             )
+        check_shared(self.shared_search)
         for searched in (self.reference, *self.candidates):
             check_searched(self, searched, self._where(searched))
+        self._check_quotas()
         check_sampler(self)
         rung = self.search.early_stopping.first_rung if self.search.early_stopping else 0
         budget = self.budget * len(self.seeds)
@@ -299,12 +233,51 @@ class SweepSpec(Strict):
     @property
     def reference_trials(self) -> int:
         """Configurations of the reference, its own values included."""
-        return self.reference.trials or (self.search.trials if self.reference.search else 1)
+        if self.reference.trials:
+            return self.reference.trials
+        return self.best_supplied if self.space_of(self.reference).ranges else 1
+
+    @property
+    def best_supplied(self) -> int:
+        """Most configurations that one candidate may get: all of them where the sampler chooses."""
+        quotas = [self.quota_of(candidate) for candidate in self.candidates]
+        known = [quota for quota in quotas if quota is not None]
+        return max(known) if len(known) == len(quotas) else self.candidate_trials
+
+    @property
+    def candidate_trials(self) -> int:
+        """Configurations of all candidates."""
+        if self.search.trials is not None:
+            return self.search.trials
+        quotas = [self.quota_of(candidate) for candidate in self.candidates]
+        known = [quota for quota in quotas if quota is not None]
+        return sum(known) if len(known) == len(quotas) else TRIALS
+
+    def quota_of(self, candidate: Searched) -> int | None:
+        """Return the configurations that a candidate gets for certain; None: the sampler decides."""
+        if candidate.trials is not None:
+            return candidate.trials
+        if self.search.trials_each is not None:
+            return self.search.trials_each if self.space_of(candidate).ranges else 1
+        if self.search.sampler == "grid" and self.search.trials is None:
+            return count_points(self.space_of(candidate))
+        return None
 
     @property
     def trials(self) -> int:
         """All configurations of the sweep."""
-        return self.reference_trials + self.search.trials
+        return self.reference_trials + self.candidate_trials
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about the document before it runs."""
+        own = [(self._where(one), one.search) for one in (self.reference, *self.candidates)]
+        return tuple(
+            f"{where}.search.{name} wins over shared_search.{name}"
+            for where, search in own
+            for name in search
+            if name in self.shared_search
+        )
 
     @property
     def rung(self) -> int:
@@ -327,23 +300,55 @@ class SweepSpec(Strict):
         """Return the reference's or a candidate's name in the study and in tables."""
         return self.reference_label if searched is self.reference else candidate_label(searched)
 
+    def space_of(self, searched: Searched) -> Space:
+        """Return what is searched of the reference or of a candidate, and its values before the search."""
+        known = {**setting_values(self.trial), **parameters(searched.strategy), **searched.settings}
+        return Space(searched.strategy, {**self.shared_search, **searched.search}, known)
+
     def config_of(self, searched: Searched, values: Mapping[str, Value]) -> TrialConfig:
-        """Return the reference's or a candidate's configuration at these values of its parameters.
+        """Return the reference's or a candidate's configuration at these values of what is searched.
 
         Raises:
             SpecError: it cannot run; with the field as the user wrote it.
         """
-        strategy = merge(searched.strategy, values)
+        chosen = {**searched.settings, **values}
+        settings = {name: value for name, value in chosen.items() if is_setting(name)}
+        strategy = merge(
+            searched.strategy, {name: value for name, value in chosen.items() if name not in settings}
+        )
         try:
-            return self.trial.with_strategy(strategy)
+            return with_settings(self.trial, settings).with_strategy(strategy)
         except ValidationError as error:
-            raw, where = {"strategy": strategy}, f"{self._where(searched)}.strategy"
+            raw = {**nested(settings), "strategy": strategy}
+            where = f"{self._where(searched)}.strategy"
             raise spec_error(error, TrialConfig, raw, prefix="trial", renamed={"strategy": where}) from None
+
+    def _check_quotas(self) -> None:
+        """Refuse numbers of trials that do not hold what is certain to run."""
+        certain = 0
+        for candidate in self.candidates:
+            quota = self.quota_of(candidate)
+            certain += 1 if quota is None else quota
+            first = len(first_points(self, candidate))
+            if quota is not None and quota < first:
+                raise SpecError(
+                    f"{self._where(candidate)}.trials: {quota} is less than the {first} configurations that "
+                    f"run before the search (own values, enqueue, a grid's points); raise it to {first}"
+                )
+        if self.candidate_trials < certain:
+            raise SpecError(
+                f"search.trials: {self.candidate_trials} is less than the {certain} configurations that the "
+                f"candidates get for certain; raise it to {certain}, or remove it"
+            )
 
     def _where(self, searched: Searched) -> str:
         if searched is self.reference:
             return "reference"
         return f"candidates.{next(i for i, c in enumerate(self.candidates) if c is searched)}"
+
+
+TRIALS = 5
+"""Configurations of the candidates, where nothing says how many."""
 
 
 def candidate_label(candidate: Searched) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from trimtab.sweepdir.curves import ReferenceCurve
 from trimtab.sweepdir.journal import Event, Status
+from trimtab.sweepspec.space.settings import searchable, settings_of
 from trimtab.tracking import names
 from trimtab.tracking.heatmap import LayerCurves
 from trimtab.tracking.operations import (
@@ -127,12 +128,13 @@ class Translator:
         budget = int(config.get("steps", 0)) * int(config.get("rollouts_per_step", 0))
         label = started.get("label", key[0])
         tags = {
-            names.STRATEGY: fingerprint(config.get("strategy")),
+            names.STRATEGY: fingerprint({"strategy": config.get("strategy"), **settings_of(config)}),
             names.SHARED: json.dumps(shared_settings(config), sort_keys=True),
             names.TRIAL: key[0],
             names.SEED: str(key[1]),
             names.ROLE: started.get("role", "candidate"),
             names.LABEL: label,
+            names.FAMILY: str(started.get("family", label)),
             names.NUMBER: str(started.get("number", 0)),
             names.BUDGET: str(budget),
             names.STATUS: "running",
@@ -280,11 +282,13 @@ def fingerprint(value: Any) -> str:
 def shared_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that two runs must share to be compared.
 
-    These are the model, the task, the rollouts per step, sampling and evaluation.
+    These are the model, the task, the rollouts per step, sampling and evaluation, less what a search may
+    change.
     """
+    sampling = {k: v for k, v in config.get("sampling", {}).items() if f"sampling.{k}" not in searchable()}
     evaluation = {k: v for k, v in config.get("evaluation", {}).items() if k != "every"}
-    whole = {name: config.get(name) for name in ("model", "task", "sampling", "rollouts_per_step")}
-    return {**whole, "evaluation": evaluation}
+    whole = {name: config.get(name) for name in ("model", "task", "rollouts_per_step")}
+    return {**whole, "sampling": sampling, "evaluation": evaluation}
 
 
 def _ms(event: Event) -> int:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 POLL_S = 0.5
+SILENT_S = 4.0
+"""Longest silence of the plain output until the first result."""
 AROUND = 5
 """Lines of the live table that do not show a trial."""
 
@@ -79,6 +81,15 @@ class SweepProgress:
     def ended(self) -> int:
         """Return the number of trials that have ended."""
         return sum(trial.ended for trial in self.trials.values())
+
+    @property
+    def evaluated(self) -> bool:
+        """Tell whether there is a first result."""
+        return any(trial.evaluated for trial in self.trials.values())
+
+    def stages(self) -> str:
+        """Return what the trials under way are doing, each thing once: `waiting, resetting`."""
+        return ", ".join(dict.fromkeys(t.stage for t in self.trials.values() if not t.ended))
 
     def feed(self, events: Iterable[Event]) -> list[str]:
         """Process events and return the lines of plain output that they cause."""
@@ -176,6 +187,7 @@ class Progress:
         self._state = SweepProgress(spec, total_trials)
         self._console = console
         self._begun_s = time.monotonic()
+        self._doing = "starting"
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="trimtab-progress", daemon=True)
 
@@ -183,6 +195,10 @@ class Progress:
         """Start the display's thread and return."""
         self._begun_s = time.monotonic()
         self._thread.start()
+
+    def say(self, doing: str) -> None:
+        """Show what is being done before there are trials to show: `starting Ray`."""
+        self._doing = doing
 
     def close(self) -> None:
         """Show the last events and stop."""
@@ -207,25 +223,34 @@ class Progress:
                 self._state.feed(self._tail.read())
                 # The last picture stays on screen and shows every trial; earlier ones must fit the screen.
                 rows = None if closing else max(1, console.height - AROUND)
-                shown = render(self._name, self._state, time.monotonic() - self._begun_s, rows)
+                elapsed_s = time.monotonic() - self._begun_s
+                shown = render(self._name, self._state, elapsed_s, rows, doing=self._doing)
                 live.update(shown, refresh=True)
                 if closing:
                     return
 
     def _print_lines(self, console: Console) -> None:
-        console.print(f"{self._name}: starting", highlight=False)
+        said_s = -SILENT_S
         while True:
-            closing = self._closing.wait(POLL_S)
-            for line in self._state.feed(self._tail.read()):
+            lines = self._state.feed(self._tail.read())
+            now_s = time.monotonic() - self._begun_s
+            if not lines and not self._state.evaluated and now_s - said_s >= SILENT_S:
+                lines = [f"{self._name}: {self._state.stages() or self._doing} · {clock(now_s)}"]
+            for line in lines:
                 console.print(line, highlight=False, markup=False, soft_wrap=True)
-            if closing:
+                said_s = now_s
+            if self._closing.is_set():
                 return
+            self._closing.wait(POLL_S)
 
 
-def render(name: str, state: SweepProgress, elapsed_s: float, rows: int | None = None) -> RenderableType:
+def render(
+    name: str, state: SweepProgress, elapsed_s: float, rows: int | None = None, doing: str = "starting"
+) -> RenderableType:
     """Return a table with one row per trial, and a line for the whole sweep.
 
     Args:
+        doing: What is shown while there is no trial yet.
         rows: Maximum number of trials. Running trials come before ended ones, later ones before earlier ones.
             Default: all trials.
     """
@@ -250,7 +275,7 @@ def render(name: str, state: SweepProgress, elapsed_s: float, rows: int | None =
             f"{trial.rollouts:,}/{state.trial_budget:,}",
         )
     if not state.trials:
-        return Text(f"{name}: starting Ray, learners and engines · {clock(elapsed_s)}")
+        return Text(f"{name}: {doing} · {clock(elapsed_s)}")
     eta = state.eta_s()
     left = f" · about {clock(eta)} left" if eta is not None else ""
     hidden = len(state.trials) - len(latest)

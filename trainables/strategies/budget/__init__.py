@@ -1,1 +1,1 @@
-"""How many rollouts each prompt gets, and when to stop. Pure: no state, no randomness but the pool's."""
+"""How many rollouts each prompt gets, and when to stop. No randomness but the pool's; `cero` has state."""

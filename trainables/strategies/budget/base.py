@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from trainables.strategies.batch import (
     Pool,
     Requests,
     RolloutBudget,
+    Stats,
 )
 from trainables.strategies.fusion.base import Fusion
 from trainables.strategies.groups import Groups
@@ -100,8 +101,12 @@ class Progress:
     @property
     def drawn_P(self) -> IntArray:
         """Samples paid for per prompt, whatever the verifier said: caps count these."""
-        sampled_N = self.batch.kind_N == Kind.SAMPLE
-        return np.bincount(self.batch.prompt_N[sampled_N], minlength=self.batch.prompts)
+        return drawn(self.batch)
+
+
+def drawn(batch: Batch) -> IntArray:
+    """Return the samples paid for per prompt, (P,), whatever the verifier said."""
+    return np.bincount(batch.prompt_N[batch.kind_N == Kind.SAMPLE], minlength=batch.prompts)
 
 
 class Budget(ABC):
@@ -113,6 +118,8 @@ class Budget(ABC):
     """True: `select` gets a value estimate of the pool's prompts."""
     whole_pool: ClassVar[bool] = True
     """False: with `foresight`, only the next prompts are looked at, at most one per rollout of the step."""
+    remembers: ClassVar[bool] = False
+    """True: it has state, which changes in `observe` only and is in `state_dict`."""
 
     @abstractmethod
     def select(self, outlook: Outlook) -> Requests:
@@ -121,6 +128,18 @@ class Budget(ABC):
     def decide(self, progress: Progress) -> Decision:
         """Decide after each round whether to draw more. The default is done."""
         return Decision()
+
+    def observe(self, batch: Batch, stats: Stats, scale: Scale) -> None:
+        """Learn from the step, after its update. `scale` is the declared reward range."""
+        return
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was learned: plain values and NumPy arrays."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore exactly what `state_dict` returned."""
+        return
 
     def notes(self, progress: Progress) -> dict[str, float]:
         """Return diagnostics of this budget's own, at the end of a step."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from trainables.strategies.budget.adaptive.cero import Cero
+from trainables.strategies.budget.adaptive.hora import Hora
+from trainables.strategies.budget.adaptive.sara import Sara
 from trainables.strategies.budget.allocated import Allocated
 from trainables.strategies.budget.dynamic import Dynamic
 from trainables.strategies.budget.fixed import Fixed
@@ -62,6 +65,9 @@ BUDGETS: dict[str, type[Member]] = {
     "allocated": Allocated,
     "two_phase": TwoPhase,
     "weighted": Weighted,
+    "hora": Hora,
+    "cero": Cero,
+    "sara": Sara,
     "custom": Custom,
 }
 ESTIMATORS: dict[str, type[Member]] = {"monte_carlo": MonteCarlo, "gae": Gae}

@@ -11,6 +11,7 @@ from trainables.strategies.presets.base import Preset
 from trainables.strategies.presets.group import Dapo, DrGrpo, Grpo, ReinforcePp, Remax, Rloo
 from trainables.strategies.presets.learned import Poise, Ppo, Sppo
 from trainables.strategies.presets.shrinkage import BetaMix, Dbb, EbpoPreset, GlobalMean, Jspo, Spo
+from trainables.strategies.presets.sized import CeroPreset, HoraPreset, SaraPreset
 from trainables.strategies.presets.value_model import V0, V05, V05Loo, V05Unbiased
 
 PRESETS: dict[str, type[Preset]] = {
@@ -18,6 +19,9 @@ PRESETS: dict[str, type[Preset]] = {
     "dr_grpo": DrGrpo,
     "rloo": Rloo,
     "dapo": Dapo,
+    "hora": HoraPreset,
+    "cero": CeroPreset,
+    "sara": SaraPreset,
     "reinforce_pp": ReinforcePp,
     "remax": Remax,
     "v05": V05,

@@ -30,6 +30,8 @@ class TrackedRun:
     trial: str
     number: int
     label: str
+    family: str
+    """Label of the reference or candidate that it is a configuration of."""
     role: str
     seed: int
     status: str
@@ -38,7 +40,7 @@ class TrackedRun:
     checkpoint: str | None
     parameters: dict[str, str]
     strategy: str
-    """Fingerprint of its strategy."""
+    """Fingerprint of its strategy and of the settings that may be searched."""
     shared: dict[str, Any]
     """Settings that runs must have in common to be compared."""
     budget: int
@@ -172,6 +174,7 @@ def _run(client: MlflowClient, run: Run, split: str, by: Axis) -> TrackedRun:
         trial=tags[names.TRIAL],
         number=int(tags[names.NUMBER]),
         label=tags[names.LABEL],
+        family=tags.get(names.FAMILY, tags[names.LABEL]),
         role=tags[names.ROLE],
         seed=int(tags[names.SEED]),
         status=tags[names.STATUS],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trimtab.decide.compare.statistics import CONFIDENCE, WINDOW, Crossing, Interval, Ratio
 from trimtab.decide.compare.table import MIN_SEEDS, Comparison, Row
+from trimtab.decide.compare.tuning import not_tuned
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -55,7 +56,7 @@ def render(comparison: Comparison) -> RenderableType:
     if comparison.by == "seconds":
         table.add_column("seconds\na run", justify="right")
     table.add_column(f"{comparison.by} to\n{reference}'s level", justify="right")
-    table.add_column("ratio", justify="right")
+    table.add_column(f"ratio\n[{CONFIDENCE:.0%} interval]", justify="right")
     table.add_column(f"curve - {reference}\n[{CONFIDENCE:.0%} interval]", justify="right")
     if comparison.purpose == "confirm":
         table.add_column("p\n(Holm)", justify="right")
@@ -63,6 +64,20 @@ def render(comparison: Comparison) -> RenderableType:
     for row in comparison.rows:
         table.add_row(*_cells(row, comparison), style="bold" if row.verdict == "reference" else "")
     return Group(table, Text(_legend(comparison), style="dim"))
+
+
+def tuning_text(comparison: Comparison) -> str:
+    """Say, a line each, who got how many configurations with which best, and whether that is fair."""
+    searched = [one for one in comparison.tuning if one.configurations > 1]
+    if not searched:
+        return ""
+    lines = [
+        f"{one.family}: {one.configurations} configuration{'' if one.configurations == 1 else 's'}"
+        + (f", best {one.best} ({one.score:.3f} over the curve)" if one.score is not None else "")
+        for one in comparison.tuning
+    ]
+    unfair = not_tuned(comparison.tuning)
+    return "\n".join([*lines, *([unfair] if unfair else []), ""])
 
 
 def _cells(row: Row, comparison: Comparison) -> tuple[str, ...]:
@@ -114,7 +129,8 @@ def _crossing(crossing: Crossing | None) -> str:
 def _ratio(ratio: Ratio | None) -> str:
     if ratio is None:
         return "-"
-    return f"{'' if ratio.bound == '=' else ratio.bound + ' '}{ratio.value:.2f}"
+    ends = "" if ratio.low is None else f"\n[{ratio.low:.2f}, {ratio.high:.2f}]"
+    return f"{'' if ratio.bound == '=' else ratio.bound + ' '}{ratio.value:.2f}{ends}"
 
 
 def _interval(interval: Interval | None) -> str:
@@ -130,10 +146,10 @@ def _legend(comparison: Comparison) -> str:
     else:
         level = f"{reference}'s level is {comparison.level:.3f}: the mean of its final accuracies."
     return (
-        f"{level} final accuracy: mean of a run's last {WINDOW} evaluations.\n"
+        f"{tuning_text(comparison)}{level} final accuracy: mean of a run's last {WINDOW} evaluations.\n"
         f"{comparison.by} to the level: where the running mean of {WINDOW} evaluations first reaches it, by "
         f"the same rule for {reference} itself;\nruns that never do count as the budget, marked > < ?. "
-        f"ratio: to {reference}'s own crossing, below 1 is cheaper.\n"
+        f"ratio: to {reference}'s own crossing, below 1 is cheaper; Fieller's interval over paired seeds.\n"
         f"curve: mean accuracy over the curve by {comparison.by}, paired by seed, t interval. "
         + (
             f"p: t test, Holm's correction over {comparison.family}; verdicts hold at 5 %."

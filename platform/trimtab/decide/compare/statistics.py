@@ -46,6 +46,10 @@ class Ratio:
     bound: Literal["=", ">", "<", "?"]
     """`>`: the true ratio is larger (runs of the configuration are censored); `<`: smaller (runs of the
     reference are); `?`: both, so neither side is known."""
+    low: float | None = None
+    high: float | None = None
+    """Ends of the interval over seeds, by Fieller's theorem; None for fewer than two paired seeds, or where
+    the reference's compute is not clearly above 0. A censored run counts as its budget in them."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,30 @@ def crossing_ratio(own: Crossing, reference: Crossing) -> Ratio:
     if reference.compute == 0:
         return Ratio(1.0 if own.compute == 0 else float("inf"), "=")
     return Ratio(own.compute / reference.compute, bounds[own.censored > 0, reference.censored > 0])
+
+
+def ratio_interval(own_S: Sequence[float], reference_S: Sequence[float]) -> tuple[float, float] | None:
+    """Return the interval of the ratio of two paired means (Fieller 1954, with Student's t).
+
+    None for fewer than two pairs, or if the reference's mean does not differ from 0 at this confidence: the
+    interval would have no end.
+    """
+    from scipy import stats
+
+    pairs = len(own_S)
+    if pairs < 2:
+        return None
+    own, reference = float(np.mean(own_S)), float(np.mean(reference_S))
+    (var_own, both), (_, var_reference) = np.cov(own_S, reference_S) / pairs
+    t = float(stats.t.isf((1 - CONFIDENCE) / 2, pairs - 1))
+    # The ratios q for which the mean of own - q reference is within t standard errors of 0: a parabola in q.
+    a = reference**2 - t**2 * var_reference
+    b = own * reference - t**2 * both
+    c = own**2 - t**2 * var_own
+    if a <= 0:
+        return None
+    half = float(np.sqrt(max(b**2 - a * c, 0.0)))
+    return float((b - half) / a), float((b + half) / a)
 
 
 def area(curve: Curve, low: float, high: float) -> float:

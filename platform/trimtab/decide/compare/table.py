@@ -15,15 +15,19 @@ from trimtab.decide.compare.read import Axis, TrackedRun, TrackedSweep
 from trimtab.decide.compare.statistics import (
     CONFIDENCE,
     Crossing,
+    Curve,
     Interval,
     Ratio,
+    area,
     area_difference,
     crossing_ratio,
     final_accuracy,
     holm,
     mean_crossing,
     paired_interval,
+    ratio_interval,
 )
+from trimtab.decide.compare.tuning import Tuned, tuned
 from trimtab.errors import ComparisonError, NotFoundError
 from trimtab.sweepdir.home import DEFAULT, command
 
@@ -45,8 +49,10 @@ class Row:
     number: int
     label: str
     role: str
+    family: str
+    """Label of the reference or candidate that it is a configuration of."""
     strategy: str
-    """Fingerprint of its strategy; equal in a search and in its confirmation."""
+    """Fingerprint of its strategy and settings; equal in a search and in its confirmation."""
     parameters: dict[str, str]
     """Searched parameters."""
     seeds: tuple[int, ...]
@@ -59,6 +65,8 @@ class Row:
     """Mean over seeds of the final accuracy, which is the mean of a run's last three evaluations."""
     final_sd: float | None
     """Sample standard deviation over seeds; None for fewer than two seeds."""
+    score: float | None
+    """What the search optimises: mean accuracy over the curve, mean over seeds."""
     rollouts: float | None
     """Training rollouts of one run, mean over seeds."""
     tokens: float | None
@@ -93,6 +101,8 @@ class Comparison:
     """Training rollouts of one run."""
     family: int
     """Number of comparisons that Holm's correction counts."""
+    tuning: tuple[Tuned, ...]
+    """Who got how many configurations; empty for a confirmation, whose configurations are given."""
     rows: tuple[Row, ...]
 
 
@@ -134,6 +144,7 @@ def compare(
         level=level,
         budget=max((run.budget for run in theirs or first.runs), default=0),
         family=family,
+        tuning=tuned(rows) if purpose == "search" else (),
         rows=tuple(sorted(_judged(rows, purpose, family), key=_order)),
     )
 
@@ -221,13 +232,13 @@ def _row(
     finals = [final_accuracy(run.curve.accuracy_E) for run in counted]
     pairs = _pairs(counted, reference)
     crossing = _crossing(counted, level, by)
-    own = None if is_reference else _crossing(reference, level, by)
     return Row(
         sweep=sweep,
         trial=first.trial,
         number=first.number,
         label=first.label,
         role=first.role,
+        family=first.family,
         strategy=first.strategy,
         parameters=first.parameters,
         seeds=tuple(run.seed for run in counted),
@@ -235,15 +246,20 @@ def _row(
         unfinished=tuple(run.status for run in runs if run not in counted),
         final_mean=float(np.mean(finals)) if finals else None,
         final_sd=float(np.std(finals, ddof=1)) if len(finals) > 1 else None,
+        score=_mean([_score(run.curve) for run in counted]),
         rollouts=_mean([run.rollouts for run in counted]),
         tokens=_mean([run.tokens for run in counted]),
         seconds=_mean([run.seconds for run in counted]),
         crossing=crossing,
-        ratio=crossing_ratio(crossing, own) if crossing and own else None,
+        ratio=None if is_reference else _ratio(counted, reference, level, by),
         difference=None if is_reference else _difference(pairs),
         p_adjusted=None,
         verdict="reference" if is_reference else "not established",
     )
+
+
+def _score(curve: Curve) -> float:
+    return area(curve, float(curve.compute_E[0]), float(curve.compute_E[-1]))
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -254,6 +270,18 @@ def _crossing(runs: Sequence[TrackedRun], level: float | None, by: Axis) -> Cros
     if level is None or not runs:
         return None
     return mean_crossing([run.curve for run in runs], level, runs[0].budget if by == "rollouts" else None)
+
+
+def _ratio(
+    runs: Sequence[TrackedRun], reference: Sequence[TrackedRun], level: float | None, by: Axis
+) -> Ratio | None:
+    own, theirs = _crossing(runs, level, by), _crossing(reference, level, by)
+    if own is None or theirs is None:
+        return None
+    pairs = [(_crossing([a], level, by), _crossing([b], level, by)) for a, b in _pairs(runs, reference)]
+    ends = ratio_interval([a.compute for a, b in pairs if a and b], [b.compute for a, b in pairs if a and b])
+    ratio = crossing_ratio(own, theirs)
+    return ratio if ends is None else dataclasses.replace(ratio, low=ends[0], high=ends[1])
 
 
 def _pairs(

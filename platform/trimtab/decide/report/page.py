@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.decide.compare.read import Axis, Store, TrackedSweep
-from trimtab.decide.compare.render import heading, verdict_text
+from trimtab.decide.compare.render import heading, tuning_text, verdict_text
 from trimtab.decide.compare.table import Comparison, Row
 from trimtab.decide.compare.verdict import Decision
 from trimtab.decide.report import figures
@@ -94,7 +94,9 @@ def _verdicts(found: Comparison) -> str:
     )  # fmt: skip
     body = "".join(_row(row) for row in found.rows)
     columns = "".join(f"<th>{html.escape(title)}</th>" for title in head)
-    return f"<p class='note'>{html.escape(heading(found))}</p><table><tr>{columns}</tr>{body}</table>"
+    who = "".join(f"<p class='note'>{html.escape(line)}</p>" for line in tuning_text(found).splitlines())
+    note = f"<p class='note'>{html.escape(heading(found))}</p>"
+    return f"{note}<table><tr>{columns}</tr>{body}</table>{who}"
 
 
 def _row(row: Row) -> str:

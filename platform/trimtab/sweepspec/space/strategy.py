@@ -10,6 +10,7 @@ from trainables.strategies.config import COMMON, parse_strategy, preset_names, p
 from trainables.strategies.members.tables import TABLES
 from trainables.strategies.wording import did_you_mean
 from trimtab.errors import SpecError
+from trimtab.sweepspec.space.settings import nearest_setting
 
 
 def default_label(strategy: str | Mapping[str, Any], fallback: str) -> str:
@@ -53,7 +54,8 @@ def check_parameter(strategy: str | Mapping[str, Any], name: str) -> None:
     known = preset_parameters(preset)
     if name not in known:
         raise SpecError(
-            f"preset {preset!r} has no such parameter; {did_you_mean(name, known)}it has {', '.join(known)}"
+            f"preset {preset!r} has no such parameter; {did_you_mean(name, known) or nearest_setting(name)}"
+            f"it has {', '.join(known)}"
         )
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
-from trimtab.sweepspec.check import grid, known_values
-from trimtab.sweepspec.spec import Searched, SweepSpec
+from trimtab.sweepspec.space.check import Space, grid
 
 if TYPE_CHECKING:
     import optuna
 
     from trainables.trial import TrialConfig
+    from trimtab.sweepspec.spec import Searched, SweepSpec
 
 STRATEGY = "strategy"
 """Name of the categorical parameter that chooses the candidate."""
@@ -27,10 +28,10 @@ def suggest(
     """
     searched, parameters = _choose(spec, trial, families)
     label = spec.label_of(searched)
-    known = known_values(searched)
+    space = spec.space_of(searched)
     values: dict[str, Any] = {}
-    for name, range_ in searched.search.items():
-        values[name] = range_.suggest(trial, f"{label}.{name}", {**known, **values})
+    for name, range_ in space.ranges.items():
+        values[name] = range_.suggest(trial, f"{label}.{name}", {**space.known, **values})
         parameters[f"{label}.{name}"] = values[name]
     return searched, spec.config_of(searched, values), parameters
 
@@ -39,28 +40,46 @@ def enqueued(spec: SweepSpec, families: Sequence[Searched]) -> list[dict[str, An
     """Return the parameters to run before searching, for `optuna.Study.enqueue_trial`.
 
     First each strategy's own values, where its ranges hold them; then what its `enqueue` lists; with the grid
-    sampler, every other point as well.
+    sampler, every other point as well. A candidate that has a number of trials of its own gets the rest of
+    them as points that name the strategy and nothing else, in turn with the other candidates.
     """
-    points: list[dict[str, Any]] = []
-    for searched in families:
-        own = own_values(searched)
-        if searched.defaults_first and own is not None:
-            points.append(_named(spec, families, searched, own))
-    for searched in families:
-        points += [_named(spec, families, searched, point) for point in searched.enqueue]
+    points: list[list[dict[str, Any]]] = [first_points(spec, searched) for searched in families]
+    named = [
+        [_named(spec, families, searched, point) for point in own]
+        for searched, own in zip(families, points, strict=True)
+    ]
+    first = [own[0] for searched, own in zip(families, named, strict=True) if _own_first(spec, searched)]
+    rest = [own[int(_own_first(spec, searched)) :] for searched, own in zip(families, named, strict=True)]
+    if len(families) > 1:
+        for place, searched in enumerate(families):
+            to_draw = (spec.quota_of(searched) or 0) - len(points[place])
+            rest[place] += [_named(spec, families, searched, {})] * to_draw
+    in_turn = [point for turn in zip_longest(*rest) for point in turn if point is not None]
+    return first + in_turn
+
+
+def first_points(spec: SweepSpec, searched: Searched) -> list[dict[str, Any]]:
+    """Return the points of one strategy that are known before the search, each once."""
+    space = spec.space_of(searched)
+    own = own_values(space)
+    points = [own] if searched.defaults_first and own is not None else []
+    points += list(searched.enqueue)
     if spec.search.sampler == "grid":
-        whole = [_named(spec, families, searched, point) for searched in families for point in grid(searched)]
-        points += [point for point in whole if point not in points]
+        points += [point for point in grid(space) if point not in points]
     return points
 
 
-def own_values(searched: Searched) -> dict[str, Any] | None:
-    """Return the strategy's own value of each searched parameter; None if a range does not hold one."""
-    known = known_values(searched)
-    for name, range_ in searched.search.items():
+def own_values(space: Space) -> dict[str, Any] | None:
+    """Return the value, before the search, of all that is searched; None if a range does not hold one."""
+    known = space.known
+    for name, range_ in space.ranges.items():
         if name not in known or not range_.contains(known[name], known):
             return None
-    return {name: known[name] for name in searched.search}
+    return {name: known[name] for name in space.ranges}
+
+
+def _own_first(spec: SweepSpec, searched: Searched) -> bool:
+    return searched.defaults_first and own_values(spec.space_of(searched)) is not None
 
 
 def _choose(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trimtab.errors import SpecError
-from trimtab.sweepspec.ranges import FloatRange, Known, Value
-from trimtab.sweepspec.strategy import check_parameter, parameters
+from trimtab.sweepspec.space.ranges import FloatRange, Known, Range, Value
+from trimtab.sweepspec.space.settings import check_setting, is_setting, nearest_setting
+from trimtab.sweepspec.space.strategy import check_parameter
 
 if TYPE_CHECKING:
     from trimtab.sweepspec.spec import Searched, SweepSpec
@@ -21,28 +23,34 @@ class _BoundsError(SpecError):
     """Bounds that cannot be resolved; the caller knows which candidate they belong to."""
 
 
-def known_values(candidate: Searched) -> dict[str, Any]:
-    """Return a candidate's parameters before the search: what is written, over the preset's defaults."""
-    return parameters(candidate.strategy)
+@dataclass(frozen=True)
+class Space:
+    """What is searched of one strategy, and the values that stand before the search."""
+
+    strategy: str | dict[str, Any]
+    """As it is written."""
+    ranges: dict[str, Range]
+    """Parameter of the strategy, or setting of the trial, -> range: its own over the shared ones."""
+    known: dict[str, Any]
+    """Parameters and settings before the search: what is written, over the defaults."""
 
 
-def corners(candidate: Searched) -> Iterator[dict[str, Value]]:
-    """Yield combinations of extreme values of the searched parameters, at most CORNERS of them.
+def corners(space: Space) -> Iterator[dict[str, Value]]:
+    """Yield combinations of extreme values of what is searched, at most CORNERS of them.
 
     Raises:
         SpecError: the bounds of a range cannot be resolved.
     """
-    names = list(candidate.search)
-    known = known_values(candidate)
+    names = list(space.ranges)
 
     def walk(depth: int, chosen: dict[str, Value]) -> Iterator[dict[str, Value]]:
         if depth == len(names):
             yield dict(chosen)
             return
         name = names[depth]
-        here: Known = {**known, **chosen}
+        here: Known = {**space.known, **chosen}
         try:
-            values = candidate.search[name].corners(here)
+            values = space.ranges[name].corners(here)
         except SpecError as error:
             raise _BoundsError(f"search.{name}: {error}") from None
         for value in values:
@@ -60,14 +68,14 @@ def check_searched(spec: SweepSpec, candidate: Searched, where: str) -> None:
     `where` is the candidate's place in the spec.
 
     Raises:
-        SpecError: a range, a known configuration or a corner of the space that cannot run.
+        SpecError: a setting, a range, a known configuration or a corner of the space that cannot run.
     """
-    names = list(candidate.search)
-    for position, (name, range_) in enumerate(candidate.search.items()):
-        try:
-            check_parameter(candidate.strategy, name)
-        except SpecError as error:
-            raise SpecError(f"{where}.search.{name}: {error}") from None
+    for name in candidate.settings:
+        _check_name(f"{where}.settings.{name}", name, candidate.strategy, settings_only=True)
+    space = spec.space_of(candidate)
+    names = list(space.ranges)
+    for position, (name, range_) in enumerate(space.ranges.items()):
+        _check_name(f"{where}.search.{name}", name, candidate.strategy)
         for reference in range_.references():
             if reference in names[position:]:
                 when = "at the same time" if reference == name else "after it"
@@ -75,18 +83,46 @@ def check_searched(spec: SweepSpec, candidate: Searched, where: str) -> None:
                     f"{where}.search.{name}: its bound follows {reference!r}, which is drawn {when}; list "
                     f"{reference!r} first"
                 )
-    if isinstance(candidate.strategy, dict) and any(name in candidate.strategy for name in names):
+    written = candidate.strategy if isinstance(candidate.strategy, dict) else {}
+    if candidate.settings or any(name in written for name in names):
         # The search replaces these values, but an impossible one is a mistake and not a default.
         spec.config_of(candidate, {})
     try:
-        for corner in corners(candidate):
+        for corner in corners(space):
             _try_corner(spec, candidate, corner, where)
     except _BoundsError as error:
         raise SpecError(f"{where}.{error}") from None
     _check_inside(spec, candidate, where)
     _check_enqueued(spec, candidate, where)
     if candidate is spec.reference:
-        _check_own_values(candidate)
+        _check_own_values(space)
+
+
+def check_shared(shared: Mapping[str, Range]) -> None:
+    """Refuse a shared range of anything but a setting: a parameter belongs to one strategy.
+
+    Raises:
+        SpecError: with the reason.
+    """
+    for name in shared:
+        _check_name(f"shared_search.{name}", name, "", settings_only=True)
+
+
+def _check_name(
+    field: str, name: str, strategy: str | dict[str, Any], *, settings_only: bool = False
+) -> None:
+    try:
+        if is_setting(name):
+            check_setting(name)
+        elif settings_only:
+            raise SpecError(
+                f"is not a setting of a trial; {nearest_setting(name)}parameters of a strategy stand in its "
+                "own strategy: and search:"
+            )
+        else:
+            check_parameter(strategy, name)
+    except SpecError as error:
+        raise SpecError(f"{field}: {error}") from None
 
 
 def _try_corner(spec: SweepSpec, candidate: Searched, corner: Mapping[str, Value], where: str) -> None:
@@ -111,7 +147,7 @@ def _runs_elsewhere(
     spec: SweepSpec, candidate: Searched, corner: Mapping[str, Value], blamed: list[str]
 ) -> bool:
     """Whether the blamed values run beside other values of the rest: then the pair is at fault."""
-    for other in corners(candidate):
+    for other in corners(spec.space_of(candidate)):
         if other != corner and all(other[name] == corner[name] for name in blamed):
             try:
                 spec.config_of(candidate, other)
@@ -123,10 +159,11 @@ def _runs_elsewhere(
 
 def _check_inside(spec: SweepSpec, candidate: Searched, where: str) -> None:
     """Try a value between the ends of each float range: with whole ends, only whole numbers may run."""
-    for name, range_ in candidate.search.items():
+    space = spec.space_of(candidate)
+    for name, range_ in space.ranges.items():
         if not isinstance(range_, FloatRange):
             continue
-        point = _inside(candidate, name)
+        point = _inside(space, name)
         try:
             spec.config_of(candidate, point)
         except SpecError as error:
@@ -136,11 +173,11 @@ def _check_inside(spec: SweepSpec, candidate: Searched, where: str) -> None:
             ) from None
 
 
-def _inside(candidate: Searched, name: str) -> dict[str, Value]:
+def _inside(space: Space, name: str) -> dict[str, Value]:
     """Return a point between the ends of one float range, at the high ends of the others."""
     point: dict[str, Value] = {}
-    for other, range_ in candidate.search.items():
-        known: Known = {**known_values(candidate), **point}
+    for other, range_ in space.ranges.items():
+        known: Known = {**space.known, **point}
         try:
             point[other] = range_.corners(known)[-1]
         except SpecError:
@@ -168,30 +205,32 @@ def _blamed(corner: Mapping[str, Value], message: str) -> list[str]:
     return named or list(corner)
 
 
-def _check_own_values(reference: Searched) -> None:
+def _check_own_values(reference: Space) -> None:
     """Refuse a space that does not hold the reference's own values, which are its first trial."""
-    known = known_values(reference)
-    for name, range_ in reference.search.items():
+    for name, range_ in reference.ranges.items():
+        known = reference.known
         if name not in known or not range_.contains(known[name], known):
+            place = f"reference.settings.{name}" if is_setting(name) else f"reference.strategy.{name}"
             raise SpecError(
                 f"reference.search.{name}: {range_.model_dump(by_alias=True)} does not hold the reference's "
-                f"own value {known.get(name)!r}; widen the range or set reference.strategy.{name}"
+                f"own value {known.get(name)!r}; widen the range or set {place}"
             )
 
 
 def _check_enqueued(spec: SweepSpec, candidate: Searched, where: str) -> None:
+    space = spec.space_of(candidate)
     for position, point in enumerate(candidate.enqueue):
         here = f"{where}.enqueue.{position}"
-        known: Known = {**known_values(candidate), **point}
+        known: Known = {**space.known, **point}
         for name, value in point.items():
-            if name not in candidate.search:
+            if name not in space.ranges:
                 raise SpecError(
                     f"{here}.{name}: is not a searched parameter; name one of {where}.search: "
-                    f"{', '.join(candidate.search) or 'there are none'}"
+                    f"{', '.join(space.ranges) or 'there are none'}"
                 )
-            range_ = candidate.search[name]
+            range_ = space.ranges[name]
             left_out = [
-                other for other in range_.references() if other in candidate.search and other not in point
+                other for other in range_.references() if other in space.ranges and other not in point
             ]
             if left_out:
                 raise SpecError(
@@ -202,7 +241,7 @@ def _check_enqueued(spec: SweepSpec, candidate: Searched, where: str) -> None:
                     f"{here}.{name}: {value!r} lies outside its range {range_.model_dump(by_alias=True)}; "
                     "widen the range or change the value"
                 )
-        if len(point) == len(candidate.search):
+        if len(point) == len(space.ranges):
             spec.config_of(candidate, point)
 
 
@@ -216,9 +255,11 @@ def check_sampler(spec: SweepSpec) -> None:
     if sampler in ("gp", "qmc"):
         _check_plain(spec, sampler)
     if sampler == "grid":
-        _check_grid("search.trials", spec.search.trials, spec.candidates)
-        if spec.reference.search:
-            _check_grid("reference.trials", spec.reference_trials, (spec.reference,))
+        points = sum(count_points(spec.space_of(candidate)) for candidate in spec.candidates)
+        _check_grid("search.trials", spec.candidate_trials, points)
+        if spec.space_of(spec.reference).ranges:
+            points = count_points(spec.space_of(spec.reference))
+            _check_grid("reference.trials", spec.reference_trials, points)
 
 
 def _check_plain(spec: SweepSpec, sampler: str) -> None:
@@ -229,7 +270,7 @@ def _check_plain(spec: SweepSpec, sampler: str) -> None:
             "candidates; use tpe, or one sweep for each candidate"
         )
     for searched in (spec.reference, *spec.candidates):
-        for name, range_ in searched.search.items():
+        for name, range_ in spec.space_of(searched).ranges.items():
             if range_.references():
                 raise SpecError(
                     f"search.sampler: {sampler} needs fixed bounds, but search.{name} follows "
@@ -237,8 +278,7 @@ def _check_plain(spec: SweepSpec, sampler: str) -> None:
                 )
 
 
-def _check_grid(field: str, trials: int, families: tuple[Searched, ...]) -> None:
-    points = sum(sum(1 for _ in grid(searched)) for searched in families)
+def _check_grid(field: str, trials: int, points: int) -> None:
     if trials < points:
         raise SpecError(
             f"{field}: {trials} is less than the {points} points of the grid; raise it to {points}, narrow "
@@ -246,23 +286,32 @@ def _check_grid(field: str, trials: int, families: tuple[Searched, ...]) -> None
         )
 
 
-def grid(searched: Searched) -> Iterator[dict[str, Value]]:
+def count_points(space: Space) -> int:
+    """Return the number of points of a space's grid.
+
+    Raises:
+        SpecError: a float range without steps.
+    """
+    return sum(1 for _ in grid(space))
+
+
+def grid(space: Space) -> Iterator[dict[str, Value]]:
     """Yield every point of a space, parameter by parameter.
 
     Raises:
         SpecError: a float range without steps.
     """
-    yield from _walk(searched, known_values(searched), {})
+    yield from _walk(space, {})
 
 
-def _walk(searched: Searched, known: Known, chosen: dict[str, Value]) -> Iterator[dict[str, Value]]:
-    if len(chosen) == len(searched.search):
+def _walk(space: Space, chosen: dict[str, Value]) -> Iterator[dict[str, Value]]:
+    if len(chosen) == len(space.ranges):
         yield dict(chosen)
         return
-    name = list(searched.search)[len(chosen)]
+    name = list(space.ranges)[len(chosen)]
     try:
-        values = searched.search[name].values({**known, **chosen})
+        values = space.ranges[name].values({**space.known, **chosen})
     except SpecError as error:
         raise SpecError(f"search.{name}: {error}") from None
     for value in values:
-        yield from _walk(searched, known, {**chosen, name: value})
+        yield from _walk(space, {**chosen, name: value})

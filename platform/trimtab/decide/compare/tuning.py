@@ -1,0 +1,68 @@
+"""Who got how many configurations in a search, and the best of each: whether the comparison is a fair one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trimtab.decide.compare.table import Row
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """One strategy of a search: the reference or a candidate."""
+
+    family: str
+    """Its label in the spec."""
+    is_reference: bool
+    configurations: int
+    """Configurations that were begun, stopped and failed ones included."""
+    best: str | None
+    """Number and label of the configuration of the highest score; None: none has finished."""
+    score: float | None
+    """Its score: mean accuracy over its curves."""
+
+
+def tuned(rows: Sequence[Row]) -> tuple[Tuned, ...]:
+    """Count the configurations of each strategy and name its best: the reference first, then by score."""
+    families: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row.number):
+        families.setdefault(row.family, []).append(row)
+    found = []
+    for family, members in families.items():
+        best = max((row for row in members if row.score is not None), key=_score, default=None)
+        found.append(
+            Tuned(
+                family,
+                any(row.role != "candidate" for row in members),
+                len(members),
+                None if best is None else f"{best.number} {best.label}",
+                None if best is None else best.score,
+            )
+        )
+    return tuple(sorted(found, key=lambda one: (not one.is_reference, -(one.score or 0.0))))
+
+
+def not_tuned(families: Sequence[Tuned]) -> str | None:
+    """Say that the reference got fewer configurations than a candidate; None if it got as many."""
+    reference = next((one for one in families if one.is_reference), None)
+    others = [one for one in families if not one.is_reference]
+    if reference is None or not others:
+        return None
+    most = max(others, key=lambda one: one.configurations)
+    if most.configurations <= reference.configurations:
+        return None
+    return (
+        f"reference not tuned: {reference.family} ran {_count(reference)}, {most.family} "
+        f"{most.configurations}; give both the same search"
+    )
+
+
+def _score(row: Row) -> float:
+    return row.score if row.score is not None else float("-inf")
+
+
+def _count(one: Tuned) -> str:
+    return f"{one.configurations} configuration{'' if one.configurations == 1 else 's'}"

@@ -1,0 +1,77 @@
+"""A comparison in words: the last line of `make sweep`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trimtab.decide.compare.read import TrackedRun, TrackedSweep
+from trimtab.decide.compare.statistics import Curve
+from trimtab.decide.compare.table import Comparison, compare
+from trimtab.decide.compare.tuning import not_tuned
+from trimtab.decide.compare.words import finding
+
+RISE = np.array([0.40, 0.45, 0.50, 0.55, 0.60, 0.63, 0.65])
+
+
+def run(number: int, seed: int, gain: float, family: str = "", noise: float = 0.003) -> TrackedRun:
+    rng = np.random.default_rng([number, seed])
+    accuracy = RISE + gain * np.linspace(0, 1, 7) + rng.normal(0, noise, 7)
+    role = "reference" if number == 0 else "candidate"
+    label = "dapo" if number == 0 else f"v05(k={number})"
+    return TrackedRun(
+        run_id=f"{number}-{seed}", trial=f"trial-{number}", number=number, label=label,
+        family=family or label.partition("(")[0], role=role, seed=seed, status="finished", error=None,
+        checkpoint=None, parameters={}, strategy=str(number), shared={}, budget=7680, rollouts=7680.0,
+        tokens=1.0, seconds=1.0, curve=Curve(np.linspace(0, 7680, 7), accuracy),
+    )  # fmt: skip
+
+
+def compared(gains: dict[int, float], seeds: int = 5, purpose: str = "confirm", **more: Any) -> Comparison:
+    runs = [run(number, seed, gain, **more) for number, gain in gains.items() for seed in range(seeds)]
+    sweep = TrackedSweep("quick", "id", "dapo", purpose, None, "test", "rollouts", tuple(runs))
+    return compare(sweep)
+
+
+def test_what_was_found_at_what_saving_and_how_sure() -> None:
+    found = compared({0: 0.0, 1: 0.15, 2: 0.0})
+    text = finding(found)
+    best = found.rows[1]
+    assert best.ratio is not None
+    assert best.ratio.low is not None
+    assert best.ratio.low <= best.ratio.value <= best.ratio.high
+    assert text.startswith("established: v05(k=1) beats dapo: +0.0")
+    assert f"with at most {best.ratio.value:.2f} [" in text or f"with {best.ratio.value:.2f} [" in text
+    assert "p < .001 after Holm over 2" in text
+    assert "(5 paired seeds)" in text
+
+
+def test_nothing_found_is_said_so() -> None:
+    text = finding(compared({0: 0.0, 1: 0.0, 2: 0.0}, noise=0.02))
+    assert text.startswith("not established: no configuration is better than dapo at 5%")
+
+
+def test_worse_than_the_reference_is_said_so() -> None:
+    assert "every configuration is worse than dapo" in finding(compared({0: 0.0, 1: -0.1}))
+
+
+def test_a_search_only_leads() -> None:
+    text = finding(compared({0: 0.0, 1: 0.1}, purpose="search"))
+    assert text.startswith("the best lead is v05(k=1)")
+    assert "confirm it" in text
+
+
+def test_one_seed_has_nothing_to_say() -> None:
+    assert finding(compared({0: 0.0, 1: 0.1}, seeds=1, purpose="search")).startswith("nothing to compare yet")
+
+
+@pytest.mark.parametrize(("numbers", "unfair"), [((1,), False), ((1, 2, 3), True)])
+def test_a_reference_with_fewer_configurations_is_not_tuned(numbers: tuple[int, ...], unfair: bool) -> None:
+    found = compared(dict.fromkeys((0, *numbers), 0.0), purpose="search")
+    assert [(one.family, one.configurations) for one in found.tuning] == [("dapo", 1), ("v05", len(numbers))]
+    said = not_tuned(found.tuning)
+    assert (said is not None) == unfair
+    if said:
+        assert said.startswith("reference not tuned: dapo ran 1 configuration, v05 3")

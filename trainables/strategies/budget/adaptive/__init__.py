@@ -1,0 +1,1 @@
+"""Budgets that spend by a prompt's own outcomes: of this step's probes, or of its earlier visits."""
