@@ -30,7 +30,9 @@ endif
 unexport PYTHONDONTWRITEBYTECODE
 # DeepSpeed is built from source, against the torch that is installed: no isolation, none of its extensions.
 export DS_BUILD_OPS := 0
-INSTALL := $(BIN)/uv pip install --python $(BIN)/python --quiet --compile-bytecode $(TORCH_BACKEND) --constraint constraints.txt
+# Empty where an installation is used once: `make install VENV=/tmp/once COMPILE=` (tests/e2e).
+COMPILE := --compile-bytecode
+INSTALL := $(BIN)/uv pip install --python $(BIN)/python --quiet $(COMPILE) $(TORCH_BACKEND) --constraint constraints.txt
 BUILD_NEEDS := torch numpy setuptools wheel ninja py-cpuinfo hatchling editables
 
 .PHONY: sweep plan ui stop doctor test test-slow bench lint format constraints install model clean

@@ -1,33 +1,39 @@
 """Recompute the values of tests/parity with the peers' own functions, in a virtual environment of their own.
 
-`python -m benchmarks.peers` installs torch and the verl wheel (without its dependencies) into
-`.trimtab/peers` and runs verl's advantage and loss functions on the seeded batches below, in float64. It ends
-with 1 where a stored value has moved. `--write` stores what it found. verl's packages pull in Ray and vLLM:
-the three files that hold the functions are loaded by themselves, between empty stand-ins.
+`python -m benchmarks.peers` installs torch, TRL and the verl wheel (without its dependencies) into
+`.trimtab/peers` and runs their advantage and loss functions on the seeded batches below, in float64. It ends
+with 1 where a stored value has moved. `--write` stores what it found. Code that is not on PyPI is skipped
+unless a clone of it is given: `--source jspo=PATH --source sppo=PATH`.
+
+verl's packages pull in Ray and vLLM: the three files that hold the functions are loaded by themselves,
+between empty stand-ins.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import importlib.util
 import json
 import os
 import subprocess
 import sys
+import sysconfig
 from importlib.machinery import ModuleSpec
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-STORED = ROOT / "tests" / "parity" / "data" / "verl.json"
+STORED = ROOT / "tests" / "parity" / "data"
 VENV = ROOT / ".trimtab" / "peers"
 TORCH = "torch==2.13.0"
 VERL = "verl==0.9.0"
+TRL = "trl==1.16.0"
 TOLERANCE = 1e-12
 """Largest absolute difference that is still the same value."""
 CORE = "verl/trainer/ppo/core_algos.py"
@@ -99,7 +105,8 @@ def regularisers() -> dict[str, Any]:
     }
 
 
-def _stand_in(name: str, **holds: Any) -> None:
+def stand_in(name: str, **holds: Any) -> None:
+    """Put an empty module with these attributes where an import will find it."""
     module = ModuleType(name)
     module.__spec__ = ModuleSpec(name, None)
     module.__path__ = []
@@ -121,11 +128,11 @@ def load(site: Path) -> ModuleType:
     nothing |= {"transformers": "PreTrainedTokenizer", "verl.trainer.config": "AlgoConfig"}
     nothing |= {"verl.workers.config": "ActorConfig"}
     for package in ("verl", "verl.trainer", "verl.workers", "verl.utils"):
-        _stand_in(package)
+        stand_in(package)
     for name, holds in nothing.items():
-        _stand_in(name, **{holds: type(holds, (), {})})
-    _stand_in("verl.utils.import_utils", deprecated=same)
-    _stand_in("verl.utils.device", get_device_name=lambda: "cpu", get_torch_device=lambda: None)
+        stand_in(name, **{holds: type(holds, (), {})})
+    stand_in("verl.utils.import_utils", deprecated=same)
+    stand_in("verl.utils.device", get_device_name=lambda: "cpu", get_torch_device=lambda: None)
     module = ModuleType("none")
     for name, file in FILES.items():
         spec = importlib.util.spec_from_file_location(name, site / file)
@@ -142,7 +149,21 @@ def load(site: Path) -> ModuleType:
     return module
 
 
-def _padded(rows: list[list[float]]) -> Any:
+def from_clone(clone: Path, commit: str, file: str) -> tuple[ModuleType, str]:
+    """Return one file of a clone (a git directory will do) as a module, and its SHA-256.
+
+    Raises:
+        subprocess.CalledProcessError: the clone does not have the commit.
+    """
+    command = ["git", "-C", str(clone), "show", f"{commit}:{file}"]
+    text = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+    module = ModuleType(Path(file).stem)
+    exec(compile(text, file, "exec"), module.__dict__)
+    return module, hashlib.sha256(text).hexdigest()
+
+
+def pad(rows: list[list[float]]) -> Any:
+    """Return rows of T_n numbers as one tensor, with zeros behind them."""
     import torch
 
     padded = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.float64)
@@ -151,19 +172,20 @@ def _padded(rows: list[list[float]]) -> Any:
     return padded
 
 
-def _rows(matrix: Any, length: list[int]) -> list[list[float]]:
+def unpad(matrix: Any, length: list[int]) -> list[list[float]]:
+    """Return the first T_n numbers of every row."""
     return [row[:n].tolist() for row, n in zip(matrix, length, strict=True)]
 
 
 def advantages(core: ModuleType, batch: dict[str, Any]) -> dict[str, list[list[float]]]:
     """Return per-token advantages, N rows of T_n, by function and setting."""
     length = batch["length"]
-    mask = _padded([[1.0] * n for n in length])
-    reward = _padded([[0.0] * (n - 1) + [r] for n, r in zip(length, batch["reward"], strict=True)])
+    mask = pad([[1.0] * n for n in length])
+    reward = pad([[0.0] * (n - 1) + [r] for n, r in zip(length, batch["reward"], strict=True)])
     index = np.array(batch["prompt"])
     group = {"response_mask": mask, "index": index}
-    greedy = _padded([[batch["greedy"][p]] for p in batch["prompt"]])[:, 0]
-    values = _padded(batch["values"])
+    greedy = pad([[batch["greedy"][p]] for p in batch["prompt"]])[:, 0]
+    values = pad(batch["values"])
     calls = {
         "grpo": (core.compute_grpo_outcome_advantage, group),
         "grpo without std": (
@@ -187,7 +209,7 @@ def advantages(core: ModuleType, batch: dict[str, Any]) -> dict[str, list[list[f
             {"values": values, "response_mask": mask, "gamma": 1.0, "lam": 0.95},
         ),
     }
-    return {name: _rows(call(reward.clone(), **given)[0], length) for name, (call, given) in calls.items()}
+    return {name: unpad(call(reward.clone(), **given)[0], length) for name, (call, given) in calls.items()}
 
 
 class _Actor(SimpleNamespace):
@@ -198,31 +220,31 @@ class _Actor(SimpleNamespace):
 def vanilla(core: ModuleType, inputs: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return loss (a scalar) and its gradient (rows of T_n) of verl's `vanilla` by mode and dual clip."""
     found = {}
-    mask = _padded([[1.0] * n for n in inputs["length"]])
+    mask = pad([[1.0] * n for n in inputs["length"]])
     for mode in MODES:
         for name, ratio_c in ((mode, CLIP_OFF), (f"{mode}, dual clip", 3.0)):
             actor = _Actor(clip_ratio=0.2, clip_ratio_low=0.2, clip_ratio_high=0.28, clip_ratio_c=ratio_c)
             actor.global_batch_info = {}
-            new = _padded(inputs["new"]).requires_grad_()
+            new = pad(inputs["new"]).requires_grad_()
             loss, _ = core.compute_policy_loss_vanilla(
-                _padded(inputs["old"]), new, _padded(inputs["advantage"]), mask, mode, actor
+                pad(inputs["old"]), new, pad(inputs["advantage"]), mask, mode, actor
             )
             loss.backward()
-            found[name] = {"loss": loss.item(), "gradient": _rows(new.grad, inputs["length"])}
+            found[name] = {"loss": loss.item(), "gradient": unpad(new.grad, inputs["length"])}
     return found
 
 
 def kl_losses(core: ModuleType) -> dict[str, dict[str, Any]]:
     """Return verl's KL loss and its gradient on the policy's log-probs (rows of T_n) by mode and type."""
     found = {}
-    inputs, reference = losses(), _padded(regularisers()["reference"])
-    mask = _padded([[1.0] * n for n in inputs["length"]])
+    inputs, reference = losses(), pad(regularisers()["reference"])
+    mask = pad([[1.0] * n for n in inputs["length"]])
     for mode in MODES:
         for kind in KL_TYPES:
-            new = _padded(inputs["new"]).requires_grad_()
+            new = pad(inputs["new"]).requires_grad_()
             loss = core.agg_loss(core.kl_penalty(new, reference, kind), mask, mode)
             loss.backward()
-            found[f"{mode}, {kind}"] = {"loss": loss.item(), "gradient": _rows(new.grad, inputs["length"])}
+            found[f"{mode}, {kind}"] = {"loss": loss.item(), "gradient": unpad(new.grad, inputs["length"])}
     return found
 
 
@@ -235,7 +257,7 @@ def entropy_losses(core: ModuleType) -> dict[str, dict[str, Any]]:
 
     found = {}
     length = losses()["length"]
-    mask = _padded([[1.0] * n for n in length])
+    mask = pad([[1.0] * n for n in length])
     for mode in MODES:
         logits = torch.zeros(*mask.shape, 6, dtype=torch.float64)
         for row, values in zip(logits, regularisers()["logits"], strict=True):
@@ -244,7 +266,7 @@ def entropy_losses(core: ModuleType) -> dict[str, dict[str, Any]]:
         entropy = sys.modules["verl.utils.torch_functional"].entropy_from_logits(logits / TEMPERATURE)
         loss = core.agg_loss(entropy, mask, mode)
         loss.backward()
-        found[mode] = {"loss": loss.item(), "gradient": _rows(logits.grad, length)}
+        found[mode] = {"loss": loss.item(), "gradient": unpad(logits.grad, length)}
     return found
 
 
@@ -278,39 +300,76 @@ def moved(stored: Any, found: Any, where: str = "") -> list[str]:
     return [] if stored == found else [f"{where}: stored {stored!r}, found {found!r}"]
 
 
-def _in_environment(venv: Path) -> dict[str, Any]:
+class Peer(NamedTuple):
+    """One file of stored values and what recomputes it."""
+
+    module: str
+    """Its `compute` returns what is stored; it is given the installed packages, or the clone."""
+    needs: tuple[tuple[str, ...], ...]
+    """Arguments of `pip install`, one call after another."""
+    cloned: bool = False
+    """True: the code is not on PyPI."""
+
+
+PEERS = {
+    "verl": Peer("benchmarks.peers", ((TORCH, "numpy"), ("--no-deps", VERL))),
+    # Under our own versions of what TRL is built on: it is what the extra `bench` installs.
+    "trl": Peer("benchmarks.peers_trl", ((TORCH, TRL, "--constraint", str(ROOT / "constraints.txt")),)),
+    "jspo": Peer("benchmarks.peers_jspo", ((TORCH, "numpy", "einops"),), cloned=True),
+    "sppo": Peer("benchmarks.peers_sppo", ((TORCH, "numpy"),), cloned=True),
+}
+
+
+def _in_environment(name: str, venv: Path, clone: Path | None) -> dict[str, Any]:
     """Install what is missing and let the environment's own Python compute."""
     python = venv / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-    install = [str(python), "-m", "pip", "install", "--quiet"]
-    subprocess.run([*install, TORCH, "numpy"], check=True)
-    subprocess.run([*install, "--no-deps", VERL], check=True)
+    for arguments in PEERS[name].needs:
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *arguments], check=True)
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    command = [str(python), __file__, "--inside"]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    command = [str(python), "-m", "benchmarks.peers", "--inside", name]
+    if clone is not None:
+        command += ["--source", f"{name}={clone.resolve()}"]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT)
     result: dict[str, Any] = json.loads(done.stdout)
     return result
+
+
+def check(name: str, venv: Path, clone: Path | None, write: bool) -> bool:
+    """Recompute one file, say what has moved, and return whether anything has."""
+    if PEERS[name].cloned and clone is None:
+        source = json.loads((STORED / f"{name}.json").read_text())["source"]
+        print(f"{name}: skipped, {source['repository']} at {source['commit']} is {source['recompute']}")
+        return False
+    found = _in_environment(name, venv, clone)
+    if write:
+        (STORED / f"{name}.json").write_text(json.dumps(found, separators=(",", ":")) + "\n")
+    differences = moved(json.loads((STORED / f"{name}.json").read_text()), found)
+    print("\n".join(differences) or f"{name}: all values are as stored")
+    return bool(differences)
 
 
 def main() -> int:
     """Compare with what is stored; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="store what was found")
-    parser.add_argument("--inside", action="store_true", help="print the values; runs in the environment")
+    parser.add_argument("--inside", choices=PEERS, help="print one peer's values; runs in the environment")
     parser.add_argument("--venv", type=Path, default=VENV, help="the environment; made if absent")
+    parser.add_argument(
+        "--source", action="append", default=[], metavar="NAME=CLONE", help="code not on PyPI"
+    )
     given = parser.parse_args()
+    clones = {name: Path(path) for name, _, path in (entry.partition("=") for entry in given.source)}
+    unknown = sorted(set(clones) - {name for name, peer in PEERS.items() if peer.cloned})
+    if unknown:
+        parser.error(f"--source: {', '.join(unknown)}: not among the peers that are not on PyPI")
     if given.inside:
-        import sysconfig
-
-        print(json.dumps(compute(Path(sysconfig.get_path("purelib")))))
+        site = clones.get(given.inside, Path(sysconfig.get_path("purelib")))
+        print(json.dumps(importlib.import_module(PEERS[given.inside].module).compute(site)))
         return 0
-    found = _in_environment(given.venv)
-    if given.write:
-        STORED.write_text(json.dumps(found, separators=(",", ":")) + "\n")
-    differences = moved(json.loads(STORED.read_text()), found)
-    print("\n".join(differences) or f"all values of {VERL} are as stored")
-    return 1 if differences else 0
+    found = [check(name, given.venv, clones.get(name), given.write) for name in PEERS]
+    return int(any(found))
 
 
 if __name__ == "__main__":

@@ -88,9 +88,10 @@ class Ppo(Preset):
 
 
 class Sppo(Preset):
-    """SPPO: a critic that sees the prompt only, V(x) = sigmoid(head(last prompt token)); A = r - V, whitened.
+    """SPPO (arXiv 2604.08865): a critic that sees the prompt only; A = r - V(x), whitened.
 
-    Departs: the critic is a model of its own, started from the policy's weights.
+    V(x) = sigmoid(head(last prompt token)). Departs: the critic is a model of its own, started from the
+    policy's weights; the released code (sustech-nlp/SPPO at 55e8a72) does not whiten: `normaliser: none`.
     """
 
     group_size: GroupSize = 1
