@@ -20,7 +20,7 @@ SMALL = [name for name in SPACES if name not in PRODUCTION]
 def test_these_spaces_are_shipped() -> None:
     assert SPACES == [
         "across_axes", "constant_compute", "dapo_reference", "math_qwen3_4b_poise", "math_qwen3_4b_v05",
-        "poise", "poise_constant_compute", "quickstart", "v05", "v05_small",
+        "poise", "poise_constant_compute", "quickstart", "sorting", "v05", "v05_small",
     ]  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def test_own_values_run_first_and_the_reference_is_searched_as_much(name: str) -
             assert {
                 f"{spec.label_of(searched)}.{key}": value for key, value in own.items()
             }.items() <= first.items()
-    if name == "quickstart":
+    if name in ("quickstart", "sorting"):
         assert spec.reference_trials == spec.best_supplied == 3
         assert {spec.quota_of(candidate) for candidate in spec.candidates} == {3}
     elif name != "v05_small":
