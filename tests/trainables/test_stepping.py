@@ -18,6 +18,7 @@ from trainables.loop.state import Run
 from trainables.rollouts.engine import Completions, DrawRequest
 from trainables.strategies.batch import (
     Batch,
+    CriticNeeds,
     Decision,
     Kind,
     Needs,
@@ -133,6 +134,12 @@ class Parts:
     def forward(self, tokens: Any, plan: Any = None) -> Forward:
         logprob_M = np.full(tokens.response_tokens, self.shift * self.updates, np.float32)
         return Forward(logprob_M, np.full(tokens.response_tokens, 0.5, np.float32))
+
+    def values(self, tokens: Any) -> np.ndarray:
+        """Value a rollout's tokens from its prompt on (the prompt's tokens are its id), in quarters."""
+        start_N = np.cumsum(tokens.prompt_length_N + tokens.response_length_N)
+        prompt_N = tokens.token_S[start_N - tokens.prompt_length_N - tokens.response_length_N]
+        return (prompt_N[:, None] + 0.25 * np.arange(TOKENS)).astype(np.float32).ravel()
 
     def update(self, *given: Any) -> Any:
         """Update the policy (batch, loss), or take the weights of a learner (learner, version, timeout)."""
@@ -261,7 +268,7 @@ def test_a_last_step_too_small_for_the_strategy_ends_the_run(world: World) -> No
 
 def test_rollouts_of_the_reference_policy_are_refused(world: World) -> None:
     world.plan.kind = Kind.REFERENCE
-    with pytest.raises(StrategyError, match="reference policy"):
+    with pytest.raises(StrategyError, match=r"reference policy.*use sample or greedy rollouts"):
         world.run()
 
 
@@ -355,3 +362,24 @@ def test_a_step_reports_what_it_did(world: World) -> None:
     named = ("select", "generate", "verify", "decide", "logprobs", "score", "update", "sync", "observe")
     assert {f"seconds/{name}" for name in named} <= parts
     assert metrics["seconds/step"] == pytest.approx(sum(metrics[name] for name in parts - {"seconds/step"}))
+
+
+@pytest.mark.parametrize("at_decide", [False, True])
+def test_each_rollout_gets_the_critic_s_values_of_its_own_tokens(world: World, at_decide: bool) -> None:
+    world.plan.asks = Needs(values=CriticNeeds(), at_decide=at_decide)
+    world.plan.first = 2
+    here = world.started()
+    first = here.order.pool(0, np.zeros(0, np.int64)).prompt_C[:1]
+    world.plan.decisions = [Decision(more=Requests.samples(first, 3))]
+    train_step(here)
+    batch = world.plan.batches[0]
+    assert batch.values is not None
+    assert [value.tolist() for value in batch.values] == [
+        [float(batch.prompt_id_P[p]) + 0.25 * t for t in range(TOKENS)] for p in batch.prompt_N
+    ]
+
+
+def test_the_journal_learns_which_data_a_run_reads(world: World) -> None:
+    world.run()
+    ((data),) = world.of("data", "data")
+    assert {split: entry["problems"] for split, entry in data.items()} == {"train": 20, "validation": 2}

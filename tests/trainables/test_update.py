@@ -14,7 +14,14 @@ from trainables.learner.results import UpdateStats, ValueStats
 from trainables.learner.value_batch import ValueBatch
 from trainables.loop.buffer import RolloutBuffer
 from trainables.loop.state import Run
-from trainables.loop.update import measure_noise, mini_batches, update_critic, update_metrics, update_policy
+from trainables.loop.update import (
+    equal_prompts,
+    measure_noise,
+    mini_batches,
+    update_critic,
+    update_metrics,
+    update_policy,
+)
 from trainables.rollouts.engine import Completions
 from trainables.strategies.batch import CriticNeeds, Needs, Requests, Scores
 from trainables.trial import TrialConfig
@@ -258,6 +265,7 @@ def test_the_critic_is_fitted_to_the_targets_of_every_prompt(clip: float | None)
     targets = np.concatenate([part.target_M for part in learner.fitted])
     assert sorted(targets) == sorted(np.concatenate(target_N))
     for part in learner.fitted:
+        assert part.target_M.dtype == np.float32
         if clip is None:
             assert part.old_M is None
         else:
@@ -268,3 +276,10 @@ def test_the_critic_is_fitted_to_the_targets_of_every_prompt(clip: float | None)
     here.needs = Needs()
     assert update_critic(here, batch, buffer.tokens(), scores) == {}
     assert len(learner.fitted) == 2
+
+
+def test_prompts_of_little_weight_weigh_the_same_as_others() -> None:
+    """Masses .3, 4 and 0 of six tokens: the two prompts that are trained weigh 3 tokens each."""
+    prompt_N, length_N = np.array([0, 0, 1, 1, 2]), np.array([1, 1, 3, 1, 1], np.int32)
+    weight_N = equal_prompts(np.array([0.1, 0.2, 1, 1, 0]), prompt_N, length_N)
+    assert weight_N == pytest.approx(np.array([1, 2, 0.75, 0.75, 0]) * 7 / 6)
