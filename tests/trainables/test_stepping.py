@@ -29,6 +29,7 @@ from trainables.strategies.batch import (
     Stats,
 )
 from trainables.trial import TrialConfig
+from trainables.value_models.config import EncoderConfig
 from trainables.verifier.verifier import Judgement, Verdict
 
 TOKENS = 3
@@ -49,6 +50,10 @@ class Plan:
     stats: list[Stats] = field(default_factory=list)
     kind: Kind = Kind.SAMPLE
     asks: Needs = field(default_factory=Needs)
+    vectors: Any = None
+
+    def provide(self, vectors: Any) -> None:
+        self.vectors = vectors
 
     def needs(self) -> Needs:
         return self.asks
@@ -88,6 +93,7 @@ class Parts:
     updates: int = 0
     draws: list[DrawRequest] = field(default_factory=list)
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    resets: list[tuple[Any, ...]] = field(default_factory=list)
     stop_after: int | None = None
     """The sweep asks for a stop at the report of this step."""
     shift: float = 0.0
@@ -104,7 +110,14 @@ class Parts:
         self.events.append((event, fields))
         return not (event == "step" and fields["step"] == self.stop_after)
 
-    def reset(self, *_: Any) -> None: ...
+    def reset(self, *given: Any) -> None:
+        """Reset the learner (with settings) or the engines (with none)."""
+        self.resets.append(given)
+
+    def gradient_products(self, one: Any, two: Any, loss: Any) -> tuple[float, float, float]:
+        if loss is None:
+            raise TypeError("no loss settings")
+        return 3.0, 5.0, 2.0
 
     def __call__(self, texts: list[str]) -> dict[str, list[list[int]]]:
         return {"input_ids": [[n, n] for n in range(len(texts))]}
@@ -145,6 +158,8 @@ class Parts:
         """Update the policy (batch, loss), or take the weights of a learner (learner, version, timeout)."""
         if isinstance(given[0], Parts):
             return SimpleNamespace(nbytes=0, gather_s=0.0, send_s=0.0)
+        if given[1] is None:
+            raise TypeError("no loss settings")
         self.updates += 1
         return UpdateStats(1.0, 0.0, 0.0, 0.0, given[0].tokens.response_tokens)
 
@@ -383,3 +398,40 @@ def test_the_journal_learns_which_data_a_run_reads(world: World) -> None:
     world.run()
     ((data),) = world.of("data", "data")
     assert {split: entry["problems"] for split, entry in data.items()} == {"train": 20, "validation": 2}
+
+
+def test_what_is_lent_is_reset_to_the_run_s_own_settings(world: World) -> None:
+    """Another run's temperature, seed or critic would stay in a warm slot."""
+    critic = CriticNeeds(lr=1e-3)
+    world.plan.asks = Needs(values=critic)
+    world.config = settings(sampling={"temperature": 0.7})
+    world.started()
+    assert world.parts.resets == [("tiny", world.config.learner, 0.7, 3, critic), ()]
+
+
+def test_a_strategy_that_reads_prompts_is_given_those_it_trains_on(world: World) -> None:
+    encoder = EncoderConfig(model="none", ngrams=16)
+    world.plan.asks = Needs(encoder=encoder)
+    here = world.started()
+    assert world.plan.vectors.config == encoder
+    assert world.plan.vectors.texts == here.problems.prompts("train")
+    assert world.plan.vectors.texts != here.problems.prompts("validation")
+
+
+def test_a_strategy_is_not_asked_for_prompts_that_nothing_is_left_for(world: World) -> None:
+    world.plan.first = 2
+    here = world.started()
+    first = here.order.pool(0, np.zeros(0, np.int64)).prompt_C[:1]
+    world.plan.decisions = [Decision(more=Requests.samples(first, 4), new_prompts=1)]
+    train_step(here)
+    assert world.plan.wanted == [None]
+
+
+def test_gradient_noise_is_in_the_step_s_metrics_where_it_is_measured(world: World) -> None:
+    world.config = settings(learner={"gradient_noise_every": 2})
+    here = world.started()
+    train_step(here)
+    train_step(here)
+    measured, other = world.of("step", "metrics")
+    assert measured["gradient_noise"] == 0.5
+    assert "gradient_noise" not in other

@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from trainables.config import LossConfig
 from trainables.learner.results import UpdateStats, ValueStats
 from trainables.learner.value_batch import ValueBatch
 from trainables.loop.buffer import RolloutBuffer
@@ -155,6 +156,7 @@ class Learner:
         self.halves: tuple[Any, Any] | None = None
 
     def update(self, batch: Any, loss: Any) -> UpdateStats:
+        assert loss == LossConfig()
         self.trained.append(batch)
         return UpdateStats(float(len(self.trained)), 0.5 * len(self.trained), 1.0, 2.0, 5)
 
@@ -163,6 +165,7 @@ class Learner:
         return ValueStats(loss=float(len(self.fitted)), gradient_norm=4.0 * len(self.fitted), clipped=0.25)
 
     def gradient_products(self, one: Any, two: Any, loss: Any) -> tuple[float, float, float]:
+        assert loss == LossConfig()
         self.halves = (one, two)
         return 3.0, 5.0, 2.0
 
