@@ -54,3 +54,33 @@ def test_rungs_are_the_same_for_strategies_that_spend_a_little_less():
         found.add(1, 0, 0.1)
         assert found.reached() == 20
     assert exact.metrics()["rung"] == frugal.metrics()["rung"] == 20
+
+
+def test_a_curve_that_begins_late_is_averaged_over_what_it_covers():
+    assert area([10, 30, 40], [0.0, 1.0, 0.5]) == pytest.approx((20 * 0.5 + 10 * 0.75) / 30)
+
+
+def test_before_any_training_the_score_is_the_mean_of_the_seeds():
+    found = curves()
+    found.add(0, 0, 0.2)
+    found.add(1, 0, 0.6)
+    assert found.score() == pytest.approx(0.4)
+    assert not found.has_finished(0)
+    found.finish(0)
+    assert found.has_finished(0)
+    assert not found.has_finished(1)
+
+
+def test_tune_sees_the_score_the_last_accuracy_and_the_compute_of_all_seeds():
+    found = curves()
+    before = found.metrics()
+    assert set(before) == {"score", "accuracy", "rollouts", "rung"}
+    assert before["score"] != before["score"], "not a number before the first evaluation"
+    assert before["accuracy"] != before["accuracy"]
+    assert (before["rollouts"], before["rung"]) == (0, 0)
+    for seed, rollouts, accuracy in ((0, 0, 0.0), (0, 20, 0.5), (1, 13, 1.0), (1, 0, 0.2)):
+        found.add(seed, rollouts, accuracy)
+    expected = {"score": (0.25 * 20 + 0.6 * 10) / 30, "accuracy": 0.75, "rollouts": 33.0, "rung": 30.0}
+    assert found.metrics() == pytest.approx(expected)
+    found.add(1, 39, 1.0)
+    assert found.metrics()["rung"] == 40, "a run counts its own budget at most"

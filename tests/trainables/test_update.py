@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -9,13 +10,23 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from trainables.learner.results import UpdateStats
+from trainables.config import LossConfig
+from trainables.learner.results import UpdateStats, ValueStats
 from trainables.learner.tokens import TokenBatch
+from trainables.learner.value_batch import ValueBatch
 from trainables.loop.buffer import RolloutBuffer
 from trainables.loop.state import Run
-from trainables.loop.update import mini_batches, reference_logprobs, update_metrics
+from trainables.loop.update import (
+    equal_prompts,
+    measure_noise,
+    mini_batches,
+    reference_logprobs,
+    update_critic,
+    update_metrics,
+    update_policy,
+)
 from trainables.rollouts.engine import Completions
-from trainables.strategies.batch import Needs, Requests, Scores
+from trainables.strategies.batch import CriticNeeds, Needs, Requests, Scores
 from trainables.trial import TrialConfig
 
 LENGTHS = [1, 3, 2, 4, 1, 2]
@@ -175,3 +186,144 @@ def test_the_kl_to_the_reference_is_a_mean_over_trained_tokens() -> None:
     held = update_metrics(updates, run(loss={"kl": {"coefficient": 1}}).config.loss)
     assert held["kl_reference"] == pytest.approx(0.08)
     assert "kl_reference" not in update_metrics(updates, run().config.loss)
+
+
+class Learner:
+    """Keeps what it is to train, and answers with numbers that tell the calls apart."""
+
+    def __init__(self) -> None:
+        self.trained: list[Any] = []
+        self.fitted: list[ValueBatch] = []
+        self.halves: tuple[Any, Any] | None = None
+
+    def update(self, batch: Any, loss: Any) -> UpdateStats:
+        assert loss == LossConfig()
+        self.trained.append(batch)
+        return UpdateStats(float(len(self.trained)), 0.5 * len(self.trained), 1.0, 2.0, 5)
+
+    def update_values(self, batch: ValueBatch) -> ValueStats:
+        self.fitted.append(batch)
+        return ValueStats(loss=float(len(self.fitted)), gradient_norm=4.0 * len(self.fitted), clipped=0.25)
+
+    def gradient_products(self, one: Any, two: Any, loss: Any) -> tuple[float, float, float]:
+        assert loss == LossConfig()
+        self.halves = (one, two)
+        return 3.0, 5.0, 2.0
+
+
+def run_on(lent: Learner, **settings: Any) -> Run:
+    here = run(**settings)
+    here.lease = cast(Any, SimpleNamespace(learner=lent))
+    return here
+
+
+def test_the_policy_is_updated_once_per_mini_batch() -> None:
+    learner = Learner()
+    here = run_on(learner, learner={"mini_batches": 2})
+    buffer = step_of(here)
+    scores, old_logprob_M = Scores(np.arange(6.0), np.ones(6)), np.arange(13, dtype=np.float32)
+    stats = update_policy(here, buffer.batch(), buffer.tokens(), scores, old_logprob_M)
+    assert [len(batch.weight_N) for batch in learner.trained] == [4, 2]
+    assert update_metrics(stats, LossConfig()) == pytest.approx(
+        {
+            "updates": 2,
+            "trained_tokens": 10,
+            "gradient_norm": 1.5,
+            "loss": 0.75,
+            "clip_fraction": 0.2,
+            "importance_capped": 0.4,
+        }
+    )
+    assert update_metrics([], LossConfig()) == {"updates": 0, "trained_tokens": 0}
+
+
+def test_each_trained_token_keeps_its_own_advantage_and_old_log_prob() -> None:
+    """Advantages of tokens, where a strategy gives them, take the place of its rollouts'."""
+    here = run()
+    buffer = step_of(here)
+    tokens = tuple(10.0 * n + np.arange(length) for n, length in enumerate(LENGTHS))
+    scores = Scores(np.zeros(6), np.array([1.0, 0, 1, 2, 1, 1]), advantage_tokens=tokens)
+    old_logprob_M = np.concatenate(tokens).astype(np.float32) - 100
+    batches = mini_batches(here, buffer.batch(), buffer.tokens(), scores, old_logprob_M, parts=2)
+    found = np.concatenate([batch.advantage_M for batch in batches])
+    assert sorted(found) == sorted(np.concatenate([tokens[n] for n in (0, 2, 3, 4, 5)]))
+    for batch in batches:
+        np.testing.assert_array_equal(batch.old_logprob_M, batch.advantage_M - 100)
+        rollout_N = batch.advantage_M[np.cumsum(batch.tokens.response_length_N) - 1] // 10
+        assert batch.weight_N.tolist() == scores.weight_N[rollout_N.astype(int)].tolist()
+
+
+def test_other_steps_and_other_seeds_are_shuffled_otherwise() -> None:
+    here = run()
+    buffer = step_of(here, [3] * 32)
+    scores = Scores(np.repeat(np.arange(16.0), 2), np.ones(32))
+
+    def first() -> list[float]:
+        cut = mini_batches(here, buffer.batch(), buffer.tokens(), scores, np.zeros(96, np.float32), 4)
+        return sorted(set(cut[0].advantage_M.tolist()))
+
+    found = [first(), first()]
+    here.counters.step = 1
+    found.append(first())
+    here.seed, here.counters.step = 4, 0
+    found.append(first())
+    assert found[0] == found[1]
+    assert found[0] != found[2]
+    assert found[0] != found[3]
+
+
+@pytest.mark.parametrize(
+    ("step", "every", "measured"), [(0, 2, True), (1, 2, False), (4, 2, True), (4, 0, False)]
+)
+def test_gradient_noise_is_measured_every_so_many_steps(step: int, every: int, measured: bool) -> None:
+    """From two halves of the step: tr Cov = (3 + 5 - 2 * 2) / 4."""
+    learner = Learner()
+    here = run_on(learner, learner={"gradient_noise_every": every})
+    here.counters.step = step
+    buffer = step_of(here, [3] * 8)
+    scores, old_logprob_M = Scores(np.arange(8.0), np.ones(8)), np.zeros(24, np.float32)
+    found = measure_noise(here, buffer.batch(), buffer.tokens(), scores, old_logprob_M)
+    if not measured:
+        assert found == {}
+        return
+    assert found == {"gradient_noise_trace": 1.0, "gradient_signal": 2.0, "gradient_noise": 0.5}
+    assert learner.halves is not None
+    assert [len(half.weight_N) for half in learner.halves] == [4, 4]
+    one_prompt = Scores(np.arange(8.0), np.array([1.0, 1, 0, 0, 0, 0, 0, 0]))
+    assert measure_noise(here, buffer.batch(), buffer.tokens(), one_prompt, old_logprob_M) == {}
+
+
+@pytest.mark.parametrize("clip", [None, 0.2])
+def test_the_critic_is_fitted_to_the_targets_of_every_prompt(clip: float | None) -> None:
+    """Two mini-batches of the three prompts; a prompt without a target is left out of what is counted."""
+    learner = Learner()
+    here = run_on(learner)
+    here.needs = Needs(values=CriticNeeds(mini_batches=2, clip=clip))
+    buffer = step_of(here)
+    target_N = tuple(10.0 * n + np.arange(length) for n, length in enumerate(LENGTHS))
+    batch = replace(buffer.batch(), values=tuple(-target for target in target_N))
+    scores = Scores(np.zeros(6), np.ones(6), value_targets=target_N)
+    found = update_critic(here, batch, buffer.tokens(), scores)
+    assert found == pytest.approx({"critic_loss": 1.5, "critic_gradient_norm": 6.0, "critic_clipped": 0.25})
+    assert [len(part.tokens.response_length_N) for part in learner.fitted] == [4, 2]
+    targets = np.concatenate([part.target_M for part in learner.fitted])
+    assert sorted(targets) == sorted(np.concatenate(target_N))
+    for part in learner.fitted:
+        assert part.target_M.dtype == np.float32
+        if clip is None:
+            assert part.old_M is None
+        else:
+            np.testing.assert_array_equal(part.old_M, -part.target_M)
+    without = replace(scores, value_targets=tuple(np.full(length, np.nan) for length in LENGTHS))
+    assert update_critic(here, batch, buffer.tokens(), without) == {}
+    assert update_critic(here, batch, buffer.tokens(), replace(scores, value_targets=None)) == {}
+    here.needs = Needs()
+    assert update_critic(here, batch, buffer.tokens(), scores) == {}
+    assert len(learner.fitted) == 2
+
+
+def test_prompts_of_little_weight_weigh_the_same_as_others() -> None:
+    """Masses .3, 4 and 0 of six tokens: the two prompts that are trained weigh 3 tokens each."""
+    prompt_N, length_N = np.array([0, 0, 1, 1, 2]), np.array([1, 1, 3, 1, 1], np.int32)
+    weight_N = equal_prompts(np.array([0.1, 0.2, 1, 1, 0]), prompt_N, length_N)
+    assert weight_N == pytest.approx(np.array([1, 2, 0.75, 0.75, 0]) * 7 / 6)
