@@ -13,6 +13,8 @@ from trimtab import api
 from trimtab.cli.main import main
 from trimtab.decide.promoted import Promoted
 from trimtab.errors import SpecError
+from trimtab.planning.machine import GB, Machine
+from trimtab.planning.placement import Cluster, Node, plan_on
 from trimtab.sweepspec.load import load_spec
 
 SHARED = 3
@@ -72,6 +74,13 @@ def test_the_plan_says_what_is_shared(overrides: list[str]) -> None:
 def test_the_built_in_task_has_nothing_to_compare() -> None:
     plan = api.plan("quickstart")
     assert plan.data is None
+
+
+@pytest.mark.parametrize("capacity", [None, Machine(64.0, 0, 256 * GB)])
+def test_a_driver_on_a_cluster_refuses_too(overrides: list[str], capacity: Machine | None) -> None:
+    cluster = Cluster((Node("head", {"CPU": 64.0, "memory": float(256 * GB)}),))
+    with pytest.raises(SpecError, match=r"trial\.task\.overlap_limit"):
+        plan_on(load_spec("quickstart", overrides), cluster, capacity)
 
 
 def test_a_training_is_refused_too(tmp_path: Path, overrides: list[str]) -> None:
