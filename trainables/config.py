@@ -44,6 +44,9 @@ class TaskConfig(Strict):
     answer_field: str = "answer"
     stratum_field: str | None = None
     """Column that declares a prompt's stratum, for the `strata` prior."""
+    overlap_limit: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Largest share of the math task's validation or test problems that may also be in train, or of its test
+    problems in validation; 1 allows any overlap. What counts: `trainables.tasks.overlap.normalised`."""
     template: str = "{question}"
     """Prompt text made from the question."""
     chat: bool = False

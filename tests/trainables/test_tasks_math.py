@@ -134,7 +134,10 @@ def test_strata_agree_between_splits(tmp_path: Path, rows: list[dict[str, Any]])
     (tmp_path / "val.jsonl").write_text("".join(json.dumps(row) + "\n" for row in reversed(rows)))
     task = load_task(
         config(
-            train=str(tmp_path / "train.jsonl"), validation=str(tmp_path / "val.jsonl"), stratum_field="level"
+            train=str(tmp_path / "train.jsonl"),
+            validation=str(tmp_path / "val.jsonl"),
+            stratum_field="level",
+            overlap_limit=1.0,
         )
     )
     assert [p.stratum for p in task.split("validation")] == [1, 0, 1, 0, 1, 0]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainables.errors import SpecError
 from trainables.tasks.base import Problem, Split, check_split
+from trainables.tasks.overlap import check, compare
 
 if TYPE_CHECKING:
     from trainables.config import TaskConfig
@@ -32,14 +33,15 @@ class MathQA:
             raise SpecError(
                 f"task.template: {config.template!r} never mentions the question; put {{question}} in it"
             )
-        self._cache: dict[str, tuple[Problem, ...]] = {}
+        self._cache: dict[Split, tuple[Problem, ...]] = {}
+        self._questions: dict[Split, list[str]] = {}
 
     def split(self, name: Split) -> Sequence[Problem]:
         """Return the split's problems in file order. Only a hub id uses the network.
 
         Raises:
-            SpecError: The source is not set, missing, unreadable or without the named columns, or a reference
-                is empty.
+            SpecError: The source is not set, missing, unreadable or without the named columns, a reference
+                is empty, or the split shares more than `task.overlap_limit` with one that was read before.
         """
         check_split(name)
         if name not in self._cache:
@@ -48,32 +50,37 @@ class MathQA:
                 raise SpecError(
                     f"task.{name}: not set; the math task needs a .jsonl or .parquet path or a hub id"
                 )
-            self._cache[name] = tuple(self._problems(name, source))
+            problems = tuple(self._problems(name, source))
+            self._check_overlap()
+            self._cache[name] = problems
         return self._cache[name]
 
     def _problems(self, name: Split, source: str) -> list[Problem]:
         config = self._config
-        columns = _read(f"task.{name}", source, name)
+        columns = read_columns(f"task.{name}", source, name)
         wanted = {"question_field": config.question_field, "answer_field": config.answer_field}
         if config.stratum_field is not None:
             wanted["stratum_field"] = config.stratum_field
         for field, column in wanted.items():
             if column not in columns:
-                raise SpecError(
-                    f"task.{field}: {source!r} has no column {column!r}; use one of "
-                    f"{', '.join(sorted(columns))}"
-                )
+                raise no_column(field, source, column, columns)
+        self._questions[name] = [str(question) for question in columns[config.question_field]]
         strata = self._strata(columns)
         return [
             Problem(
-                prompt=config.template.replace("{question}", str(question)),
+                prompt=config.template.replace("{question}", question),
                 answer=reference_answer(answer, where=f"{source!r}, row {row}"),
                 stratum=stratum,
             )
             for row, (question, answer, stratum) in enumerate(
-                zip(columns[config.question_field], columns[config.answer_field], strata, strict=True)
+                zip(self._questions[name], columns[config.answer_field], strata, strict=True)
             )
         ]
+
+    def _check_overlap(self) -> None:
+        """Compare what has been read so far. The plan of a sweep has seen local files only."""
+        sources = {split: getattr(self._config, split) for split in self._questions}
+        check(compare(self._questions), self._config.overlap_limit, sources)
 
     def _strata(self, columns: Mapping[str, list[Any]]) -> list[int]:
         if self._config.stratum_field is None:
@@ -90,12 +97,19 @@ class MathQA:
         """
         if self._config.train is None or self._config.stratum_field is None:
             return {}
-        columns = _read("task.train", self._config.train, "train")
+        columns = read_columns("task.train", self._config.train, "train")
         values = {str(value) for value in columns.get(self._config.stratum_field, [])}
         return {value: number for number, value in enumerate(sorted(values))}
 
 
-def _read(field: str, source: str, split: str) -> dict[str, list[Any]]:
+def no_column(field: str, source: str, column: str, columns: Mapping[str, object]) -> SpecError:
+    """Return the error of a source that lacks a column, with the columns it has."""
+    return SpecError(
+        f"task.{field}: {source!r} has no column {column!r}; use one of {', '.join(sorted(columns))}"
+    )
+
+
+def read_columns(field: str, source: str, split: str) -> dict[str, list[Any]]:
     """Read all columns of a local file or of a hub data set.
 
     A hub data set is `owner/name[/configuration][:split]`, where the split may be a slice such as

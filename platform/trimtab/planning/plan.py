@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from trainables.models.shape import depth_and_width
 from trainables.strategies.suits import warnings
-from trimtab.errors import PlanError
+from trainables.tasks.local import local_overlap
+from trainables.tasks.overlap import Overlap, lines
+from trimtab.errors import PlanError, SpecError
 from trimtab.planning.gpu_memory import GpuMemory, describe, estimate
 from trimtab.planning.machine import GB
 from trimtab.sweepspec.spec import Work
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from trainables.config import TaskConfig
 
 HEAD_BYTES = 2 * GB
 """Host memory kept for the driver, Ray's own processes and the tracking store."""
@@ -79,6 +83,8 @@ class Plan:
     """Estimate for one GPU; None without GPUs, or where the model's shape is not known."""
     places: tuple[str, ...] = ()
     """For each slot, which of its processes go to which node; empty where nodes are not distinguished."""
+    data: Overlap | None = None
+    """What the local files of the splits share; None for a task that has none."""
     warnings: tuple[str, ...] = ()
     """What can run but will work badly."""
 
@@ -101,6 +107,7 @@ def make_plan(
     Raises:
         PlanError: not even one slot fits, or fewer than the spec asks for.
         ModelError: the model's config.json cannot be read.
+        SpecError: local files of the task's splits cannot be read, or share too many problems.
     """
     config = spec.reference_config()
     slots = spec.slots
@@ -133,6 +140,7 @@ def make_plan(
         gpus=gpus,
         memory_bytes=memory_bytes,
         gpu_memory=estimate(config, slots, gpu_memory_bytes),
+        data=_data(config.task),
         warnings=tuple(_warnings(spec)),
     )
 
@@ -147,6 +155,13 @@ def summary(plan: Plan) -> dict[str, Any]:
         "slot_cpus": plan.slot.cpus,
         "slot_gpus": plan.slot.gpus,
     }
+
+
+def _data(task: TaskConfig) -> Overlap | None:
+    try:
+        return local_overlap(task)
+    except SpecError as error:
+        raise SpecError(f"trial.{error}") from error
 
 
 def _warnings(spec: Work) -> list[str]:
@@ -225,6 +240,8 @@ def render(plan: Plan) -> RenderableType:
     )
     table.add_row("runs", f"{plan.runs} ({plan.trials} configurations x {plan.seeds} seeds)")
     table.add_row("rollouts", f"{plan.rollouts:,} ({plan.rollouts_per_run:,} a run)")
+    if plan.data is not None:
+        table.add_row("data", "\n".join(lines(plan.data)))
     table.add_row("tokens", f"at most {plan.rollouts * plan.max_tokens:,}")
     table.add_row(
         "one slot",
