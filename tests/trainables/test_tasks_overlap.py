@@ -237,3 +237,12 @@ def test_two_halves_of_a_real_file(shared_data: Path, tmp_path: Path) -> None:
     validation.write_text("".join(rows[690:]), encoding="utf-8")
     with pytest.raises(SpecError, match=r"10 of the validation problems .* 10 of them .*: 1\.59 %"):
         local_overlap(TaskConfig(name="math", train=str(train), validation=str(validation)))
+
+
+def test_questions_of_punctuation_alone_are_their_own() -> None:
+    found = compare({"train": ["???", "!!!"], "validation": ["...", "???"]})
+    assert (found.pairs[0].exact, found.pairs[0].normalised) == (1, 1)
+
+
+def test_fractions_of_any_size_are_one() -> None:
+    assert normalised(r"$\dfrac{1}{2}$") == normalised(r"\frac{1}{2}") == normalised(r"\tfrac{1}{2}")

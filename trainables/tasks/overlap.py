@@ -26,6 +26,7 @@ LATEX = re.compile(
     r"|\\(?:quad|qquad|thinspace|enspace|left|right)(?![a-z])"
     r"|\\(?![a-z{}%&#_|])"  # a backslash that begins no command
 )
+FRACTION = re.compile(r"\\[dt]frac(?![a-z])")
 SENTENCE = re.compile(r"[.,;:?]+(?=\s|\Z)")
 
 
@@ -35,7 +36,8 @@ def normalised(question: str) -> str:
     The steps: Unicode NFKC and lower case; typographic apostrophes and dashes become plain ones. `$`, `~`,
     double quotes, `\left`, `\right`, the marks of a formula `\(` `\)` `\[` `\]`, the LaTeX spaces `\,` `\;`
     `\:` `\!` `\>` `\ ` `\\` `\quad` `\qquad` `\thinspace` `\enspace`, and a backslash that begins no command
-    become a space. `. , ; : ?` go where white space or the end follows; white space becomes a single space.
+    become a space. `\dfrac` and `\tfrac` become `\frac`. `. , ; : ?` go where white space
+    or the end follows; white space becomes a single space.
 
     Operators, brackets and the `.` of 1.5 stay: `3+4` and `3-4` are two problems.
     """
@@ -46,7 +48,7 @@ def normalised(question: str) -> str:
         text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", question).lower())
     text = text.translate(PLAIN)
     if "\\" in text:
-        text = LATEX.sub(" ", text)
+        text = FRACTION.sub(r"\\frac", LATEX.sub(" ", text))
     return " ".join(SENTENCE.sub("", text).split())
 
 
@@ -89,7 +91,8 @@ class Overlap:
 def compare(questions: Mapping[Split, Sequence[str]], unread: Sequence[Split] = ()) -> Overlap:
     """Count the questions that splits share. 100,000 take about a second."""
     order = [split for split in get_args(Split) if split in questions]
-    keys = {split: [normalised(question) for question in questions[split]] for split in order}
+    # Questions of nothing but punctuation are not all one question.
+    keys = {split: [normalised(one) or one for one in questions[split]] for split in order}
     raw_sets, sets = ({split: set(texts[split]) for split in order} for texts in (questions, keys))
     parts = tuple(Part(split, len(keys[split]), len(keys[split]) - len(sets[split])) for split in order)
     pairs = []

@@ -66,6 +66,13 @@ def render(comparison: Comparison) -> RenderableType:
     return Group(table, Text(_legend(comparison), style="dim"))
 
 
+def p_text(p: float | None) -> str:
+    """Word a p value; none is 0."""
+    if p is None:
+        return "-"
+    return "< .001" if p < 0.001 else f"{p:.3f}"
+
+
 def tuning_text(comparison: Comparison) -> str:
     """Say, a line each, who got how many configurations with which best, and whether that is fair."""
     searched = [one for one in comparison.tuning if one.configurations > 1]
@@ -92,11 +99,7 @@ def _cells(row: Row, comparison: Comparison) -> tuple[str, ...]:
         _crossing(row.crossing),
         _ratio(row.ratio),
         _interval(row.difference),
-        *(
-            ["-" if row.p_adjusted is None else f"{row.p_adjusted:.3f}"]
-            if comparison.purpose == "confirm"
-            else []
-        ),
+        *([p_text(row.p_adjusted)] if comparison.purpose == "confirm" else []),
         verdict_text(row),
     )
 

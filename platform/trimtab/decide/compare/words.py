@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trimtab.decide.compare.render import p_text
 from trimtab.decide.compare.statistics import CONFIDENCE
 
 if TYPE_CHECKING:
@@ -27,12 +28,15 @@ def finding(found: Comparison) -> str:
         others = [f"{row.label} as well" for row in better if row is not best]
         more = f" ({', '.join(others)})" if others else ""
         first = f"established: {best.label} beats {reference}{more}: {_difference(best, reference)}"
-        return f"{first}, p {_p(best)} after Holm over {found.family}. {_saving(best, reference)}"
+        return (
+            f"{first}, p {p_text(best.p_adjusted)} after Holm over {found.family}. {_saving(best, reference)}"
+        )
     if worse and len(worse) == len(rows):
         return f"established: every configuration is worse than {reference}; keep {reference}"
     return (
         f"not established: no configuration is better than {reference} at {1 - CONFIDENCE:.0%}; "
-        f"the closest is {best.label}: {_difference(best, reference)}, p {_p(best)}; more seeds would tell"
+        f"the closest is {best.label}: {_difference(best, reference)}, p {p_text(best.p_adjusted)}; "
+        "more seeds would tell"
     )
 
 
@@ -59,10 +63,3 @@ def _saving(row: Row, reference: str) -> str:
     ends = f" [{ratio.low:.2f}, {ratio.high:.2f}]" if ratio.low is not None else ""
     most = "at most " if ratio.bound == "<" else ""
     return f"It reaches {reference}'s level with {most}{ratio.value:.2f}{ends} of its compute"
-
-
-def _p(row: Row) -> str:
-    p = row.p_adjusted
-    if p is None:
-        return "-"
-    return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.decide.compare.read import Axis, Store, TrackedSweep
-from trimtab.decide.compare.render import heading, tuning_text, verdict_text
+from trimtab.decide.compare.render import heading, p_text, tuning_text, verdict_text
 from trimtab.decide.compare.table import Comparison, Row
 from trimtab.decide.compare.verdict import Decision
 from trimtab.decide.report import figures
@@ -108,7 +108,7 @@ def _row(row: Row) -> str:
         str(len(row.seeds)),
         "-" if row.final_mean is None else f"{row.final_mean:.3f}{sd}",
         "-" if interval is None else f"{interval.mean:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]",
-        "-" if row.p_adjusted is None else f"{row.p_adjusted:.3f}",
+        p_text(row.p_adjusted),
         "-" if crossing is None else f"{'> ' if censored else ''}{crossing.compute:,.0f}{censored}",
         "-" if ratio is None else f"{bound} {ratio.value:.2f}",
     )
