@@ -54,7 +54,7 @@ def refits(repeats: int) -> bool:
             components: tuple[int, int, int] = (pca_prompt, pca_response, 0),
             kind: ModelKind = kind,
         ) -> Regression:
-            columns = Projection.fit(parts, components).apply(parts)
+            columns = Projection.fit(parts, components, "released").apply(parts)
             return Regression.fit(columns, rate_R, kind, 100.0)
 
         refit()

@@ -154,7 +154,7 @@ STORED = {
     "v05_loo": "e0c367a8e87dcf2f",
     "v05_unbiased": "aa6a5648961fa550",
     "v0": "5c55846da695356c",
-    "poise": "44848bd38c0713cb",
+    "poise": "318de21127e43c60",
     "ppo": "0fd9a861c7a35060",
     "sppo": "a6016d8445a58478",
     "spo": "e5ce4f5d42db01f4",

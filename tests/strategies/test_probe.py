@@ -23,6 +23,7 @@ from trainables.strategies.config import parse_strategy
 from trainables.strategies.fusion.prior_only import PriorOnly
 from trainables.strategies.priors.probe import ProbePrior
 from trainables.strategies.priors.probing.buffer import Rows, rows_of
+from trainables.strategies.priors.probing.regression import Order, Projection, Regression
 from trainables.strategies.scale import UNIT, Scale
 from trainables.strategies.suits import warnings
 from trimtab.errors import DivergedError, SpecError
@@ -134,6 +135,66 @@ def test_the_oldest_whole_groups_leave_first(sizes: list[list[int]], limit: int)
 # ---- what it learns ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("order", ["released", "standardised"])
+@pytest.mark.parametrize("pca", [(32, 64), (5, 8), (0, 0)])
+def test_both_orders_are_those_of_a_pipeline_of_scikit_learn(order: Order, pca: tuple[int, int]):
+    from sklearn.compose import ColumnTransformer
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    def part(components: int) -> Any:
+        if not components:
+            return StandardScaler()
+        steps = [PCA(components), StandardScaler()]
+        return make_pipeline(*(steps if order == "released" else reversed(steps)))
+
+    parts, rate_R = raw_states(1000)
+    new, _ = raw_states(200, seed=1)
+    widths = np.cumsum([0, *(own.shape[1] for own in parts)])
+    columns = [(str(k), part(c), slice(*widths[k : k + 2])) for k, c in enumerate((*pca, 0))]
+    pipeline = make_pipeline(ColumnTransformer(columns), Ridge(alpha=100.0))
+    pipeline.fit(np.concatenate(parts, axis=1, dtype=np.float64), rate_R)
+    projection = Projection.fit(parts, [*pca, 0], order)
+    fitted = Regression.fit(projection.apply(parts), rate_R, "ridge", 100.0)
+    expected = np.clip(pipeline.predict(np.concatenate(new, axis=1, dtype=np.float64)), 0, 1)
+    assert ((expected > 0) & (expected < 1)).mean() > 0.8
+    np.testing.assert_allclose(fitted.predict(projection.apply(new)), expected, atol=1e-6)
+
+
+def raw_states(rows: int, seed: int = 0) -> tuple[list[np.ndarray], np.ndarray]:
+    """Parts (prompt, reasoning, entropies) with unequal spreads and means far from 0, and pass rates (R,)."""
+    rng, shape = np.random.default_rng(seed), np.random.default_rng(99)
+    known_R8 = rng.normal(size=(rows, 8))
+    parts = []
+    for width in (40, 80, 3):
+        mean_F, spread_F = shape.normal(0, 2, width), np.exp(shape.normal(0, 1, width))
+        mixed = known_R8 @ shape.normal(size=(8, width)) / 3 + rng.normal(size=(rows, width))
+        parts.append((mean_F + spread_F * mixed).astype(np.float32))
+    return parts, np.clip(0.5 + 0.1 * known_R8[:, :4].sum(axis=1) + rng.normal(0, 0.1, rows), 0, 1)
+
+
+def test_the_preset_and_the_prior_take_the_released_order_and_it_matters():
+    assert parse_strategy("poise").prior.order == ProbePrior().order == "released"
+    pca = {"pca_prompt": 5, "pca_response": 5}
+    scaled, batch = trained(probe_strategy(4, order="standardised", **pca))
+    released, _ = trained(probe_strategy(4, **pca))
+    apart = released.prior.predict(batch).mean_N - scaled.prior.predict(batch).mean_N
+    assert np.abs(apart).max() > 0.01
+
+
+def test_directions_that_few_prompts_do_not_span_are_not_blown_up():
+    """20 rows of 3 prompts: their states span 2 directions, and the rest of 16 components is rounding."""
+    rng = np.random.default_rng(0)
+    seen_R40 = np.repeat(rng.normal(3, 1, (3, 40)), 20, axis=0) * (1 + rng.normal(0, 1e-7, (60, 1)))
+    projection = Projection.fit([seen_R40.astype(np.float32)], [16], "released")
+    scores = projection.apply([rng.normal(3, 1, (50, 40)).astype(np.float32)])
+    assert np.abs(scores).max() < 20
+    same = np.ones((20, 40), np.float32)
+    assert (Projection.fit([same], [16], "released").apply([same]) == 0).all()
+
+
 @pytest.mark.parametrize("model", ["ridge", "logistic", "mlp"])
 @pytest.mark.parametrize("pca", [0, 5])
 @pytest.mark.parametrize("reach", [(0.0, 1.0), (-1.0, 1.0)])
@@ -191,6 +252,7 @@ def test_incremental_keeps_the_projection_between_refreshes_and_says_nearly_the_
         {"refit": "incremental"},
         {"layer": "auto"},
         {"survey": True},
+        {"order": "standardised"},
         {"model": "mlp"},
         {"model": "logistic", "per_stratum": True},
         {"states": "prompt"},
@@ -390,6 +452,8 @@ def test_states_helper_agrees_over_rounds():
         ({"preset": "poise", "layer": "best"}, "layer"),
         ({"preset": "poise", "buffer": 0}, "buffer"),
         ({"preset": "poise", "penalty": 0}, "penalty"),
+        ({"preset": "poise", "order": "standardized"}, "order: 'standardized' must be 'released' or 'stan"),
+        ({"prior": {"type": "probe", "order": "pca"}}, "prior.order: 'pca' must be 'released' or 'stan"),
         ({"preset": "poise", "layer": "auto", "depth": 0.3}, "depth"),
     ],
 )

@@ -85,7 +85,7 @@ def reference(model: Path, tokens: TokenBatch, window: int) -> tuple[np.ndarray,
         lp = torch.log_softmax(logits, -1)
         entropy = -(lp.exp() * lp).sum(-1).numpy()
         answer = entropy[end:].mean() if end < response else 0.0
-        entropies.append([entropy.mean(), entropy[:end].mean(), answer])
+        entropies.append([entropy.mean(), entropy[:end].mean() if len(tags) else 0.0, answer])
     return np.stack(states), np.array(entropies)
 
 
@@ -137,8 +137,16 @@ def test_a_tag_of_several_tokens_counts_only_as_a_whole_and_inside_the_response(
     #                 tag ends in the response | begins in the prompt | torn over two rollouts
     token = np.array([1, 1, 5, 6, 1, 1, 1, 5, 6, 1, 1, 5, 6, 1, 1, 1, 1, 1], np.int32)
     batch = TokenBatch(prompt, response, token, np.zeros(12, np.float32))
-    assert reasoning_length(batch, (5, 6)).tolist() == [2, 4, 4]
-    assert reasoning_length(batch, ()).tolist() == [4, 4, 4]
+    assert reasoning_length(batch, (5, 6)).tolist() == [2, 0, 0]
+    assert reasoning_length(batch, ()).tolist() == [0, 0, 0]
+
+
+def test_reasoning_that_does_not_end_has_no_entropy_and_no_answer():
+    from trainables.learner.features import entropy_means
+
+    entropy_M = np.array([1, 2, 3, 1, 2, 3, 1, 2, 3], np.float32)
+    found = entropy_means(entropy_M, np.array([3, 3, 3], np.int32), np.array([2, 0, 3]))
+    assert found.tolist() == [[2, 1.5, 3], [2, 0, 0], [2, 2, 0]]
 
 
 @pytest.mark.parametrize(

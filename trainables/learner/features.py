@@ -81,10 +81,10 @@ def decoder_blocks(model: torch.nn.Module) -> torch.nn.ModuleList:
 
 
 def reasoning_length(batch: TokenBatch, end_tokens: tuple[int, ...]) -> npt.NDArray[np.int64]:
-    """Count response tokens (N,) up to and including the last end of reasoning; all of them without one."""
-    length_N = batch.response_length_N.astype(np.int64)
+    """Count response tokens (N,) up to and including the last end of reasoning; 0 without one."""
+    end_N = np.zeros(batch.rollouts, dtype=np.int64)
     if not end_tokens:
-        return length_N
+        return end_N
     total_N = batch.prompt_length_N + batch.response_length_N
     rollout_S = np.repeat(np.arange(batch.rollouts), total_N)
     place_S = np.arange(batch.tokens) - np.repeat(
@@ -98,13 +98,16 @@ def reasoning_length(batch: TokenBatch, end_tokens: tuple[int, ...]) -> npt.NDAr
     found_S[size - 1 :] = ends
     # The whole tag must lie in the response; position s ends a span of s + 1 tokens.
     found_S &= place_S >= size - 1
-    end_N = np.zeros(batch.rollouts, dtype=np.int64)
     np.maximum.at(end_N, rollout_S[found_S], place_S[found_S] + 1)
-    return np.where(end_N > 0, end_N, length_N)
+    return end_N
 
 
 def entropy_means(entropy_M: Float32, length_N: Int32, reasoning_N: npt.NDArray[np.int64]) -> Float32:
-    """Average the entropy, nats, over response, reasoning and answer, (N, 3); 0 if there is no answer."""
+    """Average the entropy, nats, over response, reasoning and answer, (N, 3).
+
+    A response whose reasoning does not end (`reasoning_N` 0) has 0 for reasoning and answer, as in POISE's
+    released code. Its whole is in the first column already.
+    """
     length_N = length_N.astype(np.int64)
     first_N = np.cumsum(length_N) - length_N
     place_M = np.arange(len(entropy_M)) - np.repeat(first_N, length_N)
@@ -112,10 +115,10 @@ def entropy_means(entropy_M: Float32, length_N: Int32, reasoning_N: npt.NDArray[
     row_M = np.repeat(np.arange(len(length_N)), length_N)
     whole = np.bincount(row_M, entropy_M, len(length_N))
     reasoning = np.bincount(row_M, entropy_M * inside_M, len(length_N))
-    answer_N = length_N - reasoning_N
+    answer_N = np.where(reasoning_N > 0, length_N - reasoning_N, 0)
     means = [
         whole / length_N,
-        reasoning / reasoning_N,
+        reasoning / np.maximum(reasoning_N, 1),
         np.where(answer_N > 0, whole - reasoning, 0.0) / np.maximum(answer_N, 1),
     ]
     return np.stack(means, axis=1).astype(np.float32)
@@ -128,6 +131,7 @@ class StatePooler:
     model: torch.nn.Module
     plan: FeaturePlan
     reasoning_N: npt.NDArray[np.int64]
+    """Response tokens up to the end of reasoning; 0 where it does not end."""
     layers: int = field(init=False)
     _index_BJ: torch.Tensor = field(init=False)
     """Columns that are averaged, first the prompt's and then the reasoning's: J = 2 W."""
@@ -160,7 +164,8 @@ class StatePooler:
         prompt_B = part.mask_BS[:, :prompt_Q].sum(axis=1)
         end_B = np.ones(len(part.row_B), dtype=np.int64)
         real_B = part.row_B >= 0
-        end_B[real_B] = self.reasoning_N[part.row_B[real_B]]
+        closed_B, length_B = self.reasoning_N[part.row_B[real_B]], part.response_mask_BT[real_B].sum(axis=1)
+        end_B[real_B] = np.where(closed_B > 0, closed_B, length_B)
         back_W = np.arange(self.plan.window)
         # Prompts are padded on the left: all end at column Q - 1, and responses begin at Q.
         ends_B2 = np.stack([np.full_like(end_B, prompt_Q), prompt_Q + end_B], axis=1)

@@ -256,7 +256,8 @@ class FeatureNeeds:
     window: int = 10
     """Tokens at the end of prompt and reasoning that are averaged; fewer where there are fewer."""
     reasoning_end: str = "</think>"
-    """Text whose last occurrence ends the reasoning; a response without it is reasoning as a whole."""
+    """Text whose last occurrence ends the reasoning. Without it the states are read at the response's end,
+    and the entropy of the reasoning is 0."""
     survey: int | None = None
     """Numbers per part that are kept of *every* block; 0 = all of them, None = no survey."""
 

@@ -20,7 +20,8 @@ class Poise(Preset):
     """POISE (arXiv 2605.07579, algorithm 1): r - probe(states of the group's other rollouts).
 
     Leave-one-out (RLOO) while the probe's buffer fills. Departs: nothing in the baseline; defaults are the
-    released code's (PCA 32 + 64, penalty 100), the paper's own are no PCA and .01.
+    released code's (PCA 32 + 64 of raw states, its scores standardised, penalty 100), the paper's own are no
+    PCA and .01.
     """
 
     group_size: PairSize = 2
@@ -37,6 +38,8 @@ class Poise(Preset):
     penalty: Positive = 100.0
     pca_prompt: int = Field(default=32, ge=0)
     pca_response: int = Field(default=64, ge=0)
+    order: Literal["released", "standardised"] = "released"
+    """PCA of raw states with standardised scores, or of standardised states."""
     buffer: int = Field(default=4096, ge=16)
     per_stratum: bool = False
 

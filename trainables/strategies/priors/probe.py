@@ -11,7 +11,7 @@ from trainables.strategies.budget.base import Budget
 from trainables.strategies.fusion.base import Fusion
 from trainables.strategies.members.base import Point, Positive
 from trainables.strategies.priors.base import PriorMember
-from trainables.strategies.priors.probing.regression import ModelKind
+from trainables.strategies.priors.probing.regression import ModelKind, Order
 from trainables.strategies.scale import Scale
 
 if TYPE_CHECKING:
@@ -47,13 +47,17 @@ class ProbePrior(PriorMember):
     window: Annotated[int, Field(ge=1)] = 10
     """Tokens at the end of prompt and reasoning that are averaged."""
     reasoning_end: Annotated[str, Field(min_length=1)] = "</think>"
-    """Ends the reasoning; a response without it is reasoning as a whole."""
+    """Ends the reasoning. The states of a response without it are those of its end, and the entropy of its
+    reasoning is 0."""
     model: ModelKind = "ridge"
     penalty: Positive = 100.0
     """L2 penalty on the sum over rows."""
     pca_prompt: Annotated[int, Field(ge=0)] = 32
     """Principal components of the prompt part, at most as many as rows and columns; 0 = all columns."""
     pca_response: Annotated[int, Field(ge=0)] = 64
+    order: Order = "released"
+    """`released`: PCA of the raw states, then its scores are standardised. `standardised`: first the states
+    are, and the scores of their PCA are not. Without PCA they are the same."""
     buffer: Annotated[int, Field(ge=16)] = 4096
     """Rows the probe is fitted on; the oldest prompt groups leave first."""
     refit: Literal["scratch", "incremental"] = "scratch"

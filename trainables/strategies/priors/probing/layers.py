@@ -44,7 +44,7 @@ class LayerSurvey:
             return
         for block in range(len(self.error_L)):
             parts = self._parts(rows.survey_RL2K[:, block], rows.entropy_R3)
-            projection = Projection.fit(parts, [0] * len(parts))
+            projection = Projection.fit(parts, [0] * len(parts), self.config.order)
             columns = projection.apply(parts)
             self._fits.append(
                 (projection, Regression.fit(columns, rows.rate_R, "ridge", self.config.penalty))

@@ -1,4 +1,9 @@
-"""The probe: standardise, optional PCA per part, and a regression on pass rates in [0, 1]. scikit-learn.
+"""The probe: standardising and optional PCA per part, and a regression on pass rates in [0, 1]. scikit-learn.
+
+Two orders. `released`, as in POISE's code: PCA of the raw states, which it only centres; then its scores are
+standardised. `standardised`: the states are, and the PCA's scores enter the regression as they are. Parts
+without PCA (the entropies) are standardised in both. POISE: arXiv 2605.07579, section 3. The order of the
+released code is known here second hand, from notes on it; the code itself was not read.
 
 Shapes: R rows, F columns of one part, K columns after projection.
 """
@@ -17,6 +22,9 @@ from trainables.strategies.batch import FloatArray
 
 Part = npt.NDArray[np.float32]
 ModelKind = Literal["ridge", "logistic", "mlp"]
+Order = Literal["released", "standardised"]
+ROUNDING = 8.0 * float(np.finfo(np.float32).eps)
+"""Spread of a score, relative to the length of a state, that is rounding of fp32 and not a direction."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +33,18 @@ class PartProjection:
 
     mean_F: Part
     scale_F: Part
+    """1 under the order `released` with PCA."""
     basis_FK: Part | None = None
+    """Under the order `released` each component is divided by the standard deviation of its scores."""
 
     @staticmethod
-    def fit(part_RF: Part, components: int) -> PartProjection:
+    def fit(part_RF: Part, components: int, order: Order) -> PartProjection:
+        """Fit to the rows of one part; `components` = 0 keeps its columns, standardised."""
         from sklearn.decomposition import PCA
         from sklearn.preprocessing import StandardScaler
 
+        if order == "released" and components > 0:
+            return PartProjection._of_raw(part_RF, components)
         scaler = StandardScaler(copy=True)
         scaled_RF = scaler.fit_transform(part_RF)
         mean_F, scale_F = scaler.mean_.astype(np.float32), scaler.scale_.astype(np.float32)
@@ -41,6 +54,26 @@ class PartProjection:
             return PartProjection(mean_F, scale_F)
         pca = PCA(wanted, random_state=0).fit(scaled_RF)
         return PartProjection(mean_F, scale_F, np.ascontiguousarray(pca.components_.T, dtype=np.float32))
+
+    @staticmethod
+    def _of_raw(part_RF: Part, components: int) -> PartProjection:
+        """Fit PCA to raw states, and fold the scaling of its scores into the components.
+
+        The scores' means over the rows are 0. A direction that the rows do not span scores 0 always: scaled
+        to 1, its rounding errors would make the largest number of a state that leaves the rows' span.
+        """
+        from sklearn.decomposition import PCA
+
+        rows, columns = part_RF.shape
+        # In fp64: raw states lie far from 0, and the scaling enlarges the errors of small components.
+        raw_RF = part_RF.astype(np.float64)
+        pca = PCA(min(components, rows - 1, columns), random_state=0).fit(raw_RF)
+        mean_F = raw_RF.mean(axis=0)
+        spread_K = ((raw_RF - mean_F) @ pca.components_.T).std(axis=0)
+        length = float(np.linalg.norm(part_RF)) / rows**0.5
+        weight_K = np.divide(1.0, spread_K, out=np.zeros_like(spread_K), where=spread_K > ROUNDING * length)
+        basis_FK = np.ascontiguousarray(pca.components_.T * weight_K, dtype=np.float32)
+        return PartProjection(mean_F.astype(np.float32), np.ones(columns, np.float32), basis_FK)
 
     def apply(self, part_RF: Part) -> Part:
         scaled_RF = (part_RF - self.mean_F) / self.scale_F
@@ -54,9 +87,10 @@ class Projection:
     parts: tuple[PartProjection, ...]
 
     @staticmethod
-    def fit(parts: Sequence[Part], components: Sequence[int]) -> Projection:
+    def fit(parts: Sequence[Part], components: Sequence[int], order: Order) -> Projection:
         """Fit `components[p]` principal components of part p; 0 = keep its columns."""
-        return Projection(tuple(PartProjection.fit(p, c) for p, c in zip(parts, components, strict=True)))
+        pairs = zip(parts, components, strict=True)
+        return Projection(tuple(PartProjection.fit(part, count, order) for part, count in pairs))
 
     def apply(self, parts: Sequence[Part]) -> Part:
         """Return the (R, K) columns for the regression."""

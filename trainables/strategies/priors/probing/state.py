@@ -134,7 +134,7 @@ class Probe(Prior):
         for key, rows in self._shares(self.rows):
             parts = self._parts_of_rows(rows)
             if key not in self.projections:
-                self.projections[key] = Projection.fit(parts, self.config.components())
+                self.projections[key] = Projection.fit(parts, self.config.components(), self.config.order)
             columns = self.projections[key].apply(parts)
             self._regressions[key] = Regression.fit(
                 columns, rows.rate_R, self.config.model, self.config.penalty
