@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import calibration
+from benchmarks import calibration, probe_order
 from benchmarks.trl_step import trl_step
 from benchmarks.workloads import WORKLOADS, Workload
+from trainables.strategies.priors.probing.regression import Order
 
 
 @pytest.mark.slow
@@ -64,3 +65,20 @@ def test_workloads() -> None:
     assert (min(mixed), max(mixed), len(mixed)) == (4, 64, 512)
     assert mixed == WORKLOADS["mixed"].lengths(0) != WORKLOADS["mixed"].lengths(1)
     assert len({problem.prompt for problem in WORKLOADS["mixed"].problems()}) == 64
+
+
+@pytest.mark.parametrize("order", ["released", "standardised"])
+def test_probe_order_reads_the_twin(order: Order) -> None:
+    """States that know only their own rollout's reward foretell nothing of the twin's."""
+    rng = np.random.default_rng(0)
+    total = probe_order.FITTED + probe_order.HELD
+    rate_N = np.repeat(rng.choice([0.1, 0.9], total), 2)
+    reward_N = (rng.random(2 * total) < rate_N).astype(np.float64)
+    blank = np.zeros((2 * total, 1), np.float32)
+
+    def score(known_N: np.ndarray) -> float:
+        return probe_order.brier([blank, blank, known_N[:, None].astype(np.float32)], reward_N, order, 4096)
+
+    # E[(r - p)^2] = .09; a twin's reward says p = .18 or .82.
+    assert score(rate_N) == pytest.approx(0.09, abs=0.015)
+    assert score(reward_N) == pytest.approx(0.82 * 0.18, abs=0.015)
