@@ -379,8 +379,8 @@ two of them right. Its gradient is known in closed form. Each row takes {samples
 stub probe and the stub critic give half of their own rollout's reward away. `scale` is the
 estimated over the true gradient, along the true one. `scale by prompt type` shows whether prompts
 are reweighted. `off direction` is the relative rest (sampling noise keeps it above 0). The gradient
-of a type is the sum over trained rollouts divided by the sum of their weights. `tether` has seen one
-step before it is measured, in both tables.
+of a type is the sum over trained rollouts divided by the sum of their weights. `tether` has seen
+one step before it is measured, in both tables.
 
 {bias}
 
