@@ -68,7 +68,7 @@ def test_plain_lines_without_a_terminal(journal, spec) -> None:
     journal.finish("ref", "failed", "boom\nmore")
     progress.close()
     lines = out.getvalue().splitlines()
-    assert lines[0].startswith("v05_small: starting · 0:0")
+    assert lines[0] == "v05_small: starting"
     assert sum("accuracy" in line for line in lines) == len(CURVE)
     assert "0 dapo seed 0 (1/3): accuracy 0.700 after 2,560 of 7,680 rollouts" in lines
     assert lines[-1] == "0 dapo: failed: boom (1 of 2)"
@@ -123,3 +123,33 @@ def test_a_terminal_is_not_drawn_beyond_its_height_before_the_end(journal, spec,
 
 def test_clock() -> None:
     assert [clock(value) for value in (5, 65, 3723)] == ["0:05", "1:05", "1:02:03"]
+
+
+def test_no_silence_before_the_first_result(journal, spec, monkeypatch) -> None:
+    """What is being done is said again and again: Ray, the slots, what the trials wait for."""
+    monkeypatch.setattr(progress, "SILENT_S", 0.0)
+    monkeypatch.setattr(progress, "POLL_S", 0.001)
+
+    class Lines(io.StringIO):
+        def write(self, text: str) -> int:
+            for words, seen in said.items():
+                if words in text:
+                    seen.set()
+            return super().write(text)
+
+    said = {
+        words: threading.Event() for words in ("starting Ray ·", "loading ·", "resetting ·", "after 0 of")
+    }
+    display = Progress(journal.folder, spec, 2, Console(file=Lines(), width=200))
+    display.start()
+    display.say("starting Ray")
+    assert said["starting Ray ·"].wait(patience(60))
+    journal.start("ref", 0)
+    journal.event("ref", "stage", seed=None, stage="waiting")
+    display.say("loading")
+    assert said["loading ·"].wait(patience(60)), "while all trials wait, what the slots do"
+    journal.event("ref", "stage", seed=0, stage="resetting")
+    assert said["resetting ·"].wait(patience(60))
+    journal.point("ref", 0, 0, 0.5)
+    assert said["after 0 of"].wait(patience(60))
+    display.close()

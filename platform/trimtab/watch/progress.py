@@ -234,7 +234,8 @@ class Progress:
                     return
 
     def _print_lines(self, console: Console) -> None:
-        said_s = -SILENT_S
+        console.print(f"{self._name}: {self._doing}", highlight=False)
+        said_s = 0.0
         while True:
             lines = self._state.feed(self._tail.read())
             now_s = time.monotonic() - self._begun_s
