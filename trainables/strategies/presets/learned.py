@@ -19,9 +19,9 @@ from trainables.strategies.priors.probe import ProbePrior
 class Poise(Preset):
     """POISE (arXiv 2605.07579, algorithm 1): r - probe(states of the group's other rollouts).
 
-    Leave-one-out (RLOO) while the probe's buffer fills. Departs: nothing in the baseline; defaults are the
-    released code's (PCA 32 + 64 of raw states, its scores standardised, penalty 100), the paper's own are no
-    PCA and .01.
+    Leave-one-out (RLOO) while the probe's buffer fills. Defaults are the released code's (PCA 32 + 64 of raw
+    states, its scores standardised, penalty 100), the paper's own are no PCA and .01. Departs: reasoning ends
+    at the last `</think>`; the code's at the first one that follows a `<think>`.
     """
 
     group_size: PairSize = 2

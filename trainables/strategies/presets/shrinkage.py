@@ -44,7 +44,11 @@ class Spo(Preset):
 
 
 class Jspo(Preset):
-    """James-Stein leave-one-out across the step's prompts (arXiv 2511.03710)."""
+    """James-Stein leave-one-out across the step's prompts (arXiv 2511.03710).
+
+    Departs from the released code (JSPO-Official at 3f8539d) by the paper's text: the others' mean weighs
+    (n - 1)/n of the code's weight, and two prompts shrink nothing.
+    """
 
     group_size: PairSize = 4
 

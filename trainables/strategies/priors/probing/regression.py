@@ -2,8 +2,8 @@
 
 Two orders. `released`, as in POISE's code: PCA of the raw states, which it only centres; then its scores are
 standardised. `standardised`: the states are, and the PCA's scores enter the regression as they are. Parts
-without PCA (the entropies) are standardised in both. POISE: arXiv 2605.07579, section 3. The order of the
-released code is known here second hand, from notes on it; the code itself was not read.
+without PCA (the entropies) are standardised in both. POISE: arXiv 2605.07579, section 3; read of its code:
+`fit_estimator` (holi-lab/POISE at 511641e), whose values tests/parity/test_poise.py holds.
 
 Shapes: R rows, F columns of one part, K columns after projection.
 """
