@@ -32,7 +32,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export DS_BUILD_OPS := 0
 # Empty where an installation is used once: `make install VENV=/tmp/once COMPILE=` (tests/e2e).
 COMPILE := --compile-bytecode
-INSTALL := $(BIN)/uv pip install --python $(BIN)/python --quiet $(COMPILE) $(TORCH_BACKEND) --constraint constraints.txt
+INSTALL := $(BIN)/uv pip install --python $(BIN)/python $(COMPILE) $(TORCH_BACKEND) --constraint constraints.txt
 BUILD_NEEDS := torch numpy setuptools wheel ninja py-cpuinfo hatchling editables
 
 .PHONY: sweep plan ui stop doctor test test-slow bench mutants lint format constraints install model clean
