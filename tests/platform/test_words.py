@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from trimtab.decide.compare.read import TrackedRun, TrackedSweep
+from trimtab.decide.compare.render import tuning_text
 from trimtab.decide.compare.statistics import Curve
 from trimtab.decide.compare.table import Comparison, compare
 from trimtab.decide.compare.tuning import not_tuned
@@ -75,3 +77,13 @@ def test_a_reference_with_fewer_configurations_is_not_tuned(numbers: tuple[int, 
     assert (said is not None) == unfair
     if said:
         assert said.startswith("reference not tuned: dapo ran 1 configuration, v05 3")
+
+
+def test_the_best_setting_of_each_is_named() -> None:
+    runs = [run(0, 0, 0.0), run(1, 0, 0.02), run(2, 0, 0.1)]
+    runs = [replace(one, parameters={f"{one.family}.learner.lr": f"{one.number + 1}e-4"}) for one in runs]
+    found = compare(TrackedSweep("quick", "id", "dapo", "search", None, "test", "rollouts", tuple(runs)))
+    text = tuning_text(found)
+    assert "dapo: 1 configuration, best 0 at learner.lr=1e-4 (" in text
+    assert "v05: 2 configurations, best 2 at learner.lr=3e-4 (" in text
+    assert "reference not tuned" in text

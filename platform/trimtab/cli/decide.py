@@ -51,7 +51,7 @@ def compare(
 
     If NAME was confirmed, the verdict comes from the confirmation's runs alone.
     """
-    from trimtab.decide.compare.render import plain
+    from trimtab.decide.compare.render import plain, tuning_text
     from trimtab.decide.compare.table import require_reference
     from trimtab.decide.compare.verdict import decide
     from trimtab.decide.compare.words import finding
@@ -64,6 +64,8 @@ def compare(
         click.echo(json.dumps({**plain(standing), "search": search}, indent=2))
     else:
         print_comparison(standing)
+        if found.confirmation:
+            click.echo(tuning_text(found.search), nl=False)
         click.echo(finding(standing))
         if found.confirmation:
             again = command(f"compare {name} --json", home)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ NOTHING_FINISHED, USER_ERROR, INTERRUPTED = 1, 2, 130
 def report_end(ctx: click.Context, result: SweepResult) -> None:
     """Print how a sweep ended, then its confirmation if there was one; exit with the code that says so."""
     if result.status == "finished" and result.confirmation is not None:
+        _print_tuning(result)
         result = result.confirmation
     home = result.folder.home
     for line in result.unsent:
@@ -37,6 +39,17 @@ def report_end(ctx: click.Context, result: SweepResult) -> None:
         shown = command("ui", home)
         click.echo(f"no configuration finished; {shown} shows their tracebacks", err=True)
         ctx.exit(NOTHING_FINISHED)
+
+
+def _print_tuning(result: SweepResult) -> None:
+    """Print who got how many configurations in the search, and the best of each, above its confirmation."""
+    from trimtab.decide.compare.render import tuning_text
+    from trimtab.decide.compare.table import compare
+    from trimtab.errors import NotFoundError, TrackingError
+
+    with suppress(NotFoundError, TrackingError):  # the confirmation's table says that the store is down
+        store, sweep_id = store_in(result.folder, result.spec)
+        click.echo(tuning_text(compare(store.sweep(result.name, sweep_id))), nl=False)
 
 
 def _print_end(result: SweepResult) -> None:

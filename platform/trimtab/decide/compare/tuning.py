@@ -20,7 +20,8 @@ class Tuned:
     configurations: int
     """Configurations that were begun, stopped and failed ones included."""
     best: str | None
-    """Number and label of the configuration of the highest score; None: none has finished."""
+    """Number of the configuration of the highest score, and the values that the search gave it; None: none
+    has finished."""
     score: float | None
     """Its score: mean accuracy over its curves."""
 
@@ -38,7 +39,7 @@ def tuned(rows: Sequence[Row]) -> tuple[Tuned, ...]:
                 family,
                 any(row.role != "candidate" for row in members),
                 len(members),
-                None if best is None else f"{best.number} {best.label}",
+                None if best is None else _named(best),
                 None if best is None else best.score,
             )
         )
@@ -58,6 +59,13 @@ def not_tuned(families: Sequence[Tuned]) -> str | None:
         f"reference not tuned: {reference.family} ran {_count(reference)}, {most.family} "
         f"{most.configurations}; give both the same search"
     )
+
+
+def _named(row: Row) -> str:
+    """Name a configuration by what was searched of it: `3 at learner.lr=0.0002`; else by its label."""
+    prefix = f"{row.family}."
+    values = [f"{key.removeprefix(prefix)}={value}" for key, value in row.parameters.items() if prefix in key]
+    return f"{row.number} at {', '.join(values)}" if values else f"{row.number} {row.label}"
 
 
 def _score(row: Row) -> float:
