@@ -20,6 +20,7 @@ from services import answers
 from speed import patience, wait_until
 
 from trimtab.sweepdir import journal
+from trimtab.sweepdir.folder import SweepDir
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
@@ -29,17 +30,28 @@ IMAGES = Path(__file__).parents[2] / "docs" / "images"
 def day(lasting_home):
     """Swept, confirmed and promoted with --force: three tiny seeds establish nothing."""
     trial = {**lasting_home.spec["trial"], "learner": {"lr": 5e-5, "gradient_noise_every": 1}}
-    spec = lasting_home.write(trial=trial, seeds=[0, 1], slots={"count": 1})
+    rates = {"learner.lr": {"choice": [5e-5, 1e-4]}}
+    spec = lasting_home.write(
+        trial=trial,
+        seeds=[0, 1],
+        slots={"count": 1},
+        candidates=[{"strategy": {"preset": "v05", "group_size": 4}, "search": rates}],
+        confirm={"seeds": 3},
+    )
     home = ("--home", str(lasting_home.path))
+    said = []
     for command in (
-        ("sweep", str(spec)),
-        ("confirm", "small", "--top", "1", "--seeds", "3", *home),
+        ("sweep", str(spec), "--confirm"),
         ("report", "small", *home),
         ("promote", "small", "--force", *home),
     ):
         done = lasting_home.run(*command)
         assert done.returncode == 0, (command, done.stdout, done.stderr)
         assert "Traceback" not in done.stdout + done.stderr
+        said.append(done.stdout)
+    assert "v05: 2 configurations, best" in said[0]
+    assert "reference not tuned: dapo ran 1 configuration, v05 2" in said[0]
+    assert "established: " in said[0].splitlines()[-1], "the last line says what was found"
     assert lasting_home.processes() == []
     return lasting_home
 
@@ -66,6 +78,21 @@ def test_the_verdict_comes_from_fresh_seeds_on_the_test_split(day, client) -> No
         assert "validation/accuracy" not in run.data.metrics
     searched = tagged(client, sweep="small", role="candidate")
     assert not any("test/accuracy" in run.data.metrics for run in searched)
+
+
+def test_the_confirmation_took_over_the_slot_and_the_rate_that_was_found(day, client) -> None:
+    """The search's three configurations have used two leases each; the confirmation's follow on them."""
+    folder = day.path / "sweeps" / "small-confirm"
+    leases = [e for e in journal.read(folder, "trial-0000") if e["event"] == "lease"]
+    assert [event["lease"] > 1 for event in leases] == [True] * 3
+    best = max(
+        (e for e in SweepDir(day.path / "sweeps" / "small").events() if e["event"] == "trial_finished"),
+        key=lambda event: (event["trial"] != "trial-0000", event["score"]),
+    )
+    (found,) = {run.data.tags["trimtab.label"] for run in tagged(client, sweep="small", trial=best["trial"])}
+    assert {
+        run.data.tags["trimtab.label"] for run in tagged(client, sweep="small-confirm", role="candidate")
+    } == {found.removesuffix(" lr=5e-05")}
 
 
 def test_every_metric_of_a_step_is_there(day, client) -> None:
