@@ -249,3 +249,15 @@ def test_names_and_addresses_that_cannot_be_used(tmp_path):
     with pytest.raises(StorageError, match="storage: postgresql") as caught:
         create_studies(down, "s", tmp_path)
     assert "secret" not in str(caught.value)
+
+
+def test_a_sweep_that_an_earlier_version_began_is_resumed(tmp_path):
+    """Its jobs name no family."""
+    searcher = new(tmp_path)
+    for n in range(2):
+        searcher.suggest(f"t{n}")
+    for asked in searcher._asked.values():
+        old = {key: value for key, value in asked.job.items() if key != "family"}
+        asked.trial.set_user_attr("job", old)
+    again = resumed(tmp_path)
+    assert [again.suggest(f"t{n}")["family"] for n in range(2)] == ["dapo", "v05"]

@@ -184,7 +184,9 @@ class Run:
         self.lease.learner.load(checkpoint)
         self.order.load_state_dict(state.pop("order"))
         self.strategy.load_state_dict(state.pop("strategy"))
-        self.responses.load_state_dict(state.pop("responses"))
+        # An earlier version's checkpoint holds none: each prompt's next visit is its first one then.
+        if (responses := state.pop("responses", None)) is not None:
+            self.responses.load_state_dict(responses)
         self.counters = Counters(**state)
 
 

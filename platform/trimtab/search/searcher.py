@@ -173,6 +173,8 @@ class StudySearcher(Searcher):
             if frozen.state is TrialState.RUNNING:
                 study.tell(frozen.number, state=TrialState.FAIL)
             return
+        # A sweep that an earlier version began names no family: its label begins with it.
+        job = {"family": str(job["label"]).partition("(")[0], **job}
         self._number = max(self._number, int(job["number"]) + 1)
         self._runs[_signature(job["trial"])] += 1
         if frozen.state is TrialState.RUNNING:
