@@ -12,13 +12,12 @@ from trainables.strategies.fusion.judged.gated import Gated
 from trainables.strategies.fusion.judged.tether import Tether
 from trainables.strategies.fusion.prior_only import PriorOnly
 from trainables.strategies.members.base import GroupSize, Keep, PairSize, Positive, Share
-from trainables.strategies.presets.base import Axes, Preset
-from trainables.strategies.priors.critic import CriticPrior
+from trainables.strategies.presets.base import Axes, Preset, WithCritic
 from trainables.strategies.priors.smoothed.batchwise import BatchwisePrior
 from trainables.strategies.priors.smoothed.kernel import KernelPrior
 
 
-class TetherPreset(Preset):
+class TetherPreset(WithCritic):
     """TETHER (arXiv 2608.16739, section 5): r - ((1 - rho) mean of the others + rho V), rho from past steps.
 
     Departs: the critic is a model of its own, started from the policy's weights and trained in the step by
@@ -31,24 +30,16 @@ class TetherPreset(Preset):
     """Share of the old rho that survives a fit."""
     window: int = Field(default=1, ge=1)
     """Steps whose rewards make one fit (the paper: one)."""
-    critic_lr: Positive = 1e-5
-    critic_mini_batches: int = Field(default=1, ge=1)
-    warmup_updates: int = Field(default=0, ge=0)
-    """Steps that train the critic only."""
 
     def axes(self) -> Axes:
         return {
-            "prior": CriticPrior(
-                lr=self.critic_lr,
-                mini_batches=self.critic_mini_batches,
-                warmup_updates=self.warmup_updates,
-            ),
+            "prior": self.critic(),
             "fusion": Tether(decay=self.decay, window=self.window),
             "budget": Fixed(group_size=self.group_size),
         }
 
 
-class Evpo(Preset):
+class Evpo(WithCritic):
     """EVPO (arXiv 2604.19485): r - V of a critic while its explained variance is positive, else r - mean r.
 
     Departs: explained variance and mean leave the scored rollout out, which keeps the gate unbiased. The
@@ -59,18 +50,10 @@ class Evpo(Preset):
     group_size: GroupSize = 4
     otherwise: Literal["batch", "group"] = "batch"
     """Whose mean the baseline is while the gate is shut."""
-    critic_lr: Positive = 1e-5
-    critic_mini_batches: int = Field(default=1, ge=1)
-    warmup_updates: int = Field(default=0, ge=0)
-    """Steps that train the critic only."""
 
     def axes(self) -> Axes:
         return {
-            "prior": CriticPrior(
-                lr=self.critic_lr,
-                mini_batches=self.critic_mini_batches,
-                warmup_updates=self.warmup_updates,
-            ),
+            "prior": self.critic(),
             "fusion": Gated(otherwise=self.otherwise),
             "budget": Fixed(group_size=self.group_size),
         }

@@ -11,8 +11,7 @@ from trainables.strategies.estimators.gae import Gae
 from trainables.strategies.fusion.prior_only import PriorOnly
 from trainables.strategies.members.base import GroupSize, PairSize, Positive
 from trainables.strategies.normalisers import BatchStd
-from trainables.strategies.presets.base import Axes, Preset
-from trainables.strategies.priors.critic import CriticPrior
+from trainables.strategies.presets.base import Axes, Preset, WithCritic
 from trainables.strategies.priors.probe import ProbePrior
 
 
@@ -58,7 +57,7 @@ class Poise(Preset):
         return point
 
 
-class Ppo(Preset):
+class Ppo(WithCritic):
     """PPO (arXiv 1707.06347) with a critic: GAE, discount 1, whitened over the batch's tokens.
 
     Departs: the critic is a model of its own, started from the policy's weights.
@@ -68,21 +67,12 @@ class Ppo(Preset):
     lam: float = Field(default=1.0, ge=0, le=1)
     length_adaptive: float = Field(default=0.0, ge=0)
     """VAPO's a in lambda = 1 - 1/(a T), limited to [0, 1]; 0 = `lam` for every length."""
-    critic_lr: Positive = 1e-5
-    critic_mini_batches: int = Field(default=1, ge=1)
     critic_clip: Positive | None = 0.2
     """Range of the clipped value loss; null = not clipped. It matters from the second mini-batch on."""
-    warmup_updates: int = Field(default=0, ge=0)
-    """Steps that train the critic only."""
 
     def axes(self) -> Axes:
         return {
-            "prior": CriticPrior(
-                lr=self.critic_lr,
-                mini_batches=self.critic_mini_batches,
-                clip=self.critic_clip,
-                warmup_updates=self.warmup_updates,
-            ),
+            "prior": self.critic(clip=self.critic_clip),
             "fusion": PriorOnly(),
             "budget": Fixed(group_size=self.group_size),
             "estimator": Gae(lam=self.lam, length_adaptive=self.length_adaptive),
@@ -90,7 +80,7 @@ class Ppo(Preset):
         }
 
 
-class Sppo(Preset):
+class Sppo(WithCritic):
     """SPPO (arXiv 2604.08865): a critic that sees the prompt only; A = r - V(x), whitened.
 
     V(x) = sigmoid(head(last prompt token)). Departs: the critic is a model of its own, started from the
@@ -98,18 +88,10 @@ class Sppo(Preset):
     """
 
     group_size: GroupSize = 1
-    critic_lr: Positive = 1e-5
-    critic_mini_batches: int = Field(default=1, ge=1)
-    warmup_updates: int = Field(default=0, ge=0)
 
     def axes(self) -> Axes:
         return {
-            "prior": CriticPrior(
-                level="prompt",
-                lr=self.critic_lr,
-                mini_batches=self.critic_mini_batches,
-                warmup_updates=self.warmup_updates,
-            ),
+            "prior": self.critic(level="prompt"),
             "fusion": PriorOnly(),
             "budget": Fixed(group_size=self.group_size),
             "normaliser": BatchStd(center=True),
