@@ -9,16 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from trainables.errors import SpecError
-from trainables.tasks.base import Problem, Split, check_split
+from trainables.tasks.base import Problem, Split
 from trainables.tasks.hashing import Codes, may_serve, mix
-
-if TYPE_CHECKING:
-    from trainables.config import TaskConfig
+from trainables.tasks.made import Made
 
 DIGITS = 3
 STRATA = DIGITS * DIGITS
@@ -27,27 +24,14 @@ STRATA = DIGITS * DIGITS
 _NUMBERS = 10**DIGITS
 
 
-class Addition:
+class Addition(Made):
     """Mixed one- to three-digit addition in nine strata of nearly equal size, judged by exact match."""
 
     judge = "trainables.verifier.judge_exact:exact_match"
 
-    def __init__(self, config: TaskConfig) -> None:
-        self._seed = config.data_seed
-        self._sizes: dict[str, int] = {
-            "train": config.train_prompts,
-            "validation": config.validation_prompts,
-            "test": config.test_prompts,
-        }
-
-    def split(self, name: Split) -> Sequence[Problem]:
-        """Return the split's problems in an order drawn from `data_seed`.
-
-        Raises:
-            SpecError: The split's part holds fewer problems than are asked for.
-        """
-        check_split(name)
-        return _draw(name, self._sizes[name], self._seed)
+    def draw(self, name: Split, size: int, seed: int) -> Sequence[Problem]:
+        """Draw problems; the same ones for the same arguments."""
+        return _draw(name, size, seed)
 
 
 @lru_cache(maxsize=16)

@@ -9,17 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from trainables.errors import SpecError
-from trainables.tasks.base import Problem, Split, check_split
+from trainables.tasks.base import Problem, Split
 from trainables.tasks.hashing import Codes, may_serve, mix
-
-if TYPE_CHECKING:
-    from trainables.config import TaskConfig
+from trainables.tasks.made import Made
 
 FEWEST, MOST = 2, 5
 """Numbers in a prompt; each has two digits."""
@@ -33,27 +30,14 @@ _DRAWS = 12
 """Draws for each problem that is wanted; a quarter of them, less repeated ones, may serve a small split."""
 
 
-class Sorting:
+class Sorting(Made):
     """Two to five two-digit numbers in four strata of equal size; any right order is right."""
 
     judge = "trainables.verifier.judge_order:by_last_digit"
 
-    def __init__(self, config: TaskConfig) -> None:
-        self._seed = config.data_seed
-        self._sizes: dict[str, int] = {
-            "train": config.train_prompts,
-            "validation": config.validation_prompts,
-            "test": config.test_prompts,
-        }
-
-    def split(self, name: Split) -> Sequence[Problem]:
-        """Return the split's problems in an order drawn from `data_seed`.
-
-        Raises:
-            SpecError: more problems are asked for than the task makes.
-        """
-        check_split(name)
-        return _draw(name, self._sizes[name], self._seed)
+    def draw(self, name: Split, size: int, seed: int) -> Sequence[Problem]:
+        """Draw problems; the same ones for the same arguments."""
+        return _draw(name, size, seed)
 
 
 @lru_cache(maxsize=16)
