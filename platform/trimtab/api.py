@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from trimtab.decide.promoted import Promoted
     from trimtab.decide.train import Trained
     from trimtab.session.cluster import RayCluster
-    from trimtab.session.session import Lent, SessionStatus
+    from trimtab.session.session import Lent, SessionStatus, Then
     from trimtab.session.sweep import SweepResult
 
 
@@ -67,37 +67,51 @@ def sweep(
     """
     loaded = _loaded(spec, overrides)
     check_spec(loaded)
+    if confirm:
+        from trimtab.decide.confirm import check_confirmable
+
+        check_confirmable(loaded)
     home = resolved(loaded.home)
     with ray_for(loaded, home, address, capacity) as cluster:
         folder = SweepDir.create(home, loaded.name, name)
-        from trimtab.session.sweep import run_sweep
+        confirmed: list[SweepResult] = []
 
-        with folder.driven():
-            folder.write_spec(loaded)
-            confirmed: list[SweepResult] = []
+        def then(lent: Lent) -> SessionStatus:
+            confirmed.append(_confirmed(folder, cluster, lent))
+            return confirmed[0].status
 
-            def then(lent: Lent) -> SessionStatus:
-                confirmed.append(_confirmed(folder, cluster, lent))
-                return confirmed[0].status
-
-            try:
-                result = run_sweep(loaded, folder, cluster, then=then if confirm else None)
-            except StorageError:
-                folder.remove()
-                raise
-            return replace(result, confirmation=confirmed[0] if confirmed else None)
+        result = _begun(loaded, folder, cluster, then=then if confirm else None)
+        return replace(result, confirmation=confirmed[0] if confirmed else None)
 
 
 def _confirmed(searched: SweepDir, cluster: RayCluster, lent: Lent) -> SweepResult:
     """Run the confirmation of a sweep on the slots that it leaves."""
     from trimtab.decide.confirm import confirmation_spec
+
+    spec = confirmation_spec(searched.home, searched.name).model_copy(update={"home": searched.home})
+    return _begun(spec, SweepDir.create(searched.home, spec.name), cluster, lent=lent)
+
+
+def _begun(
+    spec: SweepSpec,
+    folder: SweepDir,
+    cluster: RayCluster,
+    *,
+    lent: Lent | None = None,
+    then: Then | None = None,
+) -> SweepResult:
+    """Run a new sweep in a folder that was made for it; without studies the folder is removed again."""
     from trimtab.session.sweep import run_sweep
 
-    spec = confirmation_spec(searched.home, searched.name)
-    folder = SweepDir.create(searched.home, spec.name)
     with folder.driven():
         folder.write_spec(spec)
-        return run_sweep(spec, folder, cluster, lent=lent)
+        try:
+            return run_sweep(spec, folder, cluster, lent=lent, then=then)
+        except StorageError:
+            # Raised before anything ran here, or by what came after a sweep that has ended: that one stays.
+            if not any(folder.events()):
+                folder.remove()
+            raise
 
 
 def resume(

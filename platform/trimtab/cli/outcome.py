@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ def report_end(ctx: click.Context, result: SweepResult) -> None:
     """Print how a sweep ended, then its confirmation if there was one; exit with the code that says so."""
     if result.status == "finished" and result.confirmation is not None:
         _print_tuning(result)
-        result = result.confirmation
+        result = replace(result.confirmation, unsent=[*result.unsent, *result.confirmation.unsent])
     home = result.folder.home
     for line in result.unsent:
         click.echo(f"not tracked: {line}", err=True)

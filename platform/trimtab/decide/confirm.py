@@ -57,12 +57,7 @@ def confirmation_spec(
             f"sweep {name!r} is itself the confirmation of {spec.confirms!r}; confirm that sweep again, with "
             f"more --seeds: {command(f'confirm {spec.confirms}', home)}"
         )
-    task = spec.reference_config().task
-    if task.test is None and task.name not in BUILT_IN and ":" not in task.name:
-        raise SpecError(
-            f"trial.task.test: not set in sweep {name!r}; the verdict needs prompts that the search never "
-            f"saw: add 'test:' under trial.task in {folder.spec_file}"
-        )
+    check_confirmable(spec, f" in {folder.spec_file}")
     finished = finished_configurations(folder)
     references = [found for found in finished if found.role != "candidate"]
     candidates = [found for found in finished if found.role == "candidate"]
@@ -93,6 +88,20 @@ def confirmation_spec(
     evaluation = {**raw["trial"].get("evaluation", {}), "split": "test"}
     raw["trial"] = {**raw["trial"], "evaluation": evaluation}
     return parse_spec(raw, outside=False)
+
+
+def check_confirmable(spec: SweepSpec, where: str = "") -> None:
+    """Refuse a sweep whose task has no test split; `where` says where to add it.
+
+    Raises:
+        SpecError: with the field.
+    """
+    task = spec.trial.task
+    if task.test is None and task.name not in BUILT_IN and ":" not in task.name:
+        raise SpecError(
+            f"trial.task.test: not set in sweep {spec.name!r}; the verdict needs prompts that the search "
+            f"never saw: add 'test:' under trial.task{where}"
+        )
 
 
 def finished_configurations(folder: SweepDir) -> list[Finished]:
