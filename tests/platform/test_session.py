@@ -361,3 +361,59 @@ def test_a_sweep_is_extended_in_its_folder(searched: list[int], said: list[Any],
     assert done.exit_code == 0, done.output
     assert folder.spec().search.trials == spec.candidate_trials + 3
     assert ("search", 9, "v05_small", 2, "beside the driver", True) in said
+
+
+def test_a_confirmation_without_a_test_split_is_refused_before_anything_starts(
+    searched: list[int], said: list[Any], tmp_path: Path
+) -> None:
+    rows = tmp_path / "train.jsonl"
+    rows.write_text('{"question": "1+1?", "answer": "2"}\n')
+    other = tmp_path / "validation.jsonl"
+    other.write_text('{"question": "3+4?", "answer": "7"}\n')
+    task = f"trial.task={{name: math, train: {rows}, validation: {other}}}"
+    home = tmp_path / "home"
+    done = CliRunner().invoke(
+        main, ["sweep", "v05_small", "--confirm", "--set", task, "--set", f"home={home}"]
+    )
+    assert done.exit_code == 2, done.output
+    assert "trial.task.test: not set in sweep 'v05_small'" in done.output
+    assert said == []
+    assert not home.exists()
+
+
+def test_a_confirmation_that_cannot_begin_leaves_the_sweep_as_it_is(
+    searched: list[int], said: list[Any], spec: SweepSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trimtab import api
+    from trimtab.errors import StorageError
+    from trimtab.session import sweep
+
+    create = sweep.create_studies
+
+    def studies(of: SweepSpec, name: str, path: Path) -> Any:
+        if of.confirms:
+            raise StorageError("storage: is down")
+        return create(of, name, path)
+
+    def run_trials(searcher: Any, broker: Any, folder: Path, *_: Any, **__: Any) -> int:
+        for number, role in enumerate(("reference", "candidate")):
+            config = spec.configs()[number].model_dump(mode="json")
+            started = {"role": role, "label": role, "number": number, "seeds": [0], "config": config}
+            for event in (
+                {"event": "trial_started", **started},
+                {"event": "trial_finished", "status": "finished", "score": 0.5, "error": None},
+            ):
+                journal.append(folder, {"trial": f"trial-{number:04d}", "time": 0.0, **event})
+        return 0
+
+    monkeypatch.setattr(sweep, "create_studies", studies)
+    monkeypatch.setattr(sweep, "run_trials", run_trials)
+    monkeypatch.setattr(sessions, "start_broker", lambda path: "broker")
+    with pytest.raises(StorageError, match="is down"):
+        api.sweep(spec, confirm=True)
+    folder = SweepDir.existing(spec.home, "v05_small")
+    assert ends(folder) == ["finished", "finished"]
+    assert [found.name for found in SweepDir.all(spec.home)] == ["v05_small"], (
+        "the confirmation's name is free"
+    )
+    assert ("close", 60.0) in said
