@@ -10,7 +10,8 @@ import optuna
 import pytest
 
 from trainables.trial import TrialSettings
-from trimtab.errors import SpecError
+from trimtab.errors import ModelError, SpecError
+from trimtab.planning.plan import make_plan
 from trimtab.search.searcher import StudySearcher
 from trimtab.search.study import create_studies
 from trimtab.sweepspec.load import load_spec, parse_spec
@@ -235,3 +236,28 @@ def test_the_plan_says_which_range_wins(raw: Raw, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "wins over" in done.output
     assert load_spec(file).shared_search
+
+
+@pytest.mark.parametrize("how", ["settings", "search", "shared"])
+def test_a_reference_that_only_one_configuration_reads_is_checked_and_planned(
+    raw: Raw, tmp_path: Path, how: str
+) -> None:
+    """Whether the coefficient is a configuration's own or drawn: not in the middle of the sweep."""
+    weight = {"loss.kl.coefficient": {"float": [0.0, 0.1]}}
+    match how:
+        case "settings":
+            raw["candidates"][0]["settings"] = {"loss.kl.coefficient": 0.1}
+        case "search":
+            raw["candidates"][0]["search"] = weight
+        case _:
+            raw["shared_search"] = weight
+    planned = make_plan(parse_spec(raw), 2.0, 0, 16_000_000_000)
+    assert planned.reference_model == "tiny"
+    raw["trial"]["loss"] = {"kl": {"reference": str(tmp_path / "nowhere")}}
+    with pytest.raises(ModelError, match=r"trial\.loss\.kl\.reference: .*nowhere' is neither a directory"):
+        parse_spec(raw)
+
+
+def test_a_reference_that_nothing_reads_is_not_looked_for(raw: Raw) -> None:
+    raw["trial"]["loss"] = {"kl": {"reference": "/nowhere"}}
+    assert make_plan(parse_spec(raw), 2.0, 0, 16_000_000_000).reference_model is None

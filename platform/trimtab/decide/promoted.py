@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from trainables.config import Strict
+from trainables.config import LossConfig, Strict
 from trainables.models.reference import check_reference
 from trainables.models.resolve import check_model
 from trainables.trial import TrialConfig, TrialSettings
@@ -159,6 +159,9 @@ class Training:
 
     def configs(self) -> list[TrialConfig]:
         return [self.reference_config()]
+
+    def fullest_loss(self) -> LossConfig:
+        return self.reference_config().loss
 
     def text(self) -> str:
         return self.promoted.text()

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from trainables.models.reference import reference_of
 from trainables.models.shape import depth_and_width
 from trainables.strategies.suits import warnings
 from trainables.tasks.local import local_overlap
@@ -79,6 +80,8 @@ class Plan:
     cpus: float
     gpus: float
     memory_bytes: int
+    reference_model: str | None = None
+    """Path or hub id of the frozen model that the KL of a loss reads; None: no loss has one."""
     gpu_memory: GpuMemory | None = None
     """Estimate for one GPU; None without GPUs, or where the model's shape is not known."""
     places: tuple[str, ...] = ()
@@ -109,7 +112,7 @@ def make_plan(
         ModelError: the model's config.json cannot be read.
         SpecError: local files of the task's splits cannot be read, or share too many problems.
     """
-    config = spec.reference_config()
+    config = spec.reference_config().model_copy(update={"loss": spec.fullest_loss()})
     slots = spec.slots
     slot = SlotPlan(
         learner_workers=config.learner.workers,
@@ -140,6 +143,7 @@ def make_plan(
         gpus=gpus,
         memory_bytes=memory_bytes,
         gpu_memory=estimate(config, slots, gpu_memory_bytes),
+        reference_model=reference_of(config.loss.kl, config.model),
         data=_data(config.task),
         warnings=tuple(_warnings(spec)),
     )
@@ -250,7 +254,12 @@ def render(plan: Plan) -> RenderableType:
         f"{_gpus(slot.engine_gpus)}\n1 trial x {TRIAL_CPUS:g} CPU\nin all {slot.cpus:g} CPU, "
         f"{slot.gpus:g} GPU, {slot.memory_bytes / GB:.1f} GB",
     )
-    table.add_row("reference model", "none: no loss or strategy here reads one")
+    table.add_row(
+        "reference model",
+        f"{plan.reference_model}: frozen, on each learner worker"
+        if plan.reference_model
+        else "none: no loss or strategy here reads one",
+    )
     if slot.gpus:
         table.add_row("GPU memory", "\n".join(_gpu_lines(plan.gpu_memory)))
     table.add_row("slots at once", f"{plan.slots} ({plan.fits} fit)")

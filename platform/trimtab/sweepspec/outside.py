@@ -33,7 +33,7 @@ def check_outside(spec: SweepSpec) -> None:
         ModelError: the model, or the reference of the loss.
     """
     check_model(spec.trial.model)
-    check_reference(spec.trial.loss.kl, spec.trial.model)
+    check_reference(spec.fullest_loss().kl, spec.trial.model)
     check_task(spec.trial.task)
     check_own_strategies(spec, spec.reference, "reference")
     for number, candidate in enumerate(spec.candidates):

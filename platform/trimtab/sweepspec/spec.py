@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from trainables.config import Strict
+from trainables.config import LossConfig, Strict
 from trainables.trial import TrialConfig, TrialSettings
 from trimtab.errors import SpecError
 from trimtab.sweepspec.messages import spec_error
@@ -25,7 +25,13 @@ from trimtab.sweepspec.names import check_name
 from trimtab.sweepspec.sections import ConfirmConfig, SearchConfig, SlotsConfig, TrackingConfig
 from trimtab.sweepspec.space.check import Space, check_sampler, check_searched, check_shared, count_points
 from trimtab.sweepspec.space.ranges import Range, Value
-from trimtab.sweepspec.space.settings import is_setting, nested, setting_values, with_settings
+from trimtab.sweepspec.space.settings import (
+    is_setting,
+    nested,
+    setting_values,
+    with_all_parts,
+    with_settings,
+)
 from trimtab.sweepspec.space.strategy import default_label, merge, parameters
 from trimtab.sweepspec.space.suggest import first_points
 
@@ -142,6 +148,9 @@ class Work(Protocol):
 
     def configs(self) -> list[TrialConfig]:
         """Return the configurations as they are written, before anything is searched; the reference first."""
+
+    def fullest_loss(self) -> LossConfig:
+        """Return the loss with every part that any configuration may use: what must be there, and fit."""
 
     def text(self) -> str:
         """Return the document that the tracking store keeps, as YAML."""
@@ -291,6 +300,11 @@ class SweepSpec(Strict):
     def configs(self) -> list[TrialConfig]:
         """Return the configurations as they are written, before anything is searched; the reference first."""
         return [self.reference_config(), *(self.config_of(candidate, {}) for candidate in self.candidates)]
+
+    def fullest_loss(self) -> LossConfig:
+        """Return the loss with every part that any configuration may use: what must be there, and fit."""
+        searched = {name for one in (self.reference, *self.candidates) for name in self.space_of(one).ranges}
+        return with_all_parts(self.trial.loss, (config.loss for config in self.configs()), searched)
 
     def text(self) -> str:
         """Return the spec as YAML that `load_spec` reads back to an equal one."""

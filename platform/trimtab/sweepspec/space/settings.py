@@ -7,12 +7,13 @@ so a new setting of learner, loss or sampling is searchable from the day it exis
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from trainables.config import LossConfig
 from trainables.strategies.wording import did_you_mean
 from trainables.trial import TrialSettings
 from trimtab.errors import SpecError
@@ -42,6 +43,7 @@ REFUSED = {
     "learner.command_timeout_s": SLOT,
     "learner.gradient_noise_every": RESULT,
     "loss.max_mismatch_kl": GUARD,
+    "loss.kl.reference": "it is a model, of which a sweep checks and plans one",
 }
 """Setting, or section with all of its settings -> why it is not searched."""
 
@@ -115,6 +117,19 @@ def nested(values: Mapping[str, Any], into: dict[str, Any] | None = None) -> dic
             here = here[parent]
         here[last] = value
     return tree
+
+
+def with_all_parts(loss: LossConfig, others: Iterable[LossConfig], searched: Container[str]) -> LossConfig:
+    """Return the loss with each optional part that takes memory switched on, if any configuration may use it.
+
+    `others`: losses of all configurations as they are written; `searched`: names of all searched settings.
+    """
+    kl, bonus, losses = loss.kl, loss.entropy_bonus, tuple(others)
+    if "loss.kl.coefficient" in searched or any(other.kl.coefficient for other in losses):
+        kl = kl.model_copy(update={"coefficient": kl.coefficient or 1.0})
+    if "loss.entropy_bonus" in searched or any(other.entropy_bonus for other in losses):
+        bonus = bonus or 1.0
+    return loss.model_copy(update={"kl": kl, "entropy_bonus": bonus})
 
 
 def short_settings(values: Mapping[str, Any]) -> str:
