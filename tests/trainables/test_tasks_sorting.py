@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -67,10 +68,10 @@ def test_more_prompts_than_the_task_makes() -> None:
 
 
 @given(NUMBERS, st.randoms())
-def test_any_right_order_is_right_and_no_other(given: list[int], rng: object) -> None:
+def test_any_right_order_is_right_and_no_other(given: list[int], rng: Random) -> None:
     reference = make_problem(given).answer
     shuffled = list(given)
-    rng.shuffle(shuffled)  # type: ignore[attr-defined]
+    rng.shuffle(shuffled)
     right = [n % 10 for n in shuffled] == sorted(n % 10 for n in given)
     assert by_last_digit(",".join(map(str, shuffled)), reference) == float(right)
     ties = sorted(shuffled, key=lambda n: n % 10)
@@ -85,9 +86,9 @@ def test_what_is_not_an_order_of_the_numbers_is_wrong(response: str) -> None:
 
 
 @given(NUMBERS, st.randoms(use_true_random=False))
-def test_worked_answers_hold_the_numbers_and_are_right_without_slips(given: list[int], rng: object) -> None:
+def test_worked_answers_hold_the_numbers_and_are_right_without_slips(given: list[int], rng: Random) -> None:
     reference = make_problem(given).answer
     never = SortingSlips(key=(0, 0, 0, 0), swap=(0, 0, 0, 0))
-    assert by_last_digit(sorting(given, never, rng), reference) == 1.0  # type: ignore[arg-type]
+    assert by_last_digit(sorting(given, never, rng), reference) == 1.0
     always = SortingSlips(key=(1, 1, 1, 1), swap=(0, 0, 0, 0))
-    assert sorting(given, always, rng) == ",".join(map(str, sorted(given)))  # type: ignore[arg-type]
+    assert sorting(given, always, rng) == ",".join(map(str, sorted(given)))
