@@ -35,7 +35,7 @@ COMPILE := --compile-bytecode
 INSTALL := $(BIN)/uv pip install --python $(BIN)/python $(COMPILE) $(TORCH_BACKEND) --constraint constraints.txt
 BUILD_NEEDS := torch numpy setuptools wheel ninja py-cpuinfo hatchling editables
 
-.PHONY: sweep plan ui stop doctor test test-slow bench mutants lint format constraints install model clean
+.PHONY: sweep plan ui stop doctor test test-slow bench results mutants lint format constraints install model clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -64,6 +64,10 @@ test-slow: $(DEV)
 # One module of benchmarks/, two threads at most: `make bench BENCH=trl_step ARGS="--workload short"`.
 bench: $(DEV)
 	OMP_NUM_THREADS=2 $(BIN)/python -m benchmarks.$(BENCH) $(ARGS)
+
+# The papers' figures at our scale: hours of sweeps, from where they stand, then docs/results.md.
+results: $(DEV)
+	$(BIN)/python -m benchmarks.results $(ARGS)
 
 # Which small faults of the scientific core the quick tests catch (docs/testing.md). mutmut is installed here only.
 mutants: $(DEV)
