@@ -43,6 +43,7 @@ def test_what_was_found_at_what_saving_and_how_sure() -> None:
     best = found.rows[1]
     assert best.ratio is not None
     assert best.ratio.low is not None
+    assert best.ratio.high is not None
     assert best.ratio.low <= best.ratio.value <= best.ratio.high
     assert text.startswith("established: v05(k=1) beats dapo: +0.0")
     assert f"with at most {best.ratio.value:.2f} [" in text or f"with {best.ratio.value:.2f} [" in text
@@ -87,3 +88,25 @@ def test_the_best_setting_of_each_is_named() -> None:
     assert "dapo: 1 configuration, best 0 at learner.lr=1e-4 (" in text
     assert "v05: 2 configurations, best 2 at learner.lr=3e-4 (" in text
     assert "reference not tuned" in text
+
+
+@pytest.mark.parametrize(
+    ("gains", "edge"),
+    [
+        ({1: 0.0, 2: 0.05, 3: 0.1}, True),
+        ({1: 0.1, 2: 0.05, 3: 0.0}, True),
+        ({1: 0.0, 2: 0.1, 3: 0.0}, False),
+        ({1: 0.0, 2: 0.1}, False),  # two values have no middle
+    ],
+)
+def test_a_best_value_beyond_which_nothing_was_tried_is_pointed_out(
+    gains: dict[int, float], edge: bool
+) -> None:
+    runs = [run(0, 0, 0.0), *(run(number, 0, gain) for number, gain in gains.items())]
+    runs = [
+        replace(one, parameters={"v05.learner.lr": f"{one.number}e-4", "v05.prior": "strata"}) for one in runs
+    ]
+    found = compare(TrackedSweep("quick", "id", "dapo", "search", None, "test", "rollouts", tuple(runs)))
+    best = max(gains, key=lambda number: gains[number])
+    said = f"nothing was tried beyond learner.lr={best}e-4: widen the range"
+    assert (said in tuning_text(found)) == edge

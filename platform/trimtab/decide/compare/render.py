@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trimtab.decide.compare.statistics import CONFIDENCE, WINDOW, Crossing, Interval, Ratio
 from trimtab.decide.compare.table import MIN_SEEDS, Comparison, Row
-from trimtab.decide.compare.tuning import not_tuned
+from trimtab.decide.compare.tuning import Tuned, not_tuned
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -78,13 +78,19 @@ def tuning_text(comparison: Comparison) -> str:
     searched = [one for one in comparison.tuning if one.configurations > 1]
     if not searched:
         return ""
-    lines = [
-        f"{one.family}: {one.configurations} configuration{'' if one.configurations == 1 else 's'}"
-        + (f", best {one.best} ({one.score:.3f} over the curve)" if one.score is not None else "")
-        for one in comparison.tuning
-    ]
+    lines = [_tuned_text(one) for one in comparison.tuning]
     unfair = not_tuned(comparison.tuning)
     return "\n".join([*lines, *([unfair] if unfair else []), ""])
+
+
+def _tuned_text(one: Tuned) -> str:
+    """Say how many configurations a strategy got, its best, and whether that is at the end of its range."""
+    text = f"{one.family}: {one.configurations} configuration{'' if one.configurations == 1 else 's'}"
+    if one.score is not None:
+        text += f", best {one.best} ({one.score:.3f} over the curve)"
+    if one.edges:
+        text += f"; nothing was tried beyond {', '.join(one.edges)}: widen the range"
+    return text
 
 
 def _cells(row: Row, comparison: Comparison) -> tuple[str, ...]:

@@ -24,6 +24,12 @@ class Tuned:
     has finished."""
     score: float | None
     """Its score: mean accuracy over its curves."""
+    edges: tuple[str, ...]
+    """Settings of the best, such as `learner.lr=0.0008`, that are the largest or smallest of those tried."""
+
+
+TRIED = 3
+"""Fewer different values of a parameter have no middle, so that the best is always at an edge."""
 
 
 def tuned(rows: Sequence[Row]) -> tuple[Tuned, ...]:
@@ -41,6 +47,7 @@ def tuned(rows: Sequence[Row]) -> tuple[Tuned, ...]:
                 len(members),
                 None if best is None else _named(best),
                 None if best is None else best.score,
+                () if best is None else _edges(best, members),
             )
         )
     return tuple(sorted(found, key=lambda one: (not one.is_reference, -(one.score or 0.0))))
@@ -63,9 +70,31 @@ def not_tuned(families: Sequence[Tuned]) -> str | None:
 
 def _named(row: Row) -> str:
     """Name a configuration by what was searched of it: `3 at learner.lr=0.0002`; else by its label."""
-    prefix = f"{row.family}."
-    values = [f"{key.removeprefix(prefix)}={value}" for key, value in row.parameters.items() if prefix in key]
+    values = [f"{name}={value}" for name, value in _searched(row).items()]
     return f"{row.number} at {', '.join(values)}" if values else f"{row.number} {row.label}"
+
+
+def _searched(row: Row) -> dict[str, str]:
+    """Return what was searched of a configuration, without the family in the names."""
+    prefix = f"{row.family}."
+    return {k.removeprefix(prefix): value for k, value in row.parameters.items() if k.startswith(prefix)}
+
+
+def _edges(best: Row, members: Sequence[Row]) -> tuple[str, ...]:
+    """Name the numbers of the best beyond which nothing was tried: a better one may lie there."""
+    found = []
+    for name, value in _searched(best).items():
+        tried = {number for row in members if (number := _number(_searched(row).get(name))) is not None}
+        if len(tried) >= TRIED and _number(value) in (min(tried), max(tried)):
+            found.append(f"{name}={value}")
+    return tuple(found)
+
+
+def _number(value: str | None) -> float | None:
+    try:
+        return None if value is None else float(value)
+    except ValueError:
+        return None
 
 
 def _score(row: Row) -> float:
