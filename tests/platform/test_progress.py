@@ -42,6 +42,20 @@ def test_rows_show_where_each_trial_is(journal, spec) -> None:
         assert part in text
 
 
+def test_a_reference_that_ended_early_stands_for_the_rest_of_its_budget(journal, spec) -> None:
+    state = SweepProgress(spec, 2)
+    journal.start("ref", 0)
+    journal.run("ref", 0, CURVE[:2], status=None)
+    journal.start("new", 1)
+    journal.run("new", 0, CURVE, status=None)
+    tail = Tail(journal.folder)
+    state.feed(tail.read())
+    assert state.minus_reference(state.trials["new"]) is None, "it may still go on"
+    journal.event("ref", "run_finished", seed=0, status="finished", error=None, checkpoint=None)
+    state.feed(tail.read())
+    assert state.minus_reference(state.trials["new"]) == pytest.approx(CURVE[2] - CURVE[1])
+
+
 def test_no_reference_yet_no_difference(journal, spec) -> None:
     state = SweepProgress(spec, 6)
     journal.start("new", 1)

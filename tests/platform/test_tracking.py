@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from tracked import CURVE, children, history, runs_of, track
 
+from trimtab.decide.compare.read import Store
 from trimtab.sweepdir.journal import Tail
 from trimtab.sweepspec.spec import SweepSpec
 from trimtab.tracking.operations import LogPoints, OpenRun
@@ -87,6 +88,31 @@ def test_difference_to_the_reference_at_equal_rollouts(journal, store_uri) -> No
     points = history(store_uri, candidate, "by_rollouts/accuracy_minus_dapo")
     assert [step for step, _ in points] == [1280 * i for i in range(len(CURVE))]
     assert [value for _, value in points] == pytest.approx([0.1] * len(CURVE))
+
+
+def test_a_reference_that_left_rollouts_is_compared_at_the_end_as_well(journal, store_uri) -> None:
+    """DAPO may have no use for the last rollouts of a step: the candidate ends beyond it."""
+    journal.start("b", 0)
+    journal.run("b", 0, CURVE[:-1])
+    journal.finish("b")
+    journal.start("a", 1)
+    journal.run("a", 0, [value + 0.1 for value in CURVE])
+    track(journal, store_uri)
+    candidate = next(run for run in children(store_uri) if run.data.tags["trimtab.role"] == "candidate")
+    *_, (last, difference) = history(store_uri, candidate, "by_rollouts/accuracy_minus_dapo")
+    assert last == 1280 * (len(CURVE) - 1)
+    assert difference == pytest.approx(CURVE[-1] + 0.1 - CURVE[-2])
+
+
+def test_the_settings_by_which_a_run_learns_are_kept(journal, store_uri) -> None:
+    journal.start("a", 1)
+    journal.run("a", 0, CURVE)
+    journal.finish("a")
+    track(journal, store_uri)
+    (run,) = Store(store_uri).sweep("v05_small").runs
+    assert run.settings["learner.lr"] == 5e-5
+    assert run.settings["loss.kl.coefficient"] == 0.0
+    assert "sampling.max_tokens" not in run.settings, "that one must be shared"
 
 
 def test_a_failed_run_is_failed_with_its_traceback(journal, store_uri) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from trimtab.decide.compare.read import TrackedRun, TrackedSweep
-from trimtab.decide.compare.render import tuning_text
+from trimtab.decide.compare.render import differing_text, heading, tuning_text
 from trimtab.decide.compare.statistics import Curve
 from trimtab.decide.compare.table import Comparison, compare
 from trimtab.decide.compare.tuning import not_tuned
@@ -110,3 +110,34 @@ def test_a_best_value_beyond_which_nothing_was_tried_is_pointed_out(
     best = max(gains, key=lambda number: gains[number])
     said = f"nothing was tried beyond learner.lr={best}e-4: widen the range"
     assert (said in tuning_text(found)) == edge
+
+
+def test_a_search_says_above_by_the_rule_of_a_confirmation() -> None:
+    """One of many whose own interval excludes 0 is not `above` if its p value after Holm's is not small."""
+    gains = dict.fromkeys(range(12), 0.0) | {5: 0.012}
+    searched, confirmed = (compared(gains, seeds=4, purpose=purpose) for purpose in ("search", "confirm"))
+    words = {"better": "above", "worse": "below"}
+    assert [words.get(row.verdict, row.verdict) for row in confirmed.rows] == [
+        r.verdict for r in searched.rows
+    ]
+    alone = next(row for row in searched.rows if row.number == 5)
+    assert alone.difference is not None
+    assert alone.difference.low > 0
+    assert alone.p_adjusted is not None
+    assert alone.p_adjusted > 0.05
+    assert alone.verdict == "not established"
+
+
+def test_sweeps_that_learn_by_other_settings_are_compared_and_it_is_said() -> None:
+    def sweep(name: str, lr: float) -> TrackedSweep:
+        settings = {"learner.lr": lr, "loss.clip_high": 0.28}
+        runs = [replace(run(n, seed, 0.1 * n), settings=settings) for n in (0, 1) for seed in range(3)]
+        return TrackedSweep(name, name, "dapo", "search", None, "validation", "tokens", tuple(runs))
+
+    found = compare([sweep("a", 1e-4), sweep("b", 2e-4)])
+    assert found.differing == ("learner.lr: 0.0001 in a, 0.0002 in b",)
+    assert differing_text(found).endswith("learner.lr: 0.0001 in a, 0.0002 in b")
+    assert compare([sweep("a", 1e-4), sweep("b", 1e-4)]).differing == ()
+    assert heading(found).startswith(
+        "a, b against dapo at equal tokens, runs of 7,680 rollouts · search only"
+    )

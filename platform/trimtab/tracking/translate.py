@@ -130,6 +130,7 @@ class Translator:
         tags = {
             names.STRATEGY: fingerprint({"strategy": config.get("strategy"), **settings_of(config)}),
             names.SHARED: json.dumps(shared_settings(config), sort_keys=True),
+            names.SETTINGS: json.dumps(own_settings(config), sort_keys=True),
             names.TRIAL: key[0],
             names.SEED: str(key[1]),
             names.ROLE: started.get("role", "candidate"),
@@ -189,6 +190,8 @@ class Translator:
             self._point(key, by_rollouts, difference, event, event["rollouts"], later_at=at)
 
     def _run_finished(self, key: Key, event: Event) -> None:
+        if self._trials[key[0]].started.get("role") == "reference" and event["status"] == "finished":
+            self._reference.end(key[1])
         tags: dict[str, str] = {}
         if event.get("error"):
             tags[names.ERROR] = str(event["error"])
@@ -289,6 +292,24 @@ def shared_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     evaluation = {k: v for k, v in config.get("evaluation", {}).items() if k != "every"}
     whole = {name: config.get(name) for name in ("model", "task", "rollouts_per_step")}
     return {**whole, "sampling": sampling, "evaluation": evaluation}
+
+
+def own_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that runs may differ in and still be compared, by dotted path: how a policy learns.
+
+    These are `learner` and `loss`, and what a search may change of `sampling`.
+    """
+    learning = {section: config.get(section, {}) for section in ("learner", "loss")}
+    return {**_flat(learning), **settings_of(config)}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= (
+            _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+        )
+    return found
 
 
 def _ms(event: Event) -> int:

@@ -137,7 +137,10 @@ class SweepProgress:
             trial.spent[seed] = event["rollouts"]
         elif kind == "evaluation" and seed is not None:
             return self._evaluated(trial, seed, event)
-        elif kind == "run_finished" and event["status"] != "finished":
+        elif kind == "run_finished" and event["status"] == "finished":
+            if trial.role == "reference" and seed is not None:
+                self._reference.end(seed)
+        elif kind == "run_finished":
             return f"{trial.label} seed {seed}: {event['status']}{_because(event)}"
         elif kind == "trial_finished":
             trial.ended, trial.stage = True, event["status"]

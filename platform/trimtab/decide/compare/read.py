@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -51,6 +51,8 @@ class TrackedRun:
     seconds: float
     curve: Curve
     """Held-out accuracy against training compute."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Settings by which it learns, by dotted path; empty for runs of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,7 @@ def _run(client: MlflowClient, run: Run, split: str, by: Axis) -> TrackedRun:
         rollouts=metrics.get(names.ROLLOUTS, 0.0),
         tokens=metrics.get(names.TOKENS, 0.0),
         seconds=metrics.get(names.SECONDS, 0.0),
+        settings=json.loads(tags.get(names.SETTINGS, "{}")),
         curve=_curve({step: (compute[step], value) for step, value in accuracy.items() if step in compute}),
     )
 

@@ -32,11 +32,22 @@ def plain(comparison: Comparison) -> dict[str, Any]:
 
 def heading(comparison: Comparison) -> str:
     """Say in one line what the table is and how far it may be trusted."""
-    return f"{comparison.sweep} against {comparison.reference} at {comparison.budget:,} rollouts a run · " + (
+    what = (
         f"confirmation of {comparison.confirms}: fresh seeds, {comparison.split} split"
         if comparison.purpose == "confirm"
         else "search only: not confirmed"
     )
+    return (
+        f"{comparison.sweep} against {comparison.reference} at equal {comparison.by}, "
+        f"runs of {comparison.budget:,} rollouts · {what}"
+    )
+
+
+def differing_text(comparison: Comparison) -> str:
+    """Say in which settings the compared sweeps differ; empty if in none."""
+    if not comparison.differing:
+        return ""
+    return f"these sweeps do not only differ in strategy: {'; '.join(comparison.differing)}"
 
 
 def render(comparison: Comparison) -> RenderableType:
@@ -58,12 +69,13 @@ def render(comparison: Comparison) -> RenderableType:
     table.add_column(f"{comparison.by} to\n{reference}'s level", justify="right")
     table.add_column(f"ratio\n[{CONFIDENCE:.0%} interval]", justify="right")
     table.add_column(f"curve - {reference}\n[{CONFIDENCE:.0%} interval]", justify="right")
-    if comparison.purpose == "confirm":
-        table.add_column("p\n(Holm)", justify="right")
+    table.add_column("p\n(Holm)", justify="right")
     table.add_column("verdict")
     for row in comparison.rows:
         table.add_row(*_cells(row, comparison), style="bold" if row.verdict == "reference" else "")
-    return Group(table, Text(_legend(comparison), style="dim"))
+    differing = differing_text(comparison)
+    first = [Text(f"{differing}\n", style="bold")] if differing else []
+    return Group(*first, table, Text(_legend(comparison), style="dim"))
 
 
 def p_text(p: float | None) -> str:
@@ -105,7 +117,7 @@ def _cells(row: Row, comparison: Comparison) -> tuple[str, ...]:
         _crossing(row.crossing),
         _ratio(row.ratio),
         _interval(row.difference),
-        *([p_text(row.p_adjusted)] if comparison.purpose == "confirm" else []),
+        p_text(row.p_adjusted),
         verdict_text(row),
     )
 
@@ -160,9 +172,6 @@ def _legend(comparison: Comparison) -> str:
         f"the same rule for {reference} itself;\nruns that never do count as the budget, marked > < ?. "
         f"ratio: to {reference}'s own crossing, below 1 is cheaper; Fieller's interval over paired seeds.\n"
         f"curve: mean accuracy over the curve by {comparison.by}, paired by seed, t interval. "
-        + (
-            f"p: t test, Holm's correction over {comparison.family}; verdicts hold at 5 %."
-            if comparison.purpose == "confirm"
-            else "The best of many searched configurations looks better than it is."
-        )
+        f"p: t test, Holm's correction over {comparison.family}; verdicts hold at 5 %."
+        + ("" if comparison.purpose == "confirm" else " The best of many looks better than it is.")
     )

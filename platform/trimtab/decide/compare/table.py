@@ -36,8 +36,9 @@ MIN_SEEDS = 3
 
 Compared = Literal["search", "confirm"]
 Verdict = Literal["reference", "above", "below", "better", "worse", "not established", "not enough evidence"]
-"""A confirmation finds `better`, `worse` or `not established`. A search finds `above`, `below`,
-`not established`, or, with fewer than MIN_SEEDS paired seeds, `not enough evidence`."""
+"""By one rule, the p value after Holm's correction. A confirmation finds `better`, `worse` or `not
+established`. A search finds `above`, `below`, `not established`, or, with fewer than MIN_SEEDS paired seeds,
+`not enough evidence`."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,9 @@ class Comparison:
     """Number of comparisons that Holm's correction counts."""
     tuning: tuple[Tuned, ...]
     """Who got how many configurations; empty for a confirmation, whose configurations are given."""
+    differing: tuple[str, ...]
+    """Settings that the runs of the sweeps do not share, such as `learner.lr: 0.0001 in a, 0.0002 in b`.
+    Whatever is found may be due to these."""
     rows: tuple[Row, ...]
 
 
@@ -145,6 +149,7 @@ def compare(
         budget=max((run.budget for run in theirs or first.runs), default=0),
         family=family,
         tuning=tuned(rows) if purpose == "search" else (),
+        differing=_differing(sweeps),
         rows=tuple(sorted(_judged(rows, purpose, family), key=_order)),
     )
 
@@ -205,6 +210,22 @@ def _check_comparable(first: TrackedSweep, other: TrackedSweep) -> None:
             f"sweep {other.sweep!r} cannot be compared with {first.sweep!r}: {listed}; run one of them again "
             "with the other's settings"
         )
+
+
+def _differing(sweeps: Sequence[TrackedSweep]) -> tuple[str, ...]:
+    """Name the settings whose values in one sweep are not those in another."""
+    known = [sweep for sweep in sweeps if any(run.settings for run in sweep.runs)]
+    found = []
+    for name in sorted({name for sweep in known for run in sweep.runs for name in run.settings}):
+        values = {
+            sweep.sweep: sorted({str(run.settings[name]) for run in sweep.runs if name in run.settings})
+            for sweep in known
+        }
+        if len(set(map(tuple, values.values()))) > 1:
+            found.append(
+                f"{name}: " + ", ".join(f"{' or '.join(v) or '-'} in {s}" for s, v in values.items())
+            )
+    return tuple(found)
 
 
 def _counts(run: TrackedRun) -> bool:
@@ -309,11 +330,10 @@ def _judged(rows: Sequence[Row], purpose: Compared, family: int) -> list[Row]:
 def _verdict(row: Row, p: float | None, purpose: Compared) -> Verdict:
     if row.difference is None or p is None or row.pairs < MIN_SEEDS:
         return "not established" if purpose == "confirm" else "not enough evidence"
-    if purpose == "search":
-        # Each interval stands alone, uncorrected: whoever picks the best of them must confirm it anyway.
-        if row.difference.low > 0:
-            return "above"
-        return "below" if row.difference.high < 0 else "not established"
     if p > 1 - CONFIDENCE:
         return "not established"
-    return "better" if row.difference.mean > 0 else "worse"
+    gains = row.difference.mean > 0
+    if purpose == "search":
+        # The same rule as in a confirmation, in other words: the best of many must be confirmed anyway.
+        return "above" if gains else "below"
+    return "better" if gains else "worse"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.decide.compare.read import Axis, Store, TrackedSweep
-from trimtab.decide.compare.render import heading, p_text, tuning_text, verdict_text
+from trimtab.decide.compare.render import differing_text, heading, p_text, tuning_text, verdict_text
 from trimtab.decide.compare.table import Comparison, Row
 from trimtab.decide.compare.verdict import Decision
 from trimtab.decide.report import figures
@@ -96,6 +96,8 @@ def _verdicts(found: Comparison) -> str:
     columns = "".join(f"<th>{html.escape(title)}</th>" for title in head)
     who = "".join(f"<p class='note'>{html.escape(line)}</p>" for line in tuning_text(found).splitlines())
     note = f"<p class='note'>{html.escape(heading(found))}</p>"
+    if found.differing:
+        note += f"<p>{html.escape(differing_text(found))}</p>"
     return f"{note}<table><tr>{columns}</tr>{body}</table>{who}"
 
 
