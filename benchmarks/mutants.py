@@ -52,17 +52,17 @@ class Room:
 NUMBERS = tuple(f"tests/strategies/test_{name}.py" for name in ("numbers", "published", "dbb"))
 ROOMS = {
     "objective": Room(("trimtab/sweepdir/objective.py",), ("tests/platform/test_objective.py",)),
-    "statistics": Room(
-        ("trimtab/decide/compare/statistics.py",),
-        ("tests/platform/test_statistics.py", "tests/platform/test_compare.py"),
-    ),
+    "statistics": Room(("trimtab/decide/compare/statistics.py",), ("tests/platform/test_statistics.py",)),
     "losses": Room(("trainables/learner/losses.py",), ("tests/trainables/test_losses.py", "tests/parity")),
     "update": Room(("trainables/loop/update.py",), ("tests/trainables/test_update.py",)),
     "run": Room(
         ("trainables/loop/rlvr.py", "trainables/loop/state.py"),
         ("tests/trainables/test_update.py", "tests/trainables/test_stepping.py"),
     ),
-    "fusion": Room(("trainables/strategies/fusion/*.py",), NUMBERS),
+    "fusion": Room(
+        ("trainables/strategies/fusion/*.py",),
+        tuple(f"tests/strategies/test_{name}.py" for name in ("fusions", "dbb", "properties")),
+    ),
     "groups": Room(
         tuple(f"trainables/strategies/{name}.py" for name in ("groups", "scale", "normalisers")), NUMBERS
     ),
