@@ -49,7 +49,11 @@ class Room:
     tests: tuple[str, ...]
 
 
-NUMBERS = tuple(f"tests/strategies/test_{name}.py" for name in ("numbers", "published", "dbb"))
+def of_strategies(*names: str) -> tuple[str, ...]:
+    """Return the paths of test files of the strategies."""
+    return tuple(f"tests/strategies/test_{name}.py" for name in names)
+
+
 ROOMS = {
     "objective": Room(("trimtab/sweepdir/objective.py",), ("tests/platform/test_objective.py",)),
     "statistics": Room(("trimtab/decide/compare/statistics.py",), ("tests/platform/test_statistics.py",)),
@@ -61,10 +65,11 @@ ROOMS = {
     ),
     "fusion": Room(
         ("trainables/strategies/fusion/*.py",),
-        tuple(f"tests/strategies/test_{name}.py" for name in ("fusions", "dbb", "properties")),
+        of_strategies("fusions", "dbb", "properties"),
     ),
     "groups": Room(
-        tuple(f"trainables/strategies/{name}.py" for name in ("groups", "scale", "normalisers")), NUMBERS
+        tuple(f"trainables/strategies/{name}.py" for name in ("groups", "scale", "normalisers")),
+        of_strategies("groups", "dbb"),
     ),
     "budget": Room(("trainables/strategies/budget/*.py",), STRATEGIES),
     "priors": Room(
@@ -75,7 +80,7 @@ ROOMS = {
             f"trainables/strategies/{name}.py"
             for name in ("composed", "diagnostics", "value_estimate", "warmup")
         ),
-        STRATEGIES,
+        of_strategies("composed", "diagnostics"),
     ),
 }
 
