@@ -65,7 +65,7 @@ ROOMS = {
     ),
     "fusion": Room(
         ("trainables/strategies/fusion/*.py",),
-        of_strategies("fusions", "dbb", "properties"),
+        of_strategies("fusions", "judged", "dbb", "properties"),
     ),
     "groups": Room(
         tuple(f"trainables/strategies/{name}.py" for name in ("groups", "scale", "normalisers")),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest
@@ -134,8 +136,8 @@ def test_evidence_counts_the_others_beside_the_priors_rollouts() -> None:
     prior = ValueEstimate(mean_P=np.array([0.5, 0.25, 0.75, 0.5]), evidence_P=np.array([2.0, 0.0, 0.0, 1.0]))
     expect(Evidence().fuse(WORLD, prior), [0.5, 0.75, 0.5, 0.0, 0.0, 0.75], USED, [1 / 2, 1.0, 0.0, 0.0])
     counted = ValueEstimate(mean_P=prior.mean_P, evidence_P=np.array([2.0, 3.0, 0.5, 1.0]))
-    found = Evidence().fuse(WORLD, counted)
-    np.testing.assert_allclose(found.mean_N[3:6], [0.75 / 4, 0.75 / 4, 0.75])
+    found = Evidence().fuse(replace(WORLD, value_N=1.0 - WORLD.value_N), counted)
+    np.testing.assert_allclose(found.mean_N[3:6], [1.75 / 4, 1.75 / 4, 0.75])
     np.testing.assert_allclose(found.w_P, [1 / 2, 1 / 4, 0.0, 0.0])
 
 
@@ -203,6 +205,11 @@ def test_the_per_round_rule_reads_earlier_rounds_and_the_own_one() -> None:
         USED,
         [(0.75 + 0.5) / 3, 5 / 18, 0.0, 0.0],
     )
+    own = ValueEstimate(mean_N=np.array([0.2, 0.8, 0.5, 0.4, 0.6, 0.9, 0.0, 0.0]))
+    found = fusion.fuse(WORLD, own)
+    # Priors of the same rollouts: .8, .2, .5, none, .4 and none.
+    np.testing.assert_allclose(found.mean_N[:6], [0.3125, 0.6875, 0.5, 0.0, 0.4, 0.0])
+    assert found.scored_N.tolist() == [True, True, True, False, True, False, False, False]
     assert fusion.others(WORLD)[0].tolist() == [1.0, 1.0, 2.0, 0.0, 1.0, 0.0, 0.0, 0.0]
     assert Rule(leave_one_out=True).others(WORLD)[0].tolist() == [2.0, 2.0, 2.0, 1.0, 1.0, 0.0, 0.0, 0.0]
 
