@@ -36,7 +36,7 @@ STRATEGIES = ("tests/strategies", "tests/parity")
 # Tests of 5 s and more, which mutmut would start for most mutants of a strategy, and such as read source.
 LEFT_OUT = (
     "every_model_learns", "survives_between_choices", "fitted_head_brings", "age_does_not_pass",
-    "v0_spends_by_prediction", "at_most_60_lines", "without_what_is_slow",
+    "v0_spends_by_prediction", "at_most_60_lines", "without_what_is_slow", "bias", "error_rates_of_the_test",
 )  # fmt: skip
 
 
@@ -71,7 +71,10 @@ ROOMS = {
         tuple(f"trainables/strategies/{name}.py" for name in ("groups", "scale", "normalisers")),
         of_strategies("groups", "dbb"),
     ),
-    "budget": Room(("trainables/strategies/budget/*.py",), STRATEGIES),
+    "budget": Room(
+        ("trainables/strategies/budget/*.py",),
+        of_strategies("budgets", "budgets_adaptive", "adaptive", "properties"),
+    ),
     "priors": Room(
         ("trainables/strategies/priors/*.py", "trainables/strategies/estimators/*.py"), STRATEGIES
     ),
