@@ -32,7 +32,6 @@ COPIED = ("trainables", "tests", "docs", "search_spaces", "benchmarks", "CHANGEL
 SEED, SAMPLE = 14, 60
 CAUGHT = (1, 3, -24, 24, 36, 152, 255)
 """Exit codes: a test failed, pytest broke, or the time ran out (a loop without an end is noticed)."""
-STRATEGIES = ("tests/strategies", "tests/parity")
 # Tests of 5 s and more, which mutmut would start for most mutants of a strategy, and such as read source.
 LEFT_OUT = (
     "every_model_learns", "survives_between_choices", "fitted_head_brings", "age_does_not_pass",
@@ -76,7 +75,8 @@ ROOMS = {
         of_strategies("budgets", "budgets_adaptive", "adaptive", "properties"),
     ),
     "priors": Room(
-        ("trainables/strategies/priors/*.py", "trainables/strategies/estimators/*.py"), STRATEGIES
+        ("trainables/strategies/priors/*.py", "trainables/strategies/estimators/*.py"),
+        of_strategies("priors", "critic", "context", "smoothed", "probe"),
     ),
     "composed": Room(
         tuple(

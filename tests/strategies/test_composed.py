@@ -38,6 +38,7 @@ from trainables.strategies.priors.base import Prior
 from trainables.strategies.scale import UNIT, Scale
 from trainables.strategies.value_estimate import ValueEstimate
 from trainables.strategies.warmup import Warmup
+from trainables.value_models.config import EncoderConfig
 from trimtab.errors import SpecError
 
 LEFT = RolloutBudget(rollouts=10, rounds=3, step=0, total=16)
@@ -246,6 +247,7 @@ def test_what_remembers_learns_after_the_step_and_is_in_the_state() -> None:
     assert parts[0].seen == [(batch, update)]
     ((groups, estimate),) = parts[1].seen
     assert groups.sum_P.tolist() == [1.0]
+    assert groups.scale == Scale(0.0, 2.0)
     assert estimate.mean_P.tolist() == [0.5]
     assert parts[2].steps == [(batch, update, Scale(0.0, 2.0))]
     state = strategy.state_dict()
@@ -304,6 +306,7 @@ def test_a_budget_with_foresight_is_shown_estimates_of_the_pool() -> None:
     assert requests.prompt_R.tolist() == [40, 41]
     (outlook,) = budget.shown
     assert outlook.estimate is prior.estimate
+    assert outlook.rollout_budget is LEFT
     assert (outlook.wanted, outlook.overhead, outlook.scale) == (6, 0, Scale(0.0, 2.0))
     assert prior.pool == [(list(range(40, 60)), list(range(20)))]
     with pytest.raises(StrategyError, match=r"prompt 41: prior 1.5"):
@@ -415,6 +418,24 @@ def test_a_critic_is_trained_by_its_own_targets_during_the_warm_up() -> None:
     assert scores.advantage_tokens is None
     assert scores.value_targets is not None
     assert [part.tolist() for part in scores.value_targets] == [[1.0, 1.0], [0.0]]
+
+
+def test_prompt_vectors_reach_the_strategies_that_asked_for_them() -> None:
+    @dataclass
+    class Reads(Says):
+        given: list[Any] = field(default_factory=list)
+
+        def provide(self, vectors: Any) -> None:
+            self.given.append(vectors)
+
+    config = parse_strategy({"preset": "poise", "warmup_updates": 1}).warmup
+    assert isinstance(config, WarmupConfig)
+    asks, does_not = Reads(None, Needs(encoder=EncoderConfig())), Reads(None)
+    vectors: Any = object()
+    for first, main in ((asks, does_not), (does_not, asks)):
+        Warmup(config, Composed(first), Composed(main)).provide(vectors)
+    assert asks.given == [vectors, vectors]
+    assert does_not.given == []
 
 
 def test_a_preset_without_a_place_for_a_warm_up_says_so() -> None:
