@@ -10,11 +10,13 @@ from trimtab.decide.compare.statistics import (
     WINDOW,
     Crossing,
     Curve,
+    Ratio,
     area,
     area_difference,
     crossing_ratio,
     final_accuracy,
     first_crossing,
+    holm,
     mean_crossing,
     paired_interval,
     ratio_interval,
@@ -214,3 +216,121 @@ def test_a_ratio_without_an_interval() -> None:
     assert ratio_interval([1.0], [2.0]) is None
     assert ratio_interval([1.0, 2.0], [-5.0, 5.0]) is None, "a reference that may be 0"
     assert ratio_interval([1.0, 1.0], [2.0, 2.0]) == (0.5, 0.5)
+
+
+# ---- by hand ------------------------------------------------------------------------------------------
+
+
+def test_final_accuracy_is_the_mean_of_the_last_three_evaluations() -> None:
+    assert final_accuracy(np.array([0.0, 0.3, 0.6, 0.9])) == pytest.approx(0.6)
+    assert final_accuracy(np.array([0.2, 0.4])) == pytest.approx(0.3), "of all, if there are fewer"
+
+
+@pytest.mark.parametrize("evaluations", [0, 1, 2])
+def test_no_point_is_smoothed_before_the_window_is_full(evaluations: int) -> None:
+    smoothed = smooth(curve([0.5] * evaluations))
+    assert smoothed.compute_E.shape == smoothed.accuracy_E.shape == (0,)
+
+
+def test_a_window_makes_one_point_and_a_crossing_there_is_not_interpolated() -> None:
+    assert smooth(curve([0.1, 0.2, 0.6])).accuracy_E == pytest.approx([0.3])
+    assert first_crossing(curve([0.1, 0.2, 0.6]), 0.2) == BUDGET
+    assert first_crossing(curve([0.1, 0.2, 0.6]), 0.31) is None
+
+
+def test_a_level_that_is_missed_by_rounding_is_reached_at_the_point_and_not_beyond() -> None:
+    steps = Curve(np.array([0.0, 1.0, 2.0, 10.0]), np.array([0.0, 0.0, 0.0, 1.5]))
+    assert first_crossing(steps, 0.5 + 1e-13) == 10.0
+    assert first_crossing(steps, 0.5 + 1e-11) is None
+    assert first_crossing(steps, 0.125) == pytest.approx(4.0), "a quarter of the way from 2 to 10"
+
+
+def test_a_mean_crossing_counts_an_end_for_each_run_that_never_crosses() -> None:
+    """The first run crosses at half the budget, its first smoothed point; the second one never does."""
+    reaches = curve([0.0, 0.5, 1.0, 1.0, 1.0])
+    never = Curve(np.array([0.0, 500.0, 1000.0]), np.zeros(3))
+    assert mean_crossing([reaches, never], 0.4, BUDGET) == Crossing((BUDGET / 2 + BUDGET) / 2, 2, 1)
+    assert mean_crossing([reaches, never], 0.4, None) == Crossing((BUDGET / 2 + 1000.0) / 2, 2, 1)
+    assert mean_crossing([never, never], 0.4, None) == Crossing(1000.0, 2, 2)
+    assert mean_crossing([reaches], 0.4, None) == Crossing(BUDGET / 2, 1, 0)
+
+
+def test_a_reference_that_is_there_at_once_makes_the_ratio_one_or_infinite() -> None:
+    at_once, later = Crossing(0.0, 3, 0), Crossing(10.0, 3, 1)
+    assert crossing_ratio(at_once, at_once) == Ratio(1.0, "=")
+    assert crossing_ratio(later, at_once) == Ratio(float("inf"), "=")
+    assert crossing_ratio(at_once, later) == Ratio(0.0, "<")
+    assert crossing_ratio(Crossing(3.0, 3, 2), Crossing(4.0, 3, 0)) == Ratio(0.75, ">"), "two are censored"
+    assert crossing_ratio(Crossing(0.5, 3, 0), Crossing(0.5, 3, 2)) == Ratio(1.0, "<")
+
+
+def test_an_area_is_of_trapezoids_between_interpolated_ends() -> None:
+    """From 1 to 6: .2 to .4 over one, .4 to .8 over four, halfway to the end: (.3 + 2.4) / 5."""
+    found = Curve(np.array([0.0, 2.0, 6.0, 8.0]), np.array([0.0, 0.4, 0.8, 0.0]))
+    assert area(found, 1.0, 6.0) == pytest.approx((0.3 * 1 + 0.6 * 4) / 5)
+    assert area(found, 3.0, 5.0) == pytest.approx(0.6)
+    assert area(found, 7.0, 7.0) == pytest.approx(0.4), "without width: the height there"
+    assert area(found, 1.0, 0.0) == pytest.approx(0.2)
+
+
+def test_a_difference_of_areas_is_over_the_compute_that_both_cover() -> None:
+    """From 2 to 4: own .5 to 1, reference .2 to .4."""
+    own = Curve(np.array([0.0, 4.0]), np.array([0.0, 1.0]))
+    reference = Curve(np.array([2.0, 6.0]), np.array([0.2, 0.6]))
+    assert area_difference(own, reference) == pytest.approx(0.75 - 0.3)
+
+
+@pytest.mark.parametrize("pairs", [3, 6])
+def test_at_the_ends_of_a_ratios_interval_the_test_of_the_pairs_just_decides(pairs: int) -> None:
+    """Fieller: q is an end where own - q reference has a mean of exactly t standard errors."""
+    rng = np.random.default_rng(pairs)
+    reference_S = rng.normal(10.0, 1.0, pairs)
+    own_S = 0.4 * reference_S + rng.normal(0.0, 0.5, pairs)
+    ends = ratio_interval(own_S, reference_S)
+    assert ends is not None
+    assert ends[0] < own_S.mean() / reference_S.mean() < ends[1]
+    for q in ends:
+        assert stats.ttest_1samp(own_S - q * reference_S, 0.0).pvalue == pytest.approx(0.05)
+
+
+def test_two_pairs_have_a_ratios_interval_and_a_reference_of_zero_has_none() -> None:
+    assert ratio_interval([1.0, 2.0], [100.0, 101.0]) is not None
+    assert ratio_interval([1.0, 2.0], [0.0, 0.0]) is None
+    assert ratio_interval([], []) is None
+
+
+def test_two_pairs_have_an_interval() -> None:
+    """t(.975, 1) = 12.7062; standard error = .1; t = 2, so p = 1 - 2 / pi arctan 2."""
+    interval = paired_interval([0.1, 0.3])
+    assert interval is not None
+    assert (interval.pairs, interval.mean) == (2, pytest.approx(0.2))
+    assert interval.low == pytest.approx(0.2 - 1.27062, abs=1e-5)
+    assert interval.high == pytest.approx(0.2 + 1.27062, abs=1e-5)
+    assert interval.p_value == pytest.approx(1 - 2 / np.pi * np.arctan(2.0))
+
+
+def test_differences_that_are_equal_but_for_rounding_have_no_width_and_larger_ones_have() -> None:
+    rounded = paired_interval([0.3, 0.1 + 0.2, 0.3])
+    assert rounded is not None
+    assert (rounded.low, rounded.high, rounded.pairs, rounded.p_value) == (rounded.mean, rounded.mean, 3, 0.0)
+    apart = paired_interval([1.0, 1.0 + 1e-9])
+    assert apart is not None
+    assert apart.low < 1.0 < 1.0 + 1e-9 < apart.high
+
+
+@pytest.mark.parametrize(
+    ("p", "family", "expected"),
+    [
+        # Sorted: .005 4, .01 3, .03 2, .04 1; the last may not be below the one before.
+        ([0.01, 0.04, 0.03, 0.005], None, [0.03, 0.06, 0.06, 0.02]),
+        ([0.01, 0.04, 0.03, 0.005], 6, [0.05, 0.12, 0.12, 0.03]),
+        ([0.01, 0.04, 0.03, 0.005], 2, [0.03, 0.06, 0.06, 0.02]),
+        ([0.6, 0.9], None, [1.0, 1.0]),
+        ([], 3, []),
+    ],
+)
+def test_holm_multiplies_by_the_comparisons_that_are_left(
+    p: list[float], family: int | None, expected: list[float]
+) -> None:
+    """A family smaller than the comparisons given is no family; an adjusted p value is at most 1."""
+    assert holm(p, family) == pytest.approx(expected)

@@ -197,6 +197,16 @@ def test_rollouts_that_the_prior_is_silent_about_neither_train_nor_fit() -> None
     assert mixture.rho > 0.0
 
 
+def test_values_of_whole_rollouts_are_those_of_the_others_and_stay_whole() -> None:
+    """rho = 1: the baseline is the mean value of the other two. A baseline of tokens has none to speak of."""
+    estimate = ValueEstimate(mean_N=np.array([0.1, 0.3, 0.8]))
+    for fusion in (Mixture(Tether(), rho=1.0), Gated()):
+        fused = fusion.fuse(group(1.0, 0.0, 1.0), estimate)
+        assert fused.tokens is None
+    mixed = Mixture(Tether(), rho=1.0).fuse(group(1.0, 0.0, 1.0), estimate)
+    np.testing.assert_allclose(mixed.mean_N, [0.55, 0.45, 0.2])
+
+
 @pytest.mark.parametrize("window", [0, -1])
 def test_a_window_of_less_than_a_step_is_refused_in_one_line(window: int) -> None:
     with pytest.raises(ValidationError, match="window"):
