@@ -14,6 +14,7 @@ from trimtab.planning.plan import Plan
 from trimtab.session.cluster import ray_for
 from trimtab.sweepdir.folder import SweepDir
 from trimtab.sweepdir.home import resolved
+from trimtab.sweepspec.effect import check_effect
 from trimtab.sweepspec.load import load_spec, parse_spec
 from trimtab.sweepspec.outside import check_outside
 from trimtab.sweepspec.secrets import check_spec
@@ -204,4 +205,5 @@ def _loaded(spec: SweepSpec | str | Path, overrides: Sequence[str]) -> SweepSpec
     if overrides:
         raise TypeError("overrides apply to a file; use spec.model_copy(update=...) on a loaded spec")
     check_outside(spec)
+    check_effect(spec)
     return spec

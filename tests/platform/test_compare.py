@@ -167,3 +167,20 @@ def test_unknown_sweep_and_missing_store_are_named(store_uri, tmp_path) -> None:
 def test_a_server_that_does_not_answer_is_named() -> None:
     with pytest.raises(TrackingError, match="does not answer"):
         comparison("http://127.0.0.1:9", "v05_small")
+
+
+def test_the_tracked_sweep_knows_what_share_was_warm_up(journal, store_uri) -> None:
+    journal.start("ref", 0)
+    warm = journal.spec.trial.with_strategy({"preset": "poise", "warmup_updates": 15})
+    journal.event(
+        "warm", "trial_started", role="candidate", number=1, label="poise(k=2)",
+        config=warm.model_dump(mode="json"), searched={}, seeds=[0],
+    )  # fmt: skip
+    for trial in ("ref", "warm"):
+        journal.run(trial, 0, SHAPE.tolist())
+        journal.finish(trial)
+    tracker = Tracker(journal.folder, store_uri, "v05_small", journal.spec)
+    tracker.start()
+    assert tracker.close("finished") == []
+    rows = {row.trial: row for row in comparison(store_uri, "v05_small").rows}
+    assert (rows["ref"].warmup, rows["warm"].warmup) == (0.0, 0.25)

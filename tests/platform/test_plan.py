@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from trainables.models.shape import QWEN3_4B, model_shape
-from trimtab.errors import PlanError
+from trimtab.errors import PlanError, SpecError
 from trimtab.gpus import Gpu, installed_gpus, smallest, usable
 from trimtab.planning.gpu_memory import estimate
 from trimtab.planning.machine import GB, Machine, this_machine
@@ -270,3 +270,31 @@ def test_refuses_what_no_gpu_holds_with_the_numbers(raw: Raw) -> None:
     share = on_gpus(raw, 1, 0.5, model="Qwen/Qwen3-4B")
     with pytest.raises(PlanError, match=r"gpu_memory_utilization: 0\.85.*slots\.engine_gpus=0\.5"):
         plan_here(share, gpus(8, 900))
+
+
+WARM = {"strategy": {"preset": "poise"}}
+
+
+@pytest.mark.parametrize(
+    "candidate",
+    [
+        WARM,
+        {"strategy": {"preset": "spo", "warmup": {"updates": 5, "strategy": "rloo"}}},
+        {"strategy": {"preset": "ppo", "warmup_updates": 5}},
+        {"strategy": {"preset": "poise"}, "search": {"warmup_updates": {"int": [1, 8]}}},
+    ],
+)
+def test_a_warm_up_as_long_as_the_run_is_refused(raw: Raw, candidate: Raw) -> None:
+    raw["candidates"], raw["trial"]["steps"] = [candidate], 5
+    with pytest.raises(SpecError, match=r"candidates.0.strategy: .*all 5 steps of a run would be warm-up"):
+        parse_spec(raw)
+    assert parse_spec(raw, outside=False), "a sweep that has run can still be read"
+
+
+@pytest.mark.parametrize(("steps", "warned"), [(48, True), (49, False)])
+def test_a_warm_up_of_a_third_of_the_run_is_a_warning(raw: Raw, steps: int, warned: bool) -> None:
+    raw["candidates"], raw["trial"]["steps"] = [WARM], steps
+    found = [line for line in make_plan(parse_spec(raw), 2.0, 0, MEMORY).warnings if "warm-up" in line]
+    assert bool(found) == warned
+    if warned:
+        assert "poise(k=2): 16 of a run's 48 updates (33%) are warm-up under rloo" in found[0]

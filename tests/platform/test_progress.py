@@ -167,3 +167,23 @@ def test_no_silence_before_the_first_result(journal, spec, monkeypatch) -> None:
     journal.point("ref", 0, 0, 0.5)
     assert said["after 0 of"].wait(patience(60))
     display.close()
+
+
+def test_a_learned_prior_that_never_acted_is_said_to_have_been_warm_up(journal, spec) -> None:
+    state = SweepProgress(spec, 2)
+    config = spec.trial.with_strategy({"preset": "poise", "warmup_updates": 20}).model_dump(mode="json")
+    for number, curve in enumerate((CURVE, [*CURVE, 0.7, 0.8])):
+        key = f"poise-{number}"
+        journal.event(
+            key, "trial_started", role="candidate", number=number, label="poise(k=2)", config=config,
+            searched={}, seeds=[0],
+        )  # fmt: skip
+        journal.run(key, 0, curve)
+        journal.finish(key)
+    lines = state.feed(Tail(journal.folder).read())
+    never = "its prior never acted; read it as a run trained by rloo alone"
+    assert f"0 poise(k=2): finished: {never} (1 of 2)" in lines
+    assert "1 poise(k=2): finished (2 of 2)" in lines
+    text = shown(state)
+    assert "0 poise(k=2) (100% warm-up)" in text
+    assert "1 poise(k=2) (50% warm-up)" in text

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from trainables.strategies.warmup import WarmUpPlan
 from trimtab.decide.compare.read import TrackedRun, TrackedSweep
-from trimtab.decide.compare.render import differing_text, heading, tuning_text
+from trimtab.decide.compare.render import differing_text, heading, name_text, tuning_text
 from trimtab.decide.compare.statistics import Curve
 from trimtab.decide.compare.table import Comparison, compare
 from trimtab.decide.compare.tuning import not_tuned
@@ -141,3 +142,21 @@ def test_sweeps_that_learn_by_other_settings_are_compared_and_it_is_said() -> No
     assert heading(found).startswith(
         "a, b against dapo at equal tokens, runs of 7,680 rollouts · search only"
     )
+
+
+def test_what_was_warm_up_does_not_go_by_its_name_alone() -> None:
+    never, half, little = (WarmUpPlan(updates, "rloo") for updates in (60, 30, 6))
+    runs = [run(number, seed, 0.1 * number) for number in range(4) for seed in range(3)]
+    plans = {0: None, 1: little, 2: half, 3: never}
+    runs = [replace(one, updates=60, warmup=plans[one.number]) for one in runs]
+    found = compare(TrackedSweep("quick", "id", "dapo", "search", None, "test", "rollouts", tuple(runs)))
+    assert finding(found).startswith(
+        "the best lead is v05(k=3) (all warm-up under rloo: its learned prior never acted): "
+    )
+    named = {row.number: name_text(row) for row in found.rows}
+    assert named == {
+        0: "0 dapo",
+        1: "1 v05(k=1)\n(10% warm-up under rloo)",
+        2: "2 v05(k=2)\n(50% warm-up under rloo)",
+        3: "3 v05(k=3)\n(all warm-up under rloo: its learned prior never acted)",
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,42 @@ from trainables.strategies.protocol import ReadsPrompts, Strategy
 
 if TYPE_CHECKING:
     from trainables.strategies.config import WarmupConfig
+
+
+LARGE = 1 / 3
+"""Share of a run from which its warm-up is worth a warning."""
+
+
+@dataclass(frozen=True)
+class WarmUpPlan:
+    """The part of a run in which a strategy's learned prior does not act yet."""
+
+    updates: int
+    """Updates of a run before the prior acts."""
+    under: str
+    """Strategy that trains meanwhile; empty: nothing is trained but the critic."""
+
+    @classmethod
+    def of(cls, strategy: Mapping[str, Any]) -> WarmUpPlan | None:
+        """Read it from a resolved strategy as JSON; None: there is no warm-up."""
+        warmup, prior = strategy.get("warmup"), strategy.get("prior")
+        alone = int(prior.get("warmup_updates", 0)) if isinstance(prior, Mapping) else 0
+        if not isinstance(warmup, Mapping):
+            return cls(alone, "") if alone else None
+        # Both observe every step, so the longer one decides when the prior acts.
+        under = str(warmup["strategy"].get("name") or "another strategy")
+        return cls(max(int(warmup["updates"]), alone), under)
+
+    def share(self, updates: Iterable[int]) -> float:
+        """Return the share of these runs, each of so many updates, that was warm-up."""
+        done = list(updates)
+        return sum(min(self.updates, one) for one in done) / max(1, sum(done))
+
+    @property
+    def never(self) -> str:
+        """Say what it means where all of a run was warm-up."""
+        trained = f"trained by {self.under} alone" if self.under else "of a policy that never trained"
+        return f"its prior never acted; read it as a run {trained}"
 
 
 @dataclass

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from trainables.config import LossConfig, Strict
 from trainables.models.reference import check_reference
 from trainables.models.resolve import check_model
+from trainables.strategies.suits import warmup_error
 from trainables.trial import TrialConfig, TrialSettings
 from trimtab.errors import SpecError
 from trimtab.security import check_plain, check_url
@@ -170,7 +171,8 @@ class Training:
         """Check what the configuration refers to outside itself, as `check_outside` does for a spec.
 
         Raises:
-            SpecError: data, a task or a class of the user's own is missing, or `evaluation.split` is `test`.
+            SpecError: data, a task or a class of the user's own is missing, `evaluation.split` is `test`, or
+                all of the run would be warm-up.
             ModelError: the model is not there, or the reference of the loss does not fit it.
             SecurityError: the file holds a secret.
         """
@@ -183,6 +185,8 @@ class Training:
         check_reference(config.loss.kl, config.model)
         check_task(config.task)
         check_own_members([config.strategy], "trial")
+        if problem := warmup_error(config.strategy, config.steps):
+            raise SpecError(f"trial.strategy: {problem}")
         check_url("tracking.uri", self.tracking.uri)
         check_plain("promoted", self.promoted.model_dump(mode="json"))
 

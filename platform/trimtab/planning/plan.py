@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainables.models.reference import reference_of
 from trainables.models.shape import depth_and_width
-from trainables.strategies.suits import warnings
+from trainables.strategies.suits import warmup_warning, warnings
 from trainables.tasks.local import local_overlap
 from trainables.tasks.overlap import Overlap, lines
 from trimtab.errors import PlanError, SpecError
@@ -172,6 +172,7 @@ def _warnings(spec: Work) -> list[str]:
     """Collect the document's notes and the strategies' warnings about this model, each once."""
     size = depth_and_width(spec.reference_config().model)
     found = list(spec.notes)
+    found += [line for one in spec.configs() if (line := warmup_warning(one.strategy, one.steps))]
     if size is not None:
         found += [line for config in spec.configs() for line in warnings(config.strategy, size.width)]
     return list(dict.fromkeys(found))

@@ -11,6 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from trimtab.errors import SpecError
+from trimtab.sweepspec.effect import check_effect
 from trimtab.sweepspec.messages import spec_error
 from trimtab.sweepspec.outside import check_outside
 from trimtab.sweepspec.spec import SweepSpec
@@ -25,7 +26,7 @@ def load_spec(path: str | Path, overrides: Sequence[str] = (), *, outside: bool 
     `path` is a YAML file or the name of a shipped space such as `quickstart`, with what it extends; each
     override reads `key.path=value`, the value in YAML, list items by number
     (`candidates.0.search.alpha.log=true`). `outside=False` reads the spec of a past sweep although its model,
-    data or classes may have moved since.
+    data or classes may have moved since, or it shows less than it costs.
 
     Raises:
         SpecError: something in it cannot run.
@@ -47,6 +48,7 @@ def parse_spec(raw: dict[str, Any], *, outside: bool = True) -> SweepSpec:
         raise spec_error(error, SweepSpec, raw) from None
     if outside:
         check_outside(spec)
+        check_effect(spec)
     return spec
 
 

@@ -6,10 +6,11 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from typing import Any
 
+from trainables.strategies.warmup import WarmUpPlan
 from trimtab.sweepdir.curves import ReferenceCurve
 from trimtab.sweepdir.journal import Event, Status
 from trimtab.sweepspec.space.settings import searchable, settings_of
@@ -140,6 +141,8 @@ class Translator:
             names.BUDGET: str(budget),
             names.STATUS: "running",
         }
+        if warmup := WarmUpPlan.of(config.get("strategy", {})):
+            tags[names.WARMUP] = json.dumps(asdict(warmup))
         params = {name: _text(value) for name, value in started.get("searched", {}).items()}
         text = json.dumps({"seed": key[1], **config}, indent=2)
         name = f"{started.get('number', 0)} {label} seed {key[1]}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainables.strategies.warmup import WarmUpPlan
 from trimtab.sweepdir.curves import ReferenceCurve
 from trimtab.sweepdir.journal import Event, Tail
 from trimtab.sweepspec.spec import Work
@@ -38,12 +39,25 @@ class TrialProgress:
     """Seed -> rollouts and accuracy of its last evaluation."""
     spent: dict[int, int] = field(default_factory=dict)
     """Seed -> training rollouts spent."""
+    updates: dict[int, int] = field(default_factory=dict)
+    """Seed -> updates."""
+    warmup: WarmUpPlan | None = None
     ended: bool = False
 
     @property
     def rollouts(self) -> int:
         """Return the training rollouts spent over all seeds."""
         return sum(self.spent.values())
+
+    @property
+    def warmed(self) -> float:
+        """Return the share of its updates so far in which its learned prior did not act yet."""
+        return self.warmup.share(self.updates.values()) if self.warmup else 0.0
+
+    @property
+    def shown(self) -> str:
+        """Return its label, with the share that was warm-up."""
+        return f"{self.label} ({self.warmed:.0%} warm-up)" if self.warmed else self.label
 
     @property
     def accuracy(self) -> float | None:
@@ -134,7 +148,7 @@ class SweepProgress:
         if kind == "stage":
             trial.stage = event["stage"]
         elif kind == "step" and seed is not None:
-            trial.spent[seed] = event["rollouts"]
+            trial.spent[seed], trial.updates[seed] = event["rollouts"], event["step"]
         elif kind == "evaluation" and seed is not None:
             return self._evaluated(trial, seed, event)
         elif kind == "run_finished" and event["status"] == "finished":
@@ -144,7 +158,9 @@ class SweepProgress:
             return f"{trial.label} seed {seed}: {event['status']}{_because(event)}"
         elif kind == "trial_finished":
             trial.ended, trial.stage = True, event["status"]
-            return f"{trial.label}: {event['status']}{_because(event)} ({self.ended} of {self.total_trials})"
+            never = f": {trial.warmup.never}" if trial.warmup and trial.warmed == 1 else ""
+            ended = f"{event['status']}{_because(event)}{never}"
+            return f"{trial.label}: {ended} ({self.ended} of {self.total_trials})"
         return None
 
     def _started(self, event: Event) -> str | None:
@@ -160,6 +176,8 @@ class SweepProgress:
             self.trials[event["trial"]] = TrialProgress(
                 event.get("number", 0), label, event.get("role", "candidate"), list(event.get("seeds", []))
             )
+            strategy = event.get("config", {}).get("strategy", {})
+            self.trials[event["trial"]].warmup = WarmUpPlan.of(strategy)
         return f"{label}: {'resumed' if known else 'started'}"
 
     def _evaluated(self, trial: TrialProgress, seed: int, event: Event) -> str | None:
@@ -275,7 +293,7 @@ def render(
     for trial in sorted(latest, key=lambda trial: trial.number):
         minus = state.minus_reference(trial)
         table.add_row(
-            trial.label,
+            trial.shown,
             trial.stage,
             f"{trial.position}/{len(trial.seeds)}",
             "" if trial.accuracy is None else f"{trial.accuracy:.3f}",

@@ -35,6 +35,8 @@ class TrialStatus:
     seeds: int
     rollouts: int
     """Training rollouts spent over all seeds."""
+    warmup: float
+    """Share of its updates so far in which its learned prior did not act yet; 1: it never did."""
     accuracy: float | None
     """Last validation accuracy."""
     score: float | None
@@ -106,6 +108,7 @@ def _trial(key: str, events: list[Event], progress: SweepProgress, *, running: b
         seeds_finished=len(finished),
         seeds=len(shown.seeds),
         rollouts=shown.rollouts,
+        warmup=shown.warmed,
         accuracy=shown.accuracy,
         score=end.get("score") if end else None,
         cause=next((str(e["cause"]) for e in reversed(failed) if e.get("cause")), None),
@@ -127,7 +130,7 @@ def render(found: SweepStatus) -> RenderableType:
     for trial in found.trials:
         table.add_row(
             trial.trial,
-            trial.label,
+            f"{trial.label} ({trial.warmup:.0%} warm-up)" if trial.warmup else trial.label,
             f"{trial.status} ({trial.stage})" if trial.stage else trial.status,
             f"{trial.seeds_finished}/{trial.seeds}",
             f"{trial.rollouts:,}",

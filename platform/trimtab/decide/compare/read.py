@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from trainables.strategies.warmup import WarmUpPlan
 from trimtab.decide.compare.statistics import Curve
 from trimtab.errors import NotFoundError, TrackingError
 from trimtab.sweepspec.names import check_name
@@ -53,6 +54,10 @@ class TrackedRun:
     """Held-out accuracy against training compute."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Settings by which it learns, by dotted path; empty for runs of earlier versions."""
+    updates: int = 0
+    """Updates up to the last point of the curve."""
+    warmup: WarmUpPlan | None = None
+    """The part of it in which its learned prior does not act yet; None: there is none."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +196,8 @@ def _run(client: MlflowClient, run: Run, split: str, by: Axis) -> TrackedRun:
         seconds=metrics.get(names.SECONDS, 0.0),
         settings=json.loads(tags.get(names.SETTINGS, "{}")),
         curve=_curve({step: (compute[step], value) for step, value in accuracy.items() if step in compute}),
+        updates=max(accuracy, default=0),
+        warmup=WarmUpPlan(**json.loads(tags[names.WARMUP])) if names.WARMUP in tags else None,
     )
 
 

@@ -21,6 +21,22 @@ def verdict_text(row: Row) -> str:
     return f"{row.verdict}: {row.pairs} seed{'' if row.pairs == 1 else 's'}"
 
 
+def name_text(row: Row) -> str:
+    """Name a configuration, with the share of its runs that was warm-up on a line of its own."""
+    name = f"{row.number} {row.label}"
+    return f"{name}\n({warmup_text(row)})" if row.warmup else name
+
+
+def warmup_text(row: Row) -> str:
+    """Say what share of a configuration's runs was warm-up, and under which strategy; empty: none."""
+    if not row.warmup:
+        return ""
+    under = f" under {row.warmup_under}" if row.warmup_under else ""
+    if row.warmup < 1:
+        return f"{row.warmup:.0%} warm-up{under}"
+    return f"all warm-up{under}: its learned prior never acted"
+
+
 def plain(comparison: Comparison) -> dict[str, Any]:
     """Return the comparison as plain values for JSON, with verdicts in words."""
     values = asdict(comparison)
@@ -108,7 +124,7 @@ def _tuned_text(one: Tuned) -> str:
 def _cells(row: Row, comparison: Comparison) -> tuple[str, ...]:
     where = f"{row.sweep}/" if ", " in comparison.sweep else ""
     return (
-        f"{where}{row.number} {row.label}",
+        f"{where}{name_text(row)}",
         _seeds(row),
         _accuracy(row),
         _count(row.rollouts),

@@ -76,6 +76,10 @@ class Row:
     """Compute to the reference's level; None without a finished run of it or of the reference."""
     ratio: Ratio | None
     """Crossing divided by the reference's own; below 1 is cheaper. None for the reference."""
+    warmup: float
+    """Share of its updates in which its learned prior did not act yet; 1: it never did."""
+    warmup_under: str
+    """Strategy that trained meanwhile; empty: none, or only a critic."""
     difference: Interval | None
     """Mean accuracy over the curve minus the reference's, paired by seed. None for the reference."""
     p_adjusted: float | None
@@ -273,6 +277,8 @@ def _row(
         seconds=_mean([run.seconds for run in counted]),
         crossing=crossing,
         ratio=None if is_reference else _ratio(counted, reference, level, by),
+        warmup=first.warmup.share(run.updates for run in counted) if first.warmup else 0.0,
+        warmup_under=first.warmup.under if first.warmup else "",
         difference=None if is_reference else _difference(pairs),
         p_adjusted=None,
         verdict="reference" if is_reference else "not established",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trimtab.decide.compare.render import p_text
+from trainables.strategies.warmup import LARGE
+from trimtab.decide.compare.render import p_text, warmup_text
 from trimtab.decide.compare.statistics import CONFIDENCE
 
 if TYPE_CHECKING:
@@ -21,13 +22,13 @@ def finding(found: Comparison) -> str:
         return f"nothing to compare yet: {reference} or every other configuration has no two finished seeds"
     best = max(rows, key=_gain)
     if found.purpose == "search":
-        return f"the best lead is {best.label}: {_difference(best, reference)}. {UNCONFIRMED}"
+        return f"the best lead is {_named(best)}: {_difference(best, reference)}. {UNCONFIRMED}"
     better = [row for row in rows if row.verdict == "better"]
     worse = [row for row in rows if row.verdict == "worse"]
     if better:
-        others = [f"{row.label} as well" for row in better if row is not best]
+        others = [f"{_named(row)} as well" for row in better if row is not best]
         more = f" ({', '.join(others)})" if others else ""
-        first = f"established: {best.label} beats {reference}{more}: {_difference(best, reference)}"
+        first = f"established: {_named(best)} beats {reference}{more}: {_difference(best, reference)}"
         return (
             f"{first}, p {p_text(best.p_adjusted)} after Holm over {found.family}. {_saving(best, reference)}"
         )
@@ -35,9 +36,14 @@ def finding(found: Comparison) -> str:
         return f"established: every configuration is worse than {reference}; keep {reference}"
     return (
         f"not established: no configuration is better than {reference} at {1 - CONFIDENCE:.0%}; "
-        f"the closest is {best.label}: {_difference(best, reference)}, p {p_text(best.p_adjusted)}; "
+        f"the closest is {_named(best)}: {_difference(best, reference)}, p {p_text(best.p_adjusted)}; "
         "more seeds would tell"
     )
+
+
+def _named(row: Row) -> str:
+    """Return its label; one that trained under another strategy for long does not go by its name alone."""
+    return row.label if row.warmup < LARGE else f"{row.label} ({warmup_text(row)})"
 
 
 def _gain(row: Row) -> float:

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.decide.compare.read import Axis, Store, TrackedSweep
-from trimtab.decide.compare.render import differing_text, heading, p_text, tuning_text, verdict_text
+from trimtab.decide.compare.render import (
+    differing_text,
+    heading,
+    name_text,
+    p_text,
+    tuning_text,
+    verdict_text,
+)
 from trimtab.decide.compare.table import Comparison, Row
 from trimtab.decide.compare.verdict import Decision
 from trimtab.decide.report import figures
@@ -114,7 +121,7 @@ def _row(row: Row) -> str:
         "-" if crossing is None else f"{'> ' if censored else ''}{crossing.compute:,.0f}{censored}",
         "-" if ratio is None else f"{bound} {ratio.value:.2f}",
     )
-    name = f"<td>{html.escape(f'{row.number} {row.label}')}</td>"
+    name = f"<td>{html.escape(name_text(row)).replace(chr(10), '<br>')}</td>"
     verdict = f"<td class='{row.verdict}'>{html.escape(verdict_text(row))}</td>"
     numbers = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
     return f"<tr>{name}{verdict}{numbers}</tr>"
