@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from trainables.strategies.warmup import WarmUpPlan
 from trimtab.decide.compare.read import TrackedRun, TrackedSweep
-from trimtab.decide.compare.render import differing_text, heading, name_text, tuning_text
+from trimtab.decide.compare.render import differing_text, heading, legend_of_names, name_text, tuning_text
 from trimtab.decide.compare.statistics import Curve
 from trimtab.decide.compare.table import Comparison, compare
 from trimtab.decide.compare.tuning import not_tuned
@@ -40,21 +41,35 @@ def compared(gains: dict[int, float], seeds: int = 5, purpose: str = "confirm", 
 
 def test_what_was_found_at_what_saving_and_how_sure() -> None:
     found = compared({0: 0.0, 1: 0.15, 2: 0.0})
-    text = finding(found)
     best = found.rows[1]
     assert best.ratio is not None
     assert best.ratio.low is not None
     assert best.ratio.high is not None
     assert best.ratio.low <= best.ratio.value <= best.ratio.high
-    assert text.startswith("established: v05(k=1) beats dapo: +0.0")
-    assert f"with at most {best.ratio.value:.2f} [" in text or f"with {best.ratio.value:.2f} [" in text
-    assert "p < .001 after Holm over 2" in text
-    assert "(5 paired seeds)" in text
+    text = finding(found)
+    least = "at least " if best.ratio.bound == "<" else ""
+    fewer = f"{least}{1 - best.ratio.value:.0%} fewer rollouts"
+    ends = f"[{100 * (1 - best.ratio.high):.0f}, {100 * (1 - best.ratio.low):.0f}]"
+    assert text.startswith(f"established: v05(k=1) reaches dapo's level with {fewer} {ends} (+0.0")
+    assert "accuracy over the curve at equal rollouts, 5 paired seeds, p < .001 after Holm over 2; " in text
+    assert "0% more seconds a run" in text
+    assert text.endswith(". Ship it: trimtab promote quick")
+
+
+def test_what_is_established_is_named_and_not_the_noisiest() -> None:
+    """A larger mean difference that may be luck does not take the place of one that is established."""
+    runs = [run(n, seed, gain) for n, gain in {0: 0.0, 1: 0.1}.items() for seed in range(5)]
+    runs += [run(2, seed, 1.0 * (seed == 0)) for seed in range(5)]
+    found = compare(TrackedSweep("q", "id", "dapo", "confirm", "q", "test", "rollouts", tuple(runs)))
+    assert {row.number: row.verdict for row in found.rows}[2] == "not established"
+    assert found.rows[1].number == 2, "its mean is the largest"
+    assert finding(found).startswith("established: v05(k=1) ")
 
 
 def test_nothing_found_is_said_so() -> None:
     text = finding(compared({0: 0.0, 1: 0.0, 2: 0.0}, noise=0.02))
-    assert text.startswith("not established: no configuration is better than dapo at 5%")
+    assert text.startswith("not established: no configuration is better than dapo at 5%. The closest: v05")
+    assert text.endswith("More seeds would tell: trimtab confirm quick --seeds 16")
 
 
 def test_worse_than_the_reference_is_said_so() -> None:
@@ -62,9 +77,22 @@ def test_worse_than_the_reference_is_said_so() -> None:
 
 
 def test_a_search_only_leads() -> None:
-    text = finding(compared({0: 0.0, 1: 0.1}, purpose="search"))
-    assert text.startswith("the best lead is v05(k=1)")
-    assert "confirm it" in text
+    text = finding(compared({0: 0.0, 1: 0.1}, purpose="search"), Path("elsewhere"))
+    assert text.startswith("lead: v05(k=1) ")
+    assert "Search only, not confirmed: trimtab confirm quick --home" in text
+
+
+def test_a_run_that_never_gets_there_saves_nothing() -> None:
+    text = finding(compared({0: 0.0, 1: -0.1}, purpose="search"))
+    assert text.startswith("lead: v05(k=1) against dapo, whose level not every run of it reached (-0.0")
+
+
+def test_long_labels_are_cut_and_explained() -> None:
+    found = compared({0: 0.0, 1: 0.1})
+    long = replace(found.rows[1], label="v05(k=1,alpha=0.027,prior=strata) lr=0.0004")
+    assert name_text(long) == "v05 #1"
+    assert name_text(found.rows[1]) == "1 v05(k=1)"
+    assert legend_of_names([found.rows[0], long]) == ["v05 #1: v05(k=1,alpha=0.027,prior=strata) lr=0.0004"]
 
 
 def test_one_seed_has_nothing_to_say() -> None:
@@ -151,7 +179,7 @@ def test_what_was_warm_up_does_not_go_by_its_name_alone() -> None:
     runs = [replace(one, updates=60, warmup=plans[one.number]) for one in runs]
     found = compare(TrackedSweep("quick", "id", "dapo", "search", None, "test", "rollouts", tuple(runs)))
     assert finding(found).startswith(
-        "the best lead is v05(k=3) (all warm-up under rloo: its learned prior never acted): "
+        "lead: v05(k=3) (all warm-up under rloo: its learned prior never acted) "
     )
     named = {row.number: name_text(row) for row in found.rows}
     assert named == {

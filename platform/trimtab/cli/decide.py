@@ -54,7 +54,6 @@ def compare(
     from trimtab.decide.compare.render import plain, tuning_text
     from trimtab.decide.compare.table import require_reference
     from trimtab.decide.compare.verdict import decide
-    from trimtab.decide.compare.words import finding
 
     store, sweep_id = store_of(home, name, uri)
     found = decide(store, [name, *others], reference, by, sweep_id)
@@ -63,10 +62,9 @@ def compare(
         search = plain(found.search) if found.confirmation else None
         click.echo(json.dumps({**plain(standing), "search": search}, indent=2))
     else:
-        print_comparison(standing)
+        print_comparison(standing, home)
         if found.confirmation:
             click.echo(tuning_text(found.search), nl=False)
-        click.echo(finding(standing))
         if found.confirmation:
             again = command(f"compare {name} --json", home)
             click.echo(f"the search itself: {again}, under search")

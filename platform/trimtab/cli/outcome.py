@@ -66,14 +66,13 @@ def _print_end(result: SweepResult) -> None:
     except (NotFoundError, TrackingError) as error:
         click.echo(f"no comparison: {error}; later: {command(f'compare {name}', home)}", err=True)
         return
-    print_comparison(found)
+    print_comparison(found, home)
     shown, again = command("ui", home), command(f"compare {name}", home)
     options = shown.removeprefix("trimtab ui").strip()
     make = f'make ui ARGS="{options}"' if options else "make ui"
     click.echo(f"curves of every run: {make}, or {shown}; this table again: {again}")
-    if found.purpose == "search":
-        click.echo(f"is it true? {command(f'confirm {name}', home)}")
-    click.echo(finding(found))
+    # Once more where the eye is: the table may be longer than the screen.
+    click.echo(finding(found, home))
 
 
 def store_of(home: Path, name: str, uri: str | None = None) -> tuple[Store, str | None]:
@@ -93,12 +92,14 @@ def store_in(folder: SweepDir, spec: SweepSpec | None, uri: str | None = None) -
     return Store(where, spec.tracking.experiment if spec else "trimtab"), folder.sweep_id
 
 
-def print_comparison(found: Comparison) -> None:
-    """Print the table, at a width of its own where the output is a pipe."""
+def print_comparison(found: Comparison, home: Path) -> None:
+    """Print the answer in a sentence, then the table, at a width of its own where the output is a pipe."""
     from rich.console import Console
 
     from trimtab.decide.compare.render import render
+    from trimtab.decide.compare.words import finding
 
     console = Console()
     wide = console if console.is_terminal else Console(width=140)
+    click.echo(finding(found, home))
     wide.print(render(found))

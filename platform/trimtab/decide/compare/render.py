@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
+LONG = 20
+"""Characters of a label above which a table shows a short name."""
+
+
 def verdict_text(row: Row) -> str:
     """Word a verdict; one that rests on too few seeds says how many there are."""
     if row.verdict == "reference" or row.pairs >= MIN_SEEDS:
@@ -22,9 +27,21 @@ def verdict_text(row: Row) -> str:
 
 
 def name_text(row: Row) -> str:
-    """Name a configuration, with the share of its runs that was warm-up on a line of its own."""
-    name = f"{row.number} {row.label}"
+    """Name a configuration, with the share of its runs that was warm-up on a line of its own.
+
+    A long label is cut to its strategy and number, `v05 #5`, and `legend_of_names` says what that is.
+    """
+    name = f"{row.number} {row.label}" if len(row.label) <= LONG else _short(row)
     return f"{name}\n({warmup_text(row)})" if row.warmup else name
+
+
+def legend_of_names(rows: Sequence[Row]) -> list[str]:
+    """Say, a line each, what the cut names stand for."""
+    return [f"{_short(row)}: {row.label}" for row in rows if len(row.label) > LONG]
+
+
+def _short(row: Row) -> str:
+    return f"{row.label.partition('(')[0].partition(' ')[0]} #{row.number}"
 
 
 def warmup_text(row: Row) -> str:
@@ -91,7 +108,8 @@ def render(comparison: Comparison) -> RenderableType:
         table.add_row(*_cells(row, comparison), style="bold" if row.verdict == "reference" else "")
     differing = differing_text(comparison)
     first = [Text(f"{differing}\n", style="bold")] if differing else []
-    return Group(*first, table, Text(_legend(comparison), style="dim"))
+    legend = "\n".join([*legend_of_names(comparison.rows), _legend(comparison)])
+    return Group(*first, table, Text(legend, style="dim"))
 
 
 def p_text(p: float | None) -> str:

@@ -10,6 +10,7 @@ from trimtab.decide.compare.read import Axis, Store, TrackedSweep
 from trimtab.decide.compare.render import (
     differing_text,
     heading,
+    legend_of_names,
     name_text,
     p_text,
     tuning_text,
@@ -17,6 +18,7 @@ from trimtab.decide.compare.render import (
 )
 from trimtab.decide.compare.table import Comparison, Row
 from trimtab.decide.compare.verdict import Decision
+from trimtab.decide.compare.words import finding
 from trimtab.decide.report import figures
 from trimtab.decide.report.series import accuracy_band, configurations, metric_band, noise_band
 from trimtab.errors import TrackingError
@@ -29,6 +31,7 @@ h1 { font-size: 1.6em } h2 { margin-top: 2em; border-bottom: 1px solid #ccc }
 table { border-collapse: collapse; width: 100%; font-size: 13px }
 th, td { padding: .3em .6em; text-align: right }
 th:nth-child(-n+2), td:nth-child(-n+2), td:last-child:has(pre) { text-align: left }
+.answer { font-size: 1.15em }
 tr:nth-child(even) { background: #f6f6f6 } .better { color: #137333; font-weight: 600 }
 .worse { color: #b3261e; font-weight: 600 } pre { white-space: pre-wrap; margin: 0 } .note { color: #666 }
 """
@@ -48,7 +51,8 @@ def write_report(
     standing = found.standing
     shown = store.sweep(standing.sweep, sweep_id if standing.sweep == name else None, by)
     searched = store.sweep(name, sweep_id, by)
-    parts = [f"<h1>{html.escape(name)}</h1>", _verdicts(standing)]
+    answer = f"<p class='answer'>{html.escape(finding(standing, folder.parent.parent))}</p>"
+    parts = [f"<h1>{html.escape(name)}</h1>", answer, _verdicts(standing)]
     if found.confirmation:
         parts += ["<h2>The search</h2>", _verdicts(found.search)]
     try:
@@ -101,11 +105,12 @@ def _verdicts(found: Comparison) -> str:
     )  # fmt: skip
     body = "".join(_row(row) for row in found.rows)
     columns = "".join(f"<th>{html.escape(title)}</th>" for title in head)
-    who = "".join(f"<p class='note'>{html.escape(line)}</p>" for line in tuning_text(found).splitlines())
+    who = [*legend_of_names(found.rows), *tuning_text(found).splitlines()]
+    lines = "".join(f"<p class='note'>{html.escape(line)}</p>" for line in who)
     note = f"<p class='note'>{html.escape(heading(found))}</p>"
     if found.differing:
         note += f"<p>{html.escape(differing_text(found))}</p>"
-    return f"{note}<table><tr>{columns}</tr>{body}</table>{who}"
+    return f"{note}<table><tr>{columns}</tr>{body}</table>{lines}"
 
 
 def _row(row: Row) -> str:
