@@ -33,6 +33,9 @@ export DS_BUILD_OPS := 0
 # Empty where an installation is used once: `make install VENV=/tmp/once COMPILE=` (tests/e2e).
 COMPILE := --compile-bytecode
 INSTALL := $(BIN)/uv pip install --python $(BIN)/python $(COMPILE) $(TORCH_BACKEND) --constraint constraints.txt
+# $(call aloud,WHAT,COMMAND) says every 4 s that WHAT goes on, unless COMMAND draws a progress bar of its own.
+aloud = @[ -t 2 ] || { s=0; while sleep 4 >/dev/null 2>&1; do s=$$((s + 4)); echo "  $(1): $$s s"; done; } & sign=$$!; \
+  echo '$(2)'; $(2); ended=$$?; kill $$sign 2>/dev/null; exit $$ended
 BUILD_NEEDS := torch numpy setuptools wheel ninja py-cpuinfo hatchling editables
 
 .PHONY: sweep plan ui stop doctor test test-slow bench results mutants lint format constraints install model clean
@@ -107,8 +110,8 @@ $(BIN)/uv:
 
 $(READY): pyproject.toml constraints.txt | $(BIN)/uv
 	@echo "Installing (about two minutes and 4 GB the first time)"
-	$(INSTALL) $(BUILD_NEEDS)
-	$(INSTALL) --no-build-isolation --editable '.[$(EXTRA)]'
+	$(call aloud,installing torch and what builds the others,$(INSTALL) $(BUILD_NEEDS))
+	$(call aloud,installing and compiling the rest,$(INSTALL) --no-build-isolation --editable ".[$(EXTRA)]")
 	touch $@
 
 $(DEV): $(READY)
