@@ -56,7 +56,7 @@ def of_strategies(*names: str) -> tuple[str, ...]:
 ROOMS = {
     "objective": Room(("trimtab/sweepdir/objective.py",), ("tests/platform/test_objective.py",)),
     "statistics": Room(("trimtab/decide/compare/statistics.py",), ("tests/platform/test_statistics.py",)),
-    "losses": Room(("trainables/learner/losses.py",), ("tests/trainables/test_losses.py", "tests/parity")),
+    "losses": Room(("trainables/learner/losses.py",), ("tests/trainables/test_losses.py",)),
     "update": Room(("trainables/loop/update.py",), ("tests/trainables/test_update.py",)),
     "run": Room(
         ("trainables/loop/rlvr.py", "trainables/loop/state.py"),
