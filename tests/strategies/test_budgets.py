@@ -152,7 +152,8 @@ def test_allocation_by_hand() -> None:
         assert allocate(np.array([0.3]), 7, 1, 5, method).tolist() == [5]
         assert allocate(np.array([0.3]), 3, 3, 3, method).tolist() == [3]
         assert allocate(rate_P, 7, 2, 2, method).tolist() == [2, 2, 2]
-        assert allocate(np.zeros(0), 7, 2, 4, method).tolist() == []
+        nobody = allocate(np.zeros(0), 7, 2, 4, method)
+        assert (nobody.tolist(), nobody.dtype) == ([], np.int64)
         assert allocate(np.array([0.3, 0.3]), 5, 2, 4, method).tolist() in ([3, 2], [2, 3])
 
 
