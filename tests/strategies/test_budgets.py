@@ -152,7 +152,8 @@ def test_allocation_by_hand() -> None:
         assert allocate(np.array([0.3]), 7, 1, 5, method).tolist() == [5]
         assert allocate(np.array([0.3]), 3, 3, 3, method).tolist() == [3]
         assert allocate(rate_P, 7, 2, 2, method).tolist() == [2, 2, 2]
-        assert allocate(np.zeros(0), 7, 2, 4, method).tolist() == []
+        nobody = allocate(np.zeros(0), 7, 2, 4, method)
+        assert (nobody.tolist(), nobody.dtype) == ([], np.int64)
         assert allocate(np.array([0.3, 0.3]), 5, 2, 4, method).tolist() in ([3, 2], [2, 3])
 
 
@@ -309,6 +310,9 @@ def test_dynamic_aims_at_the_groups_of_the_first_round_and_stops_after_its_refil
     assert budget.decide(progress(batch)).new_prompts == 1
     assert budget.shortfall(progress(batch)) == pytest.approx(1 / 3)
     assert Dynamic(group_size=2, max_refills=1).decide(progress(batch)).new_prompts == 0
+    once = Dynamic(group_size=2, max_refills=1)
+    assert once.decide(progress(batch_of([MIXED, RIGHT]))).new_prompts == 1
+    assert budget.decide(progress(batch_of([]))).new_prompts == 0
     full = batch_of([MIXED, RIGHT, MIXED, MIXED, MIXED], round_N=np.array([0] * 4 + [1] * 6))
     assert budget.shortfall(progress(full)) == 0.0
     assert budget.decide(progress(full)).new_prompts == 0

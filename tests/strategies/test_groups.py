@@ -237,6 +237,12 @@ def test_per_token_each_token_is_a_rollout_of_its_prompt() -> None:
     assert NoNormaliser().rollouts(ADVANTAGE, PAIRS, ALL) is ADVANTAGE
 
 
+def test_per_token_a_batch_without_rollouts_has_no_advantage() -> None:
+    nothing, nobody = np.zeros(0, np.int64), np.zeros(0, np.bool_)
+    found = BatchStd().tokens((), Groups(nothing, np.zeros(0), 0), nobody)
+    assert sum(len(part) for part in found) == 0
+
+
 def test_per_token_unscored_rollouts_do_not_count() -> None:
     tokens = (np.array([1.0, 3.0]), np.array([9.0]), np.zeros(0), np.array([5.0]))
     scored_N = np.array([True, False, True, True])

@@ -297,3 +297,53 @@ def test_a_negative_coefficient_is_refused(settings):
 def test_nothing_to_train_has_a_denominator():
     for aggregation in ("token_mean", "sequence_mean", "constant_length"):
         assert denominator_of(LossConfig(aggregation=aggregation), [], 8) > 0
+
+
+def test_tokens_are_counted_where_they_are_trained_and_a_limit_is_passed():
+    """Ratio 2 is clipped, but not for an advantage of 0; weight 2 is capped at 1.5, and not at 2."""
+    ratio = math.log(2.0)
+    for advantage, clipped in ((1.0, 2), (0.0, 0)):
+        x = one_row([ratio] * 3, [0.0] * 3, [-ratio] * 3, advantage, mask=[True, True, False])
+        sums = policy_loss(x, LossConfig(importance_cap=1.5), denominator=1)
+        assert (sums.clipped, sums.importance_capped, sums.kl_reference) == (clipped, 2, 0)
+    x = one_row([0.0], [0.0], [0.0], 1.0)
+    assert policy_loss(x, LossConfig(importance_cap=1.0), denominator=1).importance_capped == 0
+    x = one_row([ratio] * 3, [0.0] * 3, [-ratio] * 3, 1.0, weight=0.0)
+    config = LossConfig.model_validate({"kl": {"coefficient": 1.0, "estimator": "k1"}, "importance_cap": 1.5})
+    sums = policy_loss(regularised(x, reference_logprob_BT=[0.0] * 3), config, denominator=1)
+    assert (sums.clipped, sums.importance_capped, sums.kl_reference, sums.loss.item()) == (0, 0, 0, 0)
+    negative = one_row([ratio], [0.0], [0.0], 1.0, weight=-0.5)
+    assert policy_loss(negative, LossConfig(), denominator=1).clipped == 1, "any weight but 0 is trained"
+
+
+def test_kl_estimators_by_hand():
+    difference = torch.tensor([2.0, -2.0, 0.0])
+    found = {name: kl_penalty(difference, name).tolist() for name in ("k1", "k2", "abs", "k3")}
+    assert found["k1"] == [2.0, -2.0, 0.0]
+    assert found["k2"] == [2.0, 2.0, 0.0]
+    assert found["abs"] == [2.0, 2.0, 0.0]
+    assert found["k3"] == pytest.approx([math.exp(-2) + 1, math.exp(2) - 3, 0.0])
+    assert kl_penalty(torch.tensor([-3.0, -50.0, 30.0]), "k3").tolist() == [10.0, 10.0, 10.0]
+    assert kl_penalty(torch.tensor([9.0]), "k3").item() == pytest.approx(8.0, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "some", "none"),
+    [("token_mean", 5.0, 1.0), ("sequence_mean", 3.0, 1.0), ("constant_length", 24.0, 8.0)],
+)
+def test_a_mini_batch_is_divided_by_what_it_trains(aggregation, some, none):
+    config = LossConfig(aggregation=aggregation)
+    assert denominator_of(config, [2, 1, 2], 8) == some
+    assert denominator_of(config, [], 8) == none
+
+
+def test_a_sequence_without_a_token_is_divided_by_one():
+    x = one_row([0.0, 0.0], [0.0, 0.0], [0.0, 0.0], 1.0, mask=[False, False])
+    assert policy_loss(x, LossConfig(aggregation="sequence_mean"), denominator=1).loss.item() == 0
+    x = one_row([0.0, 0.0], [0.0, 0.0], [0.0, 0.0], 1.0, mask=[True, False])
+    assert policy_loss(x, LossConfig(aggregation="sequence_mean"), denominator=4).loss.item() == -0.25
+
+
+def test_an_entropy_lowers_the_loss_by_its_bonus():
+    x = regularised(one_row([0.0], [0.0], [0.0], 0.0), entropy_BT=[0.75])
+    assert policy_loss(x, LossConfig(entropy_bonus=0.2), denominator=3).loss.item() == pytest.approx(-0.05)
