@@ -75,7 +75,7 @@ def test_a_look_at_the_journal_opens_only_what_has_grown(tmp_path, monkeypatch) 
         journal.append(tmp_path, {"event": "trial_started", "trial": f"t{n}", "time": 0.0})
     tail = journal.Tail(tmp_path)
     assert len(list(tail.read())) == ENDED
-    journal.append(tmp_path, {"event": "trial_finished", "trial": "t7", "time": 1.0})
+    journal.append(tmp_path, {"event": "trial_finished", "trial": "t7", "time": 1.0, "status": "failed"})
     opened: list[str] = []
     original = Path.open
 

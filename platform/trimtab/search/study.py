@@ -93,7 +93,7 @@ def load_studies(spec: SweepSpec, name: str, sweep_dir: Path) -> Studies:
 
     Raises:
         NotFoundError: The storage does not hold the studies.
-        StorageError: The storage cannot be used.
+        StorageError: The storage cannot be used, or its file is damaged.
     """
     _quiet()
     if not spec.storage:
@@ -101,6 +101,8 @@ def load_studies(spec: SweepSpec, name: str, sweep_dir: Path) -> Studies:
             raise SweepDir(sweep_dir).never_began("study")
         (sweep_dir / f"{JOURNAL}.lock").unlink(missing_ok=True)
         journal.cut_torn_tail(sweep_dir / JOURNAL)
+        # Optuna replays the file, so that no line of its own may be missing.
+        journal.check_lines(sweep_dir / JOURNAL, "remove what does not belong, or restore it from a backup")
     storage = open_storage(spec.storage, sweep_dir)
     try:
         return Studies(

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from trimtab.errors import NotFoundError, SpecError
 from trimtab.sweepdir import driver
-from trimtab.sweepdir.atomic import write_whole
-from trimtab.sweepdir.home import SWEEPS, TRAINING
+from trimtab.sweepdir.atomic import read_mapping, write_whole
+from trimtab.sweepdir.home import SWEEPS, TRAINING, command
 from trimtab.sweepdir.journal import Event, Tail
 from trimtab.sweepspec.load import load_spec
 from trimtab.sweepspec.names import check_name
@@ -137,9 +137,15 @@ class SweepDir:
 
     @property
     def sweep_id(self) -> str | None:
-        """The sweep's own id; None before anything of it was tracked."""
+        """The sweep's own id; None before anything of it was tracked.
+
+        Raises:
+            StorageError: the file that holds it is damaged.
+        """
         file = self.path / "tracking.json"
-        return str(json.loads(file.read_text(encoding="utf-8"))["sweep_id"]) if file.is_file() else None
+        again = command(f"track {self.name}", self.home)
+        fix = f"remove it, then send everything to MLflow again, under a new id: {again}"
+        return str(read_mapping(file, fix).get("sweep_id")) if file.is_file() else None
 
     def claim_id(self) -> str:
         """Return the sweep's own id, a new one the first time."""

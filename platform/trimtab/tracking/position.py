@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from trimtab.sweepdir.atomic import write_whole
+from trimtab.sweepdir.atomic import read_mapping, write_whole
 from trimtab.tracking.operations import END, Key, LogPoints, Operation, Point
 
 FILE = "tracked.json"
@@ -36,7 +36,8 @@ class Position:
         self._store = hashlib.sha256(uri.encode()).hexdigest()[:16]
         self._all: dict[str, dict[str, dict[str, int]]] = {}
         if self._file.is_file():
-            self._all = json.loads(self._file.read_text(encoding="utf-8"))
+            fix = "remove it: everything is sent again, and the store keeps one of each"
+            self._all = read_mapping(self._file, fix)
         self._marks = self._all.setdefault(self._store, {})
         self._moved = False
         self._written_s = time.monotonic()
