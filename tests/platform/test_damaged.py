@@ -147,3 +147,58 @@ def test_a_sweep_does_not_start_on_a_broken_store(tmp_path: Path) -> None:
     assert done.exit_code == 2, done.output
     assert str(tmp_path / "mlflow.db") in done.output
     assert not (tmp_path / "sweeps").exists()
+
+
+@pytest.fixture
+def tracked(finished: Path, empty_store: Path) -> Path:
+    """The same sweep, tracked."""
+    shutil.copy(empty_store, finished.parents[1] / "mlflow.db")
+    done = CliRunner().invoke(main, ["track", NAME, "--home", str(finished.parents[1])])
+    assert done.exit_code == 0, done.output
+    return finished
+
+
+@pytest.mark.parametrize("trace", ["tracked", "checkpoint"])
+def test_removed_records_are_missed(finished: Path, trace: str) -> None:
+    """Without them the sweep looked as if it had been interrupted before its first trial."""
+    if trace == "tracked":
+        (finished / "tracked.json").write_text('{"store": {"trial-0000/1": {"own": 9}, "/0": {"own": 1}}}')
+    else:
+        (finished / "trials" / "trial-0000").mkdir(parents=True)
+    shutil.rmtree(finished / "records")
+    home = finished.parents[1]
+    for command in ("status", "track", "confirm", "resume", "extend --trials 2"):
+        message = said(home, f"{command} {NAME}")
+        assert f"{finished / 'records' / 'trial-0000.jsonl'} is gone" in message
+        assert f"trimtab compare {NAME} --home {home}" in message
+
+
+def test_a_removed_spec_is_in_mlflow(tracked: Path) -> None:
+    home = tracked.parents[1]
+    (tracked / "spec.yaml").unlink()
+    for command in ("status", "resume", "confirm", "track"):
+        message = said(home, f"{command} {NAME}")
+        assert f"{tracked / 'spec.yaml'} is gone" in message
+        assert f"artifact spec.yaml of the run '{NAME}'" in message
+        assert "never began" not in message
+    (kept,) = (home / "artifacts").rglob("spec.yaml")
+    shutil.copy(kept, tracked / "spec.yaml")
+    done = CliRunner().invoke(main, ["status", NAME, "--home", str(home)])
+    assert done.exit_code == 0, done.output
+
+
+def test_a_removed_study_ends_the_search_and_nothing_else(finished: Path) -> None:
+    home = finished.parents[1]
+    for command in ("resume", "extend --trials 2"):
+        message = said(home, f"{command} {NAME}")
+        assert f"{finished / JOURNAL} is gone" in message
+        assert f"trimtab confirm {NAME} --home {home}" in message
+    done = CliRunner().invoke(main, ["status", NAME, "--home", str(home)])
+    assert done.exit_code == 0, done.output
+
+
+def test_a_name_whose_sweep_has_run_is_in_use_whatever_was_removed(finished: Path) -> None:
+    (finished / "spec.yaml").unlink()
+    done = CliRunner().invoke(main, ["sweep", NAME, "--name", NAME, "--set", f"home={finished.parents[1]}"])
+    assert done.exit_code == 2, done.output
+    assert "is in use" in done.output

@@ -47,7 +47,7 @@ def confirmation_spec(
     says. The model, data and classes that it names are not looked at.
 
     Raises:
-        NotFoundError: there is no such sweep, or nothing in it has finished.
+        NotFoundError: there is no such sweep, nothing in it has finished, or records of it are gone.
         SpecError: it is a confirmation itself, or there is no test split.
     """
     folder = SweepDir.existing(home, name)
@@ -58,6 +58,7 @@ def confirmation_spec(
             f"more --seeds: {command(f'confirm {spec.confirms}', home)}"
         )
     check_confirmable(spec, f" in {folder.spec_file}")
+    folder.check_records()
     finished = finished_configurations(folder)
     references = [found for found in finished if found.role != "candidate"]
     candidates = [found for found in finished if found.role == "candidate"]

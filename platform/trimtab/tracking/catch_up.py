@@ -24,9 +24,11 @@ def catch_up(sweep_dir: Path, spec: SweepSpec, uri: str | None = None) -> list[s
         uri: Another store than the sweep's own. It then gets the whole journal.
 
     Raises:
+        NotFoundError: Records are gone.
         StorageError: The journal is damaged.
         TrackingError: The store is a file that is damaged or not MLflow's.
     """
+    SweepDir(sweep_dir).check_records()
     # Read in this thread first: the journal may be damaged.
     status = sweep_status(sweep_dir, spec)
     store = uri or tracking_uri(SweepDir(sweep_dir).home, spec.tracking.uri)
