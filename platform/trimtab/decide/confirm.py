@@ -11,11 +11,9 @@ from trimtab.sweepdir.folder import SweepDir
 from trimtab.sweepdir.home import command
 from trimtab.sweepdir.journal import Event
 from trimtab.sweepspec.load import parse_spec
+from trimtab.sweepspec.outside import has_test_split
 from trimtab.sweepspec.space.settings import setting_values, settings_of
 from trimtab.sweepspec.spec import SweepSpec
-
-BUILT_IN = ("addition", "sorting")
-"""Tasks that make their own test prompts."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +95,7 @@ def check_confirmable(spec: SweepSpec, where: str = "") -> None:
     Raises:
         SpecError: with the field.
     """
-    task = spec.trial.task
-    if task.test is None and task.name not in BUILT_IN and ":" not in task.name:
+    if not has_test_split(spec.trial.task):
         raise SpecError(
             f"trial.task.test: not set in sweep {spec.name!r}; the verdict needs prompts that the search "
             f"never saw: add 'test:' under trial.task{where}"
