@@ -35,7 +35,6 @@ def check_outside(spec: SweepSpec) -> None:
     check_model(spec.trial.model)
     check_reference(spec.fullest_loss().kl, spec.trial.model)
     check_task(spec.trial.task)
-    _check_held_out(spec)
     check_own_strategies(spec, spec.reference, "reference")
     for number, candidate in enumerate(spec.candidates):
         check_own_strategies(spec, candidate, f"candidates.{number}")
@@ -86,14 +85,6 @@ def _check_math(task: TaskConfig) -> None:
 def has_test_split(task: TaskConfig) -> bool:
     """Tell whether a task has prompts for the verdict; a class of the user's own may have some."""
     return task.name != "math" or task.test is not None
-
-
-def _check_held_out(spec: SweepSpec) -> None:
-    evaluation = spec.reference_config().evaluation
-    if evaluation.split == "test" and not has_test_split(spec.trial.task):
-        raise SpecError(
-            "trial.task.test: is missing, and trial.evaluation.split is test; name the file of test prompts"
-        )
 
 
 def _check_source(field: str, source: str) -> None:
