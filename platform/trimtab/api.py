@@ -74,6 +74,9 @@ def sweep(
         check_confirmable(loaded)
     home = resolved(loaded.home)
     with ray_for(loaded, home, address, capacity) as cluster:
+        # Loading Ray and Optuna takes long: who interrupts it finds no folder that never began.
+        import trimtab.session.sweep  # noqa: F401
+
         folder = SweepDir.create(home, loaded.name, name)
         confirmed: list[SweepResult] = []
 
@@ -102,7 +105,7 @@ def _begun(
     then: Then | None = None,
 ) -> SweepResult:
     """Run a new sweep in a folder that was made for it; without studies the folder is removed again."""
-    from trimtab.session.sweep import run_sweep
+    from trimtab.session.sweep import SweepResult, run_sweep
 
     with folder.driven():
         folder.write_spec(spec)
@@ -113,6 +116,9 @@ def _begun(
             if not any(folder.events()):
                 folder.remove()
             raise
+        except KeyboardInterrupt:
+            # Before the session, which ends in its own way: the folder is there, and `resume` begins it.
+            return SweepResult(folder.name, "killed", [], folder, spec)
 
 
 def resume(
@@ -128,7 +134,7 @@ def resume(
     A finished sweep is left as it is.
 
     Raises:
-        NotFoundError: there is no such sweep, or it never began.
+        NotFoundError: there is no such sweep, it never began, or a part of it is gone.
         SpecError: another process drives it.
     """
     return _continue(name, resolved(home), 0, address, capacity)
@@ -179,6 +185,7 @@ def _continue(name: str, home: Path, more: int, address: str | None, capacity: M
     folder = SweepDir.existing(home, name)
     with folder.driven():
         spec = _enlarged(folder.spec(), more) if more else folder.spec()
+        folder.check_records()
         check_outside(spec)
         check_spec(spec)
         with ray_for(spec, home, address, capacity) as cluster:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from trimtab import api
+from trimtab.cli.main import main
 from trimtab.errors import NotFoundError, SpecError, StorageError
+from trimtab.session.session import Ended
 from trimtab.sweepdir import driver
 from trimtab.sweepdir.folder import SweepDir
 from trimtab.sweepspec.load import load_spec
@@ -44,12 +48,54 @@ def test_a_sweep_that_runs_is_not_driven_twice(folder: Path) -> None:
                 command()
 
 
-def test_a_sweep_without_a_study_never_began(folder: Path) -> None:
-    with pytest.raises(NotFoundError, match="never began"):
-        api.resume("s", folder.parents[1])
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Sessions are only noted: how many trials their searcher has left."""
+    noted: list[dict[str, Any]] = []
+
+    class Noted:
+        def __init__(self, folder: SweepDir, spec: Any, cluster: Any, **more: Any) -> None:
+            noted.append({"name": folder.name, "trials": spec.trials})
+
+        def run(self, body: Any, then: Any) -> Ended:
+            noted[-1]["starts"] = body is not None
+            return Ended("finished", [])
+
+    monkeypatch.setattr("trimtab.session.sweep.Session", Noted)
+    return noted
+
+
+def test_a_sweep_that_ended_before_its_studies_were_made_is_resumed(
+    folder: Path, ran: list[dict[str, Any]]
+) -> None:
+    """Loading Ray and Optuna takes its first seconds: Ctrl-C there leaves a spec and nothing else."""
+    assert api.resume("s", folder.parents[1]).status == "finished"
+    assert [(one["name"], one["starts"]) for one in ran] == [("s", True)]
+    assert (folder / "study.journal").is_file()
+
+
+def test_a_sweep_that_ended_before_its_spec_was_kept_is_started_again(
+    folder: Path, ran: list[dict[str, Any]]
+) -> None:
+    spec = SweepDir(folder).spec()
+    with pytest.raises(SpecError, match=r"--name: 's' is in use"):
+        api.sweep(spec, name="s")
     (folder / "spec.yaml").unlink()
-    with pytest.raises(NotFoundError, match=r"no spec\.yaml"):
+    with pytest.raises(NotFoundError, match=r"never began.*no spec\.yaml.*trimtab sweep SPEC --name s"):
         api.resume("s", folder.parents[1])
+    assert api.sweep(spec, name="s").name == "s"
+    assert (folder / "spec.yaml").is_file()
+
+
+def test_ctrl_c_while_a_sweep_begins_says_how_to_go_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trimtab.session.sweep.create_studies", interrupted)
+    home = folder.parents[1]
+    done = CliRunner().invoke(main, ["sweep", "v05_small", "--set", f"home={home}"])
+    assert done.exit_code == 130
+    assert f"trimtab resume v05_small --home {home}" in done.output
 
 
 def test_an_extension_adds_something(folder: Path) -> None:

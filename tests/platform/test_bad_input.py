@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from models import looks_like_a_model, write_weights
 
+import trainables.models
 from trimtab.cli.main import main
 from trimtab.errors import ModelError, SpecError
 from trimtab.sweepdir import driver
@@ -235,6 +239,66 @@ def test_a_corrupt_config_of_a_model(tmp_path: Path, text: str) -> None:
         load_spec("v05_small", [f"trial.model={tmp_path}"])
 
 
+def cut(file: Path, to: int) -> None:
+    file.write_bytes(file.read_bytes()[:to])
+
+
+SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no weights": (lambda m: (m / "model.safetensors").unlink(), "holds no weights"),
+    "cut in the data": (lambda m: cut(m / "model.safetensors", -1), "model.safetensors' is cut short"),
+    "cut in the header": (lambda m: cut(m / "model.safetensors", 20), "or is cut short"),
+    "cut in the length": (lambda m: cut(m / "model.safetensors", 3), "(3 bytes)"),
+    "a header that lies": (lambda m: (m / "model.safetensors").write_bytes(b"\xff" * 99), "no safetensors"),
+    "a header of no JSON": (
+        lambda m: (m / "model.safetensors").write_bytes(b"\2\0\0\0\0\0\0\0{]"),
+        "its header is not JSON",
+    ),
+    "no tensors": (lambda m: write_weights(m / "model.safetensors", ()), "holds no tensors"),
+    "a page of HTML": (lambda m: (m / "model.safetensors").write_text("<html>" * 9), "no safetensors file"),
+    "another model's": (
+        lambda m: write_weights(m / "model.safetensors", ("model.embed_tokens.weight",)),
+        "says 97 tokens of 64 numbers",
+    ),
+    "no tokenizer": (lambda m: (m / "tokenizer.json").unlink(), "holds no tokenizer"),
+    "a cut tokenizer": (lambda m: cut(m / "tokenizer.json", 30), "tokenizer.json' cannot be read as JSON"),
+    "an empty tokenizer": (
+        lambda m: (m / "tokenizer.json").write_text("{}"),
+        "does not describe a tokenizer",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_a_model_that_could_not_be_loaded_is_refused_before_anything_starts(tmp_path: Path, how: str) -> None:
+    model = looks_like_a_model(tmp_path / "model", vocab_size=97, hidden_size=64)
+    load_spec("v05_small", [f"trial.model={model}"])
+    spoil, message = SPOILT[how]
+    spoil(model)
+    refused(trimtab("plan", "v05_small", "--set", f"trial.model={model}"), "trial.model", str(model), message)
+
+
+def test_weights_in_several_files_are_all_looked_at(tmp_path: Path) -> None:
+    model = looks_like_a_model(tmp_path)
+    (model / "model.safetensors").unlink()
+    index = model / "model.safetensors.index.json"
+    placed = {"a": "model-1.safetensors", "b": "model-1.safetensors", "c": "model-2.safetensors"}
+    index.write_text(json.dumps({"weight_map": placed}))
+    write_weights(model / "model-1.safetensors", ("a", "b"))
+    plan = ["plan", "v05_small", "--set", f"trial.model={model}"]
+    refused(trimtab(*plan), "trial.model", "lacks 1 of the 2 files of weights", "model-2.safetensors")
+    write_weights(model / "model-2.safetensors", ("d",))
+    refused(trimtab(*plan), "trial.model", "tensor 'c' is not in", "model-2.safetensors")
+    write_weights(model / "model-2.safetensors", ("c",))
+    assert trimtab(*plan).exit_code == 0
+    index.write_text("{}")
+    refused(trimtab(*plan), "trial.model", "has no weight_map")
+
+
+def test_the_shipped_model_is_whole() -> None:
+    shipped = Path(trainables.models.__path__[0]) / "shipped"
+    assert load_spec("v05_small", [f"trial.model={shipped}"])
+
+
 @pytest.mark.parametrize(("option", "number"), [("--cpus", "nan"), ("--memory-gb", "inf"), ("--gpus", "-1")])
 def test_what_a_cluster_may_grow_to_is_a_size_too(option: str, number: str) -> None:
     done = trimtab("submit", "v05_small", "--address", "http://127.0.0.1:1", option, number)
@@ -284,9 +348,7 @@ def test_hints_name_a_home_that_is_not_the_default() -> None:
 
 def test_a_past_sweep_is_read_although_its_model_and_classes_have_gone(tmp_path: Path) -> None:
     """`status` and `compare` read it; `resume`, which would need them, says what is gone."""
-    model = tmp_path / "model"
-    model.mkdir()
-    (model / "config.json").write_text('{"model_type": "qwen3"}')
+    model = looks_like_a_model(tmp_path / "model")
     own = "candidates=[{strategy: {prior: 'gone_package.mine:Prior', fusion: tested}}]"
     folder = tmp_path / "home" / "sweeps" / "past"
     folder.mkdir(parents=True)

@@ -11,6 +11,7 @@ from ray.tune.experiment import Trial
 
 from trimtab.search.scheduler import StudyScheduler
 from trimtab.sweepdir import journal
+from trimtab.sweepdir.folder import TRACKED
 from trimtab.tracking import position
 from trimtab.tracking.operations import CloseRun
 from trimtab.tracking.position import Position
@@ -75,7 +76,7 @@ def test_a_look_at_the_journal_opens_only_what_has_grown(tmp_path, monkeypatch) 
         journal.append(tmp_path, {"event": "trial_started", "trial": f"t{n}", "time": 0.0})
     tail = journal.Tail(tmp_path)
     assert len(list(tail.read())) == ENDED
-    journal.append(tmp_path, {"event": "trial_finished", "trial": "t7", "time": 1.0})
+    journal.append(tmp_path, {"event": "trial_finished", "trial": "t7", "time": 1.0, "status": "failed"})
     opened: list[str] = []
     original = Path.open
 
@@ -93,7 +94,7 @@ def test_the_mark_of_all_trials_is_not_written_at_every_operation(tmp_path, monk
     now = 0.0
     monkeypatch.setattr(position.time, "monotonic", lambda: now)
     mark = Position(tmp_path, "sqlite:///x")
-    file = tmp_path / position.FILE
+    file = tmp_path / TRACKED
 
     def send(n: int) -> None:
         mark.advance(CloseRun((f"t{n}", 0), "finished", 0, {}, None, at=100))

@@ -236,14 +236,37 @@ def test_a_lock_that_a_killed_driver_held_does_not_keep_others_waiting(tmp_path)
     assert resumed(tmp_path).suggest("t1") is not None
 
 
+@pytest.mark.parametrize("kept", range(7))
+def test_a_driver_that_ended_while_it_made_the_studies_is_begun_again(tmp_path, kept):
+    """At whichever line of the storage: what the sweep runs is what it would have run."""
+    enqueue = "candidates=[{strategy: v05, search: {alpha: {float: [0.01, 0.9], log: true}}, enqueue: "
+    several = enqueue + "[{alpha: 0.2}, {alpha: 0.3}]}]"
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    for folder in (whole, torn):
+        folder.mkdir()
+    undisturbed = new(whole, several)
+    lines = (whole / JOURNAL).read_bytes().splitlines(keepends=True)
+    assert len(lines) == 6
+    if kept:
+        (torn / JOURNAL).write_bytes(b"".join(lines[:kept]) + b'{"op_code": ')
+    again = resumed(torn, several)
+    for n in range(4):
+        first, second = (searcher.suggest(f"t{n}") for searcher in (undisturbed, again))
+        assert first is not None
+        assert second is not None
+        assert first == second
+
+
 def test_names_and_addresses_that_cannot_be_used(tmp_path):
     new(tmp_path)
     with pytest.raises(StorageError, match=r"'s'.*resume"):
         new(tmp_path)
     spec = spec_with(tmp_path)
+    for folder in (tmp_path, tmp_path / "elsewhere"):
+        (folder / "trials" / "trial-0000").mkdir(parents=True)
     with pytest.raises(NotFoundError, match="other"):
         load_studies(spec, "other", tmp_path)
-    with pytest.raises(NotFoundError, match="never began"):
+    with pytest.raises(NotFoundError, match=r"has run, but .*elsewhere/study\.journal is gone"):
         load_studies(spec, "s", tmp_path / "elsewhere")
     down = spec.model_copy(update={"storage": "postgresql://user:secret@127.0.0.1:9/none"})
     with pytest.raises(StorageError, match="storage: postgresql") as caught:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from models import looks_like_a_model
 
 from trainables.models.shape import read_config
 from trainables.trial import TrialConfig
@@ -142,7 +143,7 @@ def test_refuses_a_model_that_is_not_there(raw: Raw, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match=r"config\.json"):
         parse_spec(put(raw, "trial.model", str(tmp_path / "empty")))
-    (tmp_path / "empty" / "config.json").write_text('{"model_type": "qwen3"}')
+    looks_like_a_model(tmp_path / "empty")
     assert parse_spec(put(raw, "trial.model", str(tmp_path / "empty"))).trial.model.endswith("empty")
 
 
@@ -176,7 +177,7 @@ def test_a_worker_reads_back_the_trial_that_was_stored(raw: Raw) -> None:
 def test_a_model_is_read_once_however_many_corners_a_space_has(
     raw: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "x", "n_layer": 12, "n_embd": 64}')
+    looks_like_a_model(tmp_path, model_type="x", n_layer=12, n_embd=64)
     raw["candidates"] = [{"strategy": "poise", "search": {"layer": {"int": [0, 11]}}}]
     reads: list[Path] = []
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from models import looks_like_a_model, write_weights
 
 from trainables.config import KlConfig
 from trainables.loop.lease import Lease
@@ -20,10 +21,9 @@ from trimtab.errors import ModelError
 
 def model(folder: Path, size: int = len(VOCABULARY), vocabulary: Any = VOCABULARY) -> Path:
     """A directory that looks like a model: config.json, and tokenizer.json unless `vocabulary` is None."""
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"model_type": "qwen3", "vocab_size": size}))
-    if vocabulary is not None:
-        (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocabulary}}))
+    looks_like_a_model(folder, vocabulary, vocab_size=size)
+    if vocabulary is None:
+        (folder / "tokenizer.json").unlink()
     return folder
 
 
@@ -111,3 +111,16 @@ def test_a_directory_is_given_with_the_users_home_in_place(tmp_path: Path, monke
     folder = model(tmp_path / "mine")
     assert reference_of(kl("~/mine"), "/base") == str(folder)
     check_reference(kl("~/mine"), "tiny")
+
+
+def test_a_reference_without_whole_weights_is_refused(tmp_path: Path) -> None:
+    folder = model(tmp_path / "cut")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(ModelError, match=r"trial\.loss\.kl\.reference: .*model\.safetensors' is cut short"):
+        check_reference(kl(folder), "tiny")
+    weights.unlink()
+    with pytest.raises(ModelError, match=r"trial\.loss\.kl\.reference: .*holds no weights"):
+        check_reference(kl(folder), "tiny")
+    write_weights(weights)
+    check_reference(kl(folder), "tiny")

@@ -1,6 +1,6 @@
 """The reference policy of a KL in the loss: which model it is, and whether its tokens are the policy's.
 
-No torch, no network, no weights: from config.json and tokenizer.json alone.
+No torch, no network: from config.json, tokenizer.json and the headers of the weights.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from trainables.config import KlConfig
 from trainables.errors import ModelError
+from trainables.models.files import check_weights
 from trainables.models.resolve import is_hub_id
 from trainables.models.shape import TINY, config_file, read_config
 from trainables.models.tokenizer import VOCABULARY
@@ -47,6 +48,8 @@ def check_reference(config: KlConfig, model: str) -> None:
     if not (path / "config.json").is_file() and not is_hub_id(config.reference, path):
         missing = "holds no config.json" if path.is_dir() else "is neither a directory nor a hub id"
         raise ModelError(f"{FIELD}: {config.reference!r} {missing}; {FIX}")
+    if (path / "config.json").is_file():
+        check_weights(path, read_config(path / "config.json", FIELD), FIELD)
     theirs, ours = _size(config.reference, FIELD), _size(model, "trial.model")
     if theirs is not None and ours is not None and theirs < ours:
         raise ModelError(

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from trainables.errors import ModelError
+from trainables.models.files import check_tokenizer, check_weights
 from trainables.models.shape import TINY, read_config
 from trainables.models.tiny import ensure_tiny
 
@@ -15,7 +16,7 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 def check_model(model: str) -> None:
     """Refuse a model that is neither built in, nor a directory to load, nor shaped like a hub id.
 
-    Quick: makes nothing and reads no network.
+    A directory must hold whole weights and a tokenizer. Quick: reads headers and sizes, and no network.
 
     Raises:
         ModelError: with the path and the fix.
@@ -33,10 +34,13 @@ def check_model(model: str) -> None:
         raise ModelError(
             f"trial.model: {model!r} holds no config.json; give the directory that `save_pretrained` wrote to"
         )
-    if not isinstance(read_config(config).get("model_type"), str):
+    made_of = read_config(config)
+    if not isinstance(made_of.get("model_type"), str):
         raise ModelError(
             f"trial.model: {str(config)!r} does not name a model_type; save the model there again"
         )
+    check_weights(path, made_of)
+    check_tokenizer(path)
 
 
 def resolve_model(model: str, cache: Path) -> Path | str:

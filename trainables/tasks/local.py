@@ -1,4 +1,4 @@
-"""The questions of the math task's local files, read before a sweep without the data-set library.
+"""The problems in the math task's local files, read before a sweep without the data-set library.
 
 The library takes seconds to import and copies every file into its cache.
 """
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from trainables.errors import SpecError
 from trainables.tasks.base import Split
-from trainables.tasks.math_qa import READERS, no_column, read_columns
+from trainables.tasks.math_qa import answers_in, named_columns, questions_in, read_columns
 from trainables.tasks.overlap import Overlap, check, compare
+from trainables.tasks.source import local_file
 
 if TYPE_CHECKING:
     from trainables.config import TaskConfig
@@ -26,59 +27,57 @@ def local_overlap(task: TaskConfig) -> Overlap | None:
         user's own is not run before the sweep.
 
     Raises:
-        SpecError: A file cannot be read or lacks `task.question_field`, or two splits share more problems
-            than `task.overlap_limit` allows.
+        SpecError: A file cannot be read, lacks a column that the task names, or has a row without a question
+            or a reference answer; or two splits share more problems than `task.overlap_limit` allows.
     """
     if task.name != "math":
         return None
     sources: dict[Split, str | None] = {split: getattr(task, split) for split in get_args(Split)}
     given = {split: source for split, source in sources.items() if source is not None}
-    local = {split: source for split, source in given.items() if Path(source).is_file()}
-    questions = {
-        split: _questions(f"task.{split}", source, split, task.question_field)
-        for split, source in local.items()
-    }
+    local = {split: source for split, source in given.items() if local_file(source).path.is_file()}
+    questions = {split: _questions(task, source, split) for split, source in local.items()}
     found = compare(questions, unread=[split for split in given if split not in local])
     check(found, task.overlap_limit, sources)
     return found
 
 
-def _questions(field: str, source: str, split: Split, column: str) -> list[str]:
-    """Return the question column as text, as the task puts it into its prompts."""
-    path = Path(source)
-    columns: dict[str, list[Any]] | None
-    if READERS.get(path.suffix) == "parquet":
-        columns = _parquet(field, path, column)
-    else:
-        columns = _json_lines(path, column)
+def _questions(task: TaskConfig, source: str, split: Split) -> list[str]:
+    """Return the questions as text, as the task puts them into its prompts. Their answers are there."""
+    field, file = f"task.{split}", local_file(source)
+    wanted = list(dict.fromkeys(named_columns(task).values()))
+    columns = (
+        _parquet(field, file.path, wanted) if file.reader == "parquet" else _json_lines(file.path, wanted)
+    )
     if columns is None:
-        # An array, or something broken: the library reads it or says what is wrong with it.
+        # An array, or something broken or missing: the library reads it, or says what is wrong with it.
         columns = read_columns(field, source, split)
-    if column not in columns:
-        raise no_column("question_field", source, column, columns)
-    return [str(question) for question in columns[column]]
+    else:
+        columns = file.cut(field, columns)
+    questions = questions_in(task, source, columns)
+    answers_in(task, source, columns)
+    return questions
 
 
-def _parquet(field: str, path: Path, column: str) -> dict[str, list[Any]]:
+def _parquet(field: str, path: Path, wanted: list[str]) -> dict[str, list[Any]] | None:
+    """Return these columns of a file; None if it lacks one."""
     import pyarrow
     import pyarrow.parquet
 
     try:
-        names = pyarrow.parquet.read_schema(path).names
-        if column not in names:
-            return {name: [] for name in names}
-        table = pyarrow.parquet.read_table(path, columns=[column])
+        if not set(wanted) <= set(pyarrow.parquet.read_schema(path).names):
+            return None
+        table = pyarrow.parquet.read_table(path, columns=wanted)
     except (OSError, pyarrow.ArrowException) as error:
         raise SpecError(f"{field}: {str(path)!r} is not readable as parquet ({error})") from error
     columns: dict[str, list[Any]] = table.to_pydict()
     return columns
 
 
-def _json_lines(path: Path, column: str) -> dict[str, list[Any]] | None:
-    """Return the column of a file with one object a line; None if the file is of another form."""
+def _json_lines(path: Path, wanted: list[str]) -> dict[str, list[Any]] | None:
+    """Return these columns of a file with one object a line; None if it is of another form or lacks one."""
     try:
         with path.open(encoding="utf-8") as file:
-            values = [json.loads(line)[column] for line in file if line.strip()]
+            rows = [json.loads(line) for line in file if line.strip()]
+        return {column: [row[column] for row in rows] for column in wanted}
     except (ValueError, KeyError, TypeError):
         return None
-    return {column: values}

@@ -5,17 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainables.errors import SpecError
 from trainables.tasks.base import Problem, Split, check_split
 from trainables.tasks.overlap import check, compare
+from trainables.tasks.source import READERS, local_file
 
 if TYPE_CHECKING:
     from trainables.config import TaskConfig
-
-READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 
 
 class MathQA:
@@ -58,22 +56,16 @@ class MathQA:
     def _problems(self, name: Split, source: str) -> list[Problem]:
         config = self._config
         columns = read_columns(f"task.{name}", source, name)
-        wanted = {"question_field": config.question_field, "answer_field": config.answer_field}
-        if config.stratum_field is not None:
-            wanted["stratum_field"] = config.stratum_field
-        for field, column in wanted.items():
-            if column not in columns:
-                raise no_column(field, source, column, columns)
-        self._questions[name] = [str(question) for question in columns[config.question_field]]
+        self._questions[name] = questions_in(config, source, columns)
         strata = self._strata(columns)
         return [
             Problem(
                 prompt=config.template.replace("{question}", question),
-                answer=reference_answer(answer, where=f"{source!r}, row {row}"),
+                answer=answer,
                 stratum=stratum,
             )
-            for row, (question, answer, stratum) in enumerate(
-                zip(self._questions[name], columns[config.answer_field], strata, strict=True)
+            for question, answer, stratum in zip(
+                self._questions[name], answers_in(config, source, columns), strata, strict=True
             )
         ]
 
@@ -102,15 +94,45 @@ class MathQA:
         return {value: number for number, value in enumerate(sorted(values))}
 
 
-def no_column(field: str, source: str, column: str, columns: Mapping[str, object]) -> SpecError:
-    """Return the error of a source that lacks a column, with the columns it has."""
-    return SpecError(
-        f"task.{field}: {source!r} has no column {column!r}; use one of {', '.join(sorted(columns))}"
-    )
+def named_columns(config: TaskConfig) -> dict[str, str]:
+    """Return the column of each field that names one."""
+    named = {"question_field": config.question_field, "answer_field": config.answer_field}
+    return named | ({} if config.stratum_field is None else {"stratum_field": config.stratum_field})
+
+
+def questions_in(config: TaskConfig, source: str, columns: Mapping[str, list[Any]]) -> list[str]:
+    """Return the questions of a source that has every column that the task names.
+
+    Raises:
+        SpecError: a column is missing, or a row has no question.
+    """
+    for field, column in named_columns(config).items():
+        if column not in columns:
+            raise SpecError(
+                f"task.{field}: {source!r} has no column {column!r}; use one of {', '.join(sorted(columns))}"
+            )
+    questions = columns[config.question_field]
+    for row, question in enumerate(questions):
+        if question is None or not str(question).strip():
+            raise SpecError(
+                f"task.question_field: {source!r}, row {row} has no {config.question_field!r}; drop the row "
+                "or name another column"
+            )
+    return [str(question) for question in questions]
+
+
+def answers_in(config: TaskConfig, source: str, columns: Mapping[str, list[Any]]) -> list[str]:
+    """Return the reference answers of a source, as math-verify reads them.
+
+    Raises:
+        SpecError: a row has none.
+    """
+    answers = columns[config.answer_field]
+    return [reference_answer(answer, where=f"{source!r}, row {row}") for row, answer in enumerate(answers)]
 
 
 def read_columns(field: str, source: str, split: str) -> dict[str, list[Any]]:
-    """Read all columns of a local file or of a hub data set.
+    """Read all columns of a local file, of a slice of one, or of a hub data set.
 
     A hub data set is `owner/name[/configuration][:split]`, where the split may be a slice such as
     `train[:512]`.
@@ -121,8 +143,8 @@ def read_columns(field: str, source: str, split: str) -> dict[str, list[Any]]:
     import datasets
 
     datasets.disable_progress_bars()
-    path = Path(source)
-    reader = READERS.get(path.suffix)
+    file = local_file(source)
+    path, reader = file.path, file.reader
     if reader is None and not path.exists():
         hub_id, _, hub_split = source.partition(":")
         owner, _, rest = hub_id.partition("/")
@@ -145,6 +167,7 @@ def read_columns(field: str, source: str, split: str) -> dict[str, list[Any]]:
             loaded = datasets.load_dataset(reader, data_files=str(path), split="train")
         except datasets.exceptions.DatasetGenerationError as error:
             raise SpecError(f"{field}: {source!r} is not readable as {reader} ({error.__cause__})") from error
+        return file.cut(field, loaded.to_dict())
     columns: dict[str, list[Any]] = loaded.to_dict()
     return columns
 

@@ -11,11 +11,9 @@ from trimtab.sweepdir.folder import SweepDir
 from trimtab.sweepdir.home import command
 from trimtab.sweepdir.journal import Event
 from trimtab.sweepspec.load import parse_spec
+from trimtab.sweepspec.outside import has_test_split
 from trimtab.sweepspec.space.settings import setting_values, settings_of
 from trimtab.sweepspec.spec import SweepSpec
-
-BUILT_IN = ("addition", "sorting")
-"""Tasks that make their own test prompts."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ def confirmation_spec(
     says. The model, data and classes that it names are not looked at.
 
     Raises:
-        NotFoundError: there is no such sweep, or nothing in it has finished.
+        NotFoundError: there is no such sweep, nothing in it has finished, or records of it are gone.
         SpecError: it is a confirmation itself, or there is no test split.
     """
     folder = SweepDir.existing(home, name)
@@ -58,6 +56,7 @@ def confirmation_spec(
             f"more --seeds: {command(f'confirm {spec.confirms}', home)}"
         )
     check_confirmable(spec, f" in {folder.spec_file}")
+    folder.check_records()
     finished = finished_configurations(folder)
     references = [found for found in finished if found.role != "candidate"]
     candidates = [found for found in finished if found.role == "candidate"]
@@ -96,8 +95,7 @@ def check_confirmable(spec: SweepSpec, where: str = "") -> None:
     Raises:
         SpecError: with the field.
     """
-    task = spec.trial.task
-    if task.test is None and task.name not in BUILT_IN and ":" not in task.name:
+    if not has_test_split(spec.trial.task):
         raise SpecError(
             f"trial.task.test: not set in sweep {spec.name!r}; the verdict needs prompts that the search "
             f"never saw: add 'test:' under trial.task{where}"

@@ -15,10 +15,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from trimtab.errors import TrackingError
 from trimtab.gpus import installed_gpus, usable
 from trimtab.planning.machine import GB, cpu_count, free_memory_bytes
 from trimtab.planning.plan import HEAD_BYTES
-from trimtab.tracking.store import sqlite_path
+from trimtab.tracking.store import check_file, sqlite_path
 
 LOCK_AGE_S = 600
 """Compiling DeepSpeed's extension takes about a minute, so a lock this old belongs to a build that died."""
@@ -151,6 +152,11 @@ def _mlflow(uri: str) -> Check:
         return Check(
             "mlflow", "red", f"{parent} is not writable", "set tracking.uri or home to another folder"
         )
+    try:
+        check_file(uri)
+    except TrackingError as error:
+        what, _, fix = str(error).partition("; ")
+        return Check("mlflow", "red", what, fix)
     return Check(
         "mlflow", "ok", f"{version}, {path}{'' if path.is_file() else ' (created by the first sweep)'}"
     )

@@ -15,6 +15,7 @@ from trainables.tasks.overlap import Overlap, lines
 from trimtab.errors import PlanError, SpecError
 from trimtab.planning.gpu_memory import GpuMemory, describe, estimate
 from trimtab.planning.machine import GB
+from trimtab.sweepspec.outside import has_test_split
 from trimtab.sweepspec.spec import Work
 
 if TYPE_CHECKING:
@@ -173,6 +174,11 @@ def _warnings(spec: Work) -> list[str]:
     size = depth_and_width(spec.reference_config().model)
     found = list(spec.notes)
     found += [line for one in spec.configs() if (line := warmup_warning(one.strategy, one.steps))]
+    if spec.purpose == "search" and not has_test_split(spec.reference_config().task):
+        found.append(
+            "trial.task.test: not set, so that trimtab confirm would refuse this sweep: its verdict needs "
+            "prompts that the search never saw"
+        )
     if size is not None:
         found += [line for config in spec.configs() for line in warnings(config.strategy, size.width)]
     return list(dict.fromkeys(found))

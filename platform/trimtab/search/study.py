@@ -67,50 +67,70 @@ def create_studies(spec: SweepSpec, name: str, sweep_dir: Path) -> Studies:
     _quiet()
     storage = open_storage(spec.storage, sweep_dir)
     try:
-        studies = Studies(
-            *(
-                optuna.create_study(
-                    study_name=study, storage=storage, direction="maximize", pruner=_pruner(spec)
-                )
-                for study in (f"{name}/reference", name)
-            )
-        )
+        studies = Studies(*(_created(spec, study, storage) for study in _names(name)))
     except optuna.exceptions.DuplicatedStudyError:
         raise StorageError(
             f"storage: holds a study named {name!r} already; choose another --name, or resume that sweep "
             f"where it was started: {command(f'resume {name}', SweepDir(sweep_dir).home)}"
         ) from None
-    for study, families in ((studies.reference, (spec.reference,)), (studies.candidates, spec.candidates)):
-        for parameters in enqueued(spec, families):
-            study.enqueue_trial(parameters)
+    _enqueue(spec, studies)
     return studies
+
+
+def _names(name: str) -> tuple[str, str]:
+    """Return the names of a sweep's studies: the reference's and the candidates'."""
+    return f"{name}/reference", name
+
+
+def _created(spec: SweepSpec, study: str, storage: BaseStorage) -> optuna.Study:
+    return optuna.create_study(study_name=study, storage=storage, direction="maximize", pruner=_pruner(spec))
+
+
+def _enqueue(spec: SweepSpec, studies: Studies) -> None:
+    """Enqueue what is to run first and is not enqueued yet."""
+    for study, families in ((studies.reference, (spec.reference,)), (studies.candidates, spec.candidates)):
+        there = [trial.system_attrs.get("fixed_params") for trial in study.get_trials(deepcopy=False)]
+        for parameters in enqueued(spec, families):
+            if parameters in there:
+                there.remove(parameters)
+            else:
+                study.enqueue_trial(parameters)
 
 
 def load_studies(spec: SweepSpec, name: str, sweep_dir: Path) -> Studies:
     """Load the studies of a sweep that was started before.
 
-    Call this only while no driver runs the sweep: a line that a killed driver left half-written is cut off.
+    Those of a sweep whose driver ended before it had made them are made now. Call this only while no driver
+    runs the sweep: a line that a killed driver left half-written is cut off.
 
     Raises:
-        NotFoundError: The storage does not hold the studies.
-        StorageError: The storage cannot be used.
+        NotFoundError: The sweep has run, and the storage does not hold the studies.
+        StorageError: The storage cannot be used, or its file is damaged.
     """
     _quiet()
-    if not spec.storage:
-        if not (sweep_dir / JOURNAL).is_file():
-            raise SweepDir(sweep_dir).never_began("study")
+    folder, file = SweepDir(sweep_dir), sweep_dir / JOURNAL
+    if not spec.storage and not file.is_file() and folder.has_run:
+        raise folder.without_studies(file)
+    if not spec.storage and file.is_file():
         (sweep_dir / f"{JOURNAL}.lock").unlink(missing_ok=True)
-        journal.cut_torn_tail(sweep_dir / JOURNAL)
+        journal.cut_torn_tail(file)
+        # Optuna replays the file, so that no line of its own may be missing.
+        journal.check_lines(file, "remove what does not belong, or restore it from a backup")
     storage = open_storage(spec.storage, sweep_dir)
+    studies = Studies(*(_loaded(spec, name, study, storage, folder) for study in _names(name)))
+    if not folder.has_run:
+        _enqueue(spec, studies)
+    return studies
+
+
+def _loaded(spec: SweepSpec, name: str, study: str, storage: BaseStorage, folder: SweepDir) -> optuna.Study:
+    """Load one study, or create it where nothing has run yet."""
     try:
-        return Studies(
-            *(
-                optuna.load_study(study_name=study, storage=storage, pruner=_pruner(spec))
-                for study in (f"{name}/reference", name)
-            )
-        )
+        return optuna.load_study(study_name=study, storage=storage, pruner=_pruner(spec))
     except KeyError:
-        raise _no_study(name, sweep_dir) from None
+        if folder.has_run:
+            raise _no_study(name, folder.path) from None
+    return _created(spec, study, storage)
 
 
 def _no_study(name: str, sweep_dir: Path) -> NotFoundError:

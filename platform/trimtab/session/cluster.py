@@ -14,7 +14,9 @@ from trimtab.planning.plan import Plan
 from trimtab.remote.clusters import joined_ray
 from trimtab.session.environment import prepare_environment
 from trimtab.session.own_ray import local_ray
+from trimtab.sweepdir.home import tracking_uri
 from trimtab.sweepspec.spec import Work
+from trimtab.tracking.store import check_file
 from trimtab.tracking.system import metered, metered_nodes
 
 
@@ -61,7 +63,9 @@ def ray_for(work: Work, home: Path, address: str | None, capacity: Machine | Non
         PlanError: not even one slot fits. Nothing has been started.
         ClusterError: the cluster cannot be joined.
         SpecError: its nodes do not share `home`.
+        TrackingError: the tracking store is a file that is damaged or not MLflow's.
     """
+    check_file(tracking_uri(home, work.tracking.uri))
     if address is None:
         yield OwnRay(plan_here(work, this_machine()))
         return

@@ -19,12 +19,13 @@ from typing import NotRequired, TypedDict
 import psutil
 from filelock import FileLock, Timeout
 
-from trimtab.errors import NotFoundError, SpecError
-from trimtab.sweepdir.atomic import write_whole
+from trimtab.errors import NotFoundError, SpecError, StorageError
+from trimtab.sweepdir.atomic import read_mapping, write_whole
 from trimtab.sweepdir.home import TRAINING, command
 
 FILE = "driver.json"
 LOCK = "driver.lock"
+DAMAGED = "if no process drives the sweep any more, remove that file"
 SAME_S = 1.5
 """Most that two readings of a process's start time differ: the boot time is in whole seconds."""
 
@@ -133,10 +134,13 @@ def _stop_command(sweep_dir: Path, pid: int) -> str:
 
 def _record(sweep_dir: Path) -> _Record | None:
     try:
-        loaded: _Record = json.loads((sweep_dir / FILE).read_text(encoding="utf-8"))
+        loaded = read_mapping(sweep_dir / FILE, DAMAGED)
     except FileNotFoundError:
         return None
-    return loaded
+    if not {"pid", "started", "host"} <= loaded.keys():
+        raise StorageError(f"{sweep_dir / FILE} is damaged: it names no process; {DAMAGED}")
+    record: _Record = loaded  # type: ignore[assignment]
+    return record
 
 
 def _boot() -> str | None:

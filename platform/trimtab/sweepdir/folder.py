@@ -4,6 +4,7 @@ Layout::
 
     spec.yaml                the resolved spec (a training run has promoted.yaml instead)
     driver.json, driver.lock the process that drives it, see `driver`
+    tracked.json             how much of its journal each tracking store holds
     tracking.json            its own id: a resumed sweep finds its MLflow runs by it
     study.journal            the Optuna studies, unless the spec names a database
     records/<trial>.jsonl    the event journal, see `journal`
@@ -22,12 +23,16 @@ from pathlib import Path
 
 from trimtab.errors import NotFoundError, SpecError
 from trimtab.sweepdir import driver
-from trimtab.sweepdir.atomic import write_whole
-from trimtab.sweepdir.home import SWEEPS, TRAINING
+from trimtab.sweepdir.atomic import read_mapping, write_whole
+from trimtab.sweepdir.home import SWEEPS, TRAINING, command
 from trimtab.sweepdir.journal import Event, Tail
 from trimtab.sweepspec.load import load_spec
 from trimtab.sweepspec.names import check_name
 from trimtab.sweepspec.spec import SweepSpec
+
+TRACKED = "tracked.json"
+"""How much of the journal each tracking store holds (`trimtab.tracking.position`)."""
+TRACKED_FIX = "remove it: everything is sent again, and the store keeps one of each"
 
 
 @dataclass(frozen=True)
@@ -73,12 +78,14 @@ class SweepDir:
         Without `name` the first free one of `family`, `family-2`, `family-3`, ... is taken. Making the folder
         is the claim, so that two sweeps started at once cannot share a name.
 
+        A folder of that `name` in which nothing ever began, because its driver was killed at once, is taken.
+
         Raises:
             SpecError: `name` is in use, or `home` cannot be written.
         """
         if name is not None:
             found = cls.of(home, name)
-            if not found._claim():
+            if not found._claim() and (found.spec_file.exists() or found.has_run):
                 raise SpecError(
                     f"--name: {name!r} is in use ({found.path} exists); choose another name, or leave --name "
                     f"out for the next free one of the family {family!r}"
@@ -118,28 +125,82 @@ class SweepDir:
         """Read the sweep's spec; its model, data and classes may have moved since.
 
         Raises:
-            NotFoundError: the sweep never began.
+            NotFoundError: it is gone, or the sweep never began.
         """
         if not self.spec_file.is_file():
-            raise self.never_began("spec.yaml")
+            raise self._without_spec()
         return load_spec(self.spec_file, outside=False)
 
     def write_spec(self, spec: SweepSpec) -> None:
         """Keep the spec, whole or not at all."""
         write_whole(self.spec_file, spec.text())
 
-    def never_began(self, lacks: str) -> NotFoundError:
-        """Return the error for a sweep whose driver ended before it had written `lacks`."""
+    def _without_spec(self) -> NotFoundError:
+        if self.has_run:
+            shown = command("ui", self.home)
+            return NotFoundError(
+                f"sweep {self.name!r} has run, but {self.spec_file} is gone. MLflow keeps a copy, the "
+                f"artifact spec.yaml of the run {self.name!r} ({shown}): put it back there"
+            )
         return NotFoundError(
-            f"sweep {self.name!r} never began: {self.path} has no {lacks}; remove that folder and run "
-            "trimtab sweep again"
+            f"sweep {self.name!r} never began: {self.path} has no spec.yaml; start it: trimtab sweep SPEC "
+            f"--name {self.name}"
+        )
+
+    def without_studies(self, file: Path) -> NotFoundError:
+        """Return the error for a sweep that has run and whose studies, `file`, are gone."""
+        words = [f"{verb} {self.name}" for verb in ("status", "compare", "confirm")]
+        again = ", ".join(command(word, self.home) for word in words)
+        return NotFoundError(
+            f"sweep {self.name!r} has run, but {file} is gone, without which its search cannot go on. "
+            f"Restore it from a backup, or search anew under another --name. What ran is whole: {again}"
         )
 
     @property
+    def has_run(self) -> bool:
+        """Tell whether a trial of it was begun, by anything that one leaves behind."""
+        return bool(self._recorded() | self._left_behind())
+
+    def check_records(self) -> None:
+        """Refuse a sweep that has lost records of its trials: it would look as if they had never run.
+
+        Raises:
+            NotFoundError: names what is gone, and what still holds it.
+        """
+        gone = sorted(self._left_behind() - self._recorded())
+        if gone:
+            what = self.path / "records"
+            more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+            raise NotFoundError(
+                f"sweep {self.name!r} has run, but {what / gone[0]}.jsonl{more} is gone, without which "
+                "nothing can be said of those trials, or go on. It cannot be made again: restore it from a "
+                f"backup. MLflow has what was sent: {command(f'compare {self.name}', self.home)}"
+            )
+
+    def _recorded(self) -> set[str]:
+        """Return the trials that have records."""
+        return {file.stem for file in (self.path / "records").glob("trial-*.jsonl")}
+
+    def _left_behind(self) -> set[str]:
+        """Return the trials that must have records: they have checkpoints, or their records were tracked."""
+        trials = {folder.name for folder in (self.path / "trials").glob("trial-*")}
+        tracked = self.path / TRACKED
+        if tracked.is_file():
+            for marks in read_mapping(tracked, TRACKED_FIX).values():
+                trials |= {run.partition("/")[0] for run in marks if run.startswith("trial-")}
+        return trials
+
+    @property
     def sweep_id(self) -> str | None:
-        """The sweep's own id; None before anything of it was tracked."""
+        """The sweep's own id; None before anything of it was tracked.
+
+        Raises:
+            StorageError: the file that holds it is damaged.
+        """
         file = self.path / "tracking.json"
-        return str(json.loads(file.read_text(encoding="utf-8"))["sweep_id"]) if file.is_file() else None
+        again = command(f"track {self.name}", self.home)
+        fix = f"remove it, then send everything to MLflow again, under a new id: {again}"
+        return str(read_mapping(file, fix).get("sweep_id")) if file.is_file() else None
 
     def claim_id(self) -> str:
         """Return the sweep's own id, a new one the first time."""

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from trainables.worker.outcome import Cause
+from trimtab.errors import StorageError
 
 EventName = Literal[
     "trial_started",
@@ -80,6 +82,20 @@ class Event(TypedDict, total=False):
     score: float | None
 
 
+OF_ALL: dict[str, type | tuple[type, ...]] = {"event": str, "trial": str, "time": (int, float)}
+"""What every event has, with its type."""
+OF_KIND: dict[str, tuple[str, ...]] = {
+    "stage": ("stage",),
+    "step": ("rollouts", "metrics"),
+    "evaluation": ("rollouts", "metrics"),
+    "run_finished": ("seed", "status"),
+    "trial_finished": ("status",),
+}
+"""What the readers need of an event besides."""
+SHOWN = 60
+"""Bytes of a damaged line that a message repeats."""
+
+
 def append(sweep_dir: Path, event: Mapping[str, Any]) -> None:
     """Append one event to its trial's file; it is flushed before this returns."""
     folder = sweep_dir / "records"
@@ -90,18 +106,32 @@ def append(sweep_dir: Path, event: Mapping[str, Any]) -> None:
 
 
 def read(sweep_dir: Path, trial: str) -> list[Event]:
-    """Return all events of one trial so far."""
+    """Return all events of one trial so far.
+
+    Raises:
+        StorageError: a line is damaged.
+    """
     file = sweep_dir / "records" / f"{trial}.jsonl"
     if not file.is_file():
         return []
-    lines = file.read_bytes().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith(b"\n")]
+    events, at = [], 0
+    with file.open("rb") as lines:
+        for line in lines:
+            if line.endswith(b"\n"):
+                events.append(_event(line, file, at))
+            at += len(line)
+    return events
 
 
 def repair(sweep_dir: Path) -> None:
-    """Cut off what a killed writer left half-written, before anyone appends to it."""
-    for file in (sweep_dir / "records").glob("*.jsonl"):
+    """Cut off what a killed writer left half-written, before anyone appends to it.
+
+    Raises:
+        StorageError: a line further up is damaged. The files before it are repaired all the same.
+    """
+    for file in sorted((sweep_dir / "records").glob("*.jsonl")):
         cut_torn_tail(file)
+        read(sweep_dir, file.stem)
 
 
 def cut_torn_tail(file: Path) -> None:
@@ -110,20 +140,52 @@ def cut_torn_tail(file: Path) -> None:
         good = whole = 0
         for line in lines:
             whole += len(line)
-            if _is_whole(line):
+            if line.endswith(b"\n") and _parsed(line) is not None:
                 good = whole
         if good < whole:
             lines.truncate(good)
 
 
-def _is_whole(line: bytes) -> bool:
-    if not line.endswith(b"\n"):
-        return False
+def check_lines(file: Path, fix: str) -> None:
+    """Refuse a file of JSON objects, one a line, in which a line is something else.
+
+    Raises:
+        StorageError: names the line, and the `fix`.
+    """
+    at = 0
+    with file.open("rb") as lines:
+        for line in lines:
+            if not isinstance(_parsed(line), dict):
+                raise _damaged(file, at, line, fix)
+            at += len(line)
+
+
+def _parsed(line: bytes) -> object:
+    """Return what a line of JSON holds; None if it is not JSON."""
     try:
-        json.loads(line)
-    except ValueError:
-        return False
-    return True
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _event(line: bytes, file: Path, at: int) -> Event:
+    """Return the event in a line of `file` that begins at byte `at`."""
+    found = _parsed(line)
+    if not isinstance(found, dict) or any(not isinstance(found.get(key), OF_ALL[key]) for key in OF_ALL):
+        raise _damaged(file, at, line)
+    if any(key not in found for key in OF_KIND.get(found["event"], ())):
+        raise _damaged(file, at, line)
+    event: Event = found  # type: ignore[assignment]
+    return event
+
+
+def _damaged(file: Path, at: int, line: bytes, fix: str | None = None) -> StorageError:
+    with file.open("rb") as whole:
+        number = whole.read(at).count(b"\n") + 1
+    shown = repr(line[:SHOWN].decode(errors="replace").rstrip("\n")) + ("..." if len(line) > SHOWN else "")
+    # An event stands for itself, so that its neighbours hold without it.
+    own = f"remove that line (sed -i {number}d {shlex.quote(str(file))}), or restore the file from a backup"
+    return StorageError(f"{file}, line {number}: {shown} is not what trimtab wrote there; {fix or own}")
 
 
 class Tail:
@@ -139,7 +201,11 @@ class Tail:
         return {name.removesuffix(".jsonl"): offset for name, offset in self._offset.items()}
 
     def read(self) -> Iterator[Event]:
-        """Yield the events written since the last call, in order within each trial."""
+        """Yield the events written since the last call, in order within each trial.
+
+        Raises:
+            StorageError: a line is damaged.
+        """
         for event, _ in self.read_at():
             yield event
 
@@ -153,8 +219,10 @@ class Tail:
                 for line in file:
                     if not line.endswith(b"\n"):
                         break
-                    self._offset[name] = self._offset.get(name, 0) + len(line)
-                    yield json.loads(line), self._offset[name]
+                    at = self._offset.get(name, 0)
+                    event = _event(line, self._folder / name, at)
+                    self._offset[name] = at + len(line)
+                    yield event, self._offset[name]
 
     def _grown(self) -> list[str]:
         """Return files with more than has been read: most trials have ended, and theirs are not opened."""

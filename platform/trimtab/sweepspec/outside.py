@@ -7,12 +7,12 @@ check, because these may have moved since.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainables.models.reference import check_reference
 from trainables.models.resolve import check_model
 from trainables.strategies.wording import did_you_mean
+from trainables.tasks.source import READERS, local_file
 from trimtab.errors import SpecError
 from trimtab.sweepspec.imports import IMPORT_PATH, check_own_strategies, imported
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from trimtab.sweepspec.spec import SweepSpec
 
 TASKS = ("addition", "sorting", "math")
-FILE_KINDS = (".jsonl", ".json", ".parquet")
+FILE_KINDS = tuple(READERS)
 HUB_DATA = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(/[\w.-]+)?(:.+)?")
 
 
@@ -82,8 +82,13 @@ def _check_math(task: TaskConfig) -> None:
             _check_source(f"trial.task.{split}", source)
 
 
+def has_test_split(task: TaskConfig) -> bool:
+    """Tell whether a task has prompts for the verdict; a class of the user's own may have some."""
+    return task.name != "math" or task.test is not None
+
+
 def _check_source(field: str, source: str) -> None:
-    path = Path(source)
+    path = local_file(source).path
     if path.is_file():
         if path.suffix not in FILE_KINDS:
             raise SpecError(

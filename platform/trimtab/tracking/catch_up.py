@@ -8,6 +8,7 @@ from trimtab.sweepdir.folder import SweepDir
 from trimtab.sweepdir.home import tracking_uri
 from trimtab.sweepdir.journal import Status, Tail
 from trimtab.sweepspec.spec import SweepSpec
+from trimtab.tracking.store import check_file
 from trimtab.tracking.tracker import Tracker
 
 CATCH_UP_S = 600.0
@@ -21,11 +22,20 @@ def catch_up(sweep_dir: Path, spec: SweepSpec, uri: str | None = None) -> list[s
 
     Args:
         uri: Another store than the sweep's own. It then gets the whole journal.
+
+    Raises:
+        NotFoundError: Records are gone.
+        StorageError: The journal is damaged.
+        TrackingError: The store is a file that is damaged or not MLflow's.
     """
+    SweepDir(sweep_dir).check_records()
+    # Read in this thread first: the journal may be damaged.
+    status = sweep_status(sweep_dir, spec)
     store = uri or tracking_uri(SweepDir(sweep_dir).home, spec.tracking.uri)
+    check_file(store)
     tracker = Tracker(sweep_dir, store, sweep_dir.name, spec)
     tracker.start()
-    return tracker.close(sweep_status(sweep_dir, spec), CATCH_UP_S)
+    return tracker.close(status, CATCH_UP_S)
 
 
 def sweep_status(sweep_dir: Path, spec: SweepSpec) -> Status:

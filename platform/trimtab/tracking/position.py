@@ -19,10 +19,10 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from trimtab.sweepdir.atomic import write_whole
+from trimtab.sweepdir.atomic import read_mapping, write_whole
+from trimtab.sweepdir.folder import TRACKED, TRACKED_FIX
 from trimtab.tracking.operations import END, Key, LogPoints, Operation, Point
 
-FILE = "tracked.json"
 OWN, LATER = "own", "later"
 WRITE_S = 1.0
 """Minimum time between two writes while operations are sent: the file holds every trial of the sweep."""
@@ -32,11 +32,11 @@ class Position:
     """The mark of one store. `save` writes it to disk if it has moved."""
 
     def __init__(self, sweep_dir: Path, uri: str) -> None:
-        self._file = sweep_dir / FILE
+        self._file = sweep_dir / TRACKED
         self._store = hashlib.sha256(uri.encode()).hexdigest()[:16]
         self._all: dict[str, dict[str, dict[str, int]]] = {}
         if self._file.is_file():
-            self._all = json.loads(self._file.read_text(encoding="utf-8"))
+            self._all = read_mapping(self._file, TRACKED_FIX)
         self._marks = self._all.setdefault(self._store, {})
         self._moved = False
         self._written_s = time.monotonic()

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from trimtab.errors import TrackingError
+from trimtab.sweepdir.home import SWEEPS, command
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -15,10 +21,19 @@ PERMANENT = frozenset({
     "INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST", "NOT_IMPLEMENTED",
 })  # fmt: skip
 """Error codes that a retry cannot fix, because the request itself is refused."""
+TABLES = frozenset({"experiments", "runs"})
+"""Tables of any MLflow database."""
+BROKEN = ("malformed", "not a database", "no such table", "no such column", "database schema")
+"""Words of SQLite and MLflow about a file that no retry mends."""
 
 
 def connect(uri: str) -> MlflowClient:
-    """Return a client of this store. Its first use creates a SQLite file, or migrates an old one."""
+    """Return a client of this store. Its first use creates a SQLite file, or migrates an old one.
+
+    Raises:
+        TrackingError: the store is a SQLite file that is damaged or not MLflow's.
+    """
+    check_file(uri)
     # MLflow's own retries block for minutes, and may repeat a request that was carried out, which leaves a
     # second run. The tracker's retries look first, and know when the sweep is over. A user's values win.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -35,6 +50,56 @@ def connect(uri: str) -> MlflowClient:
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
     return MlflowClient(tracking_uri=uri)
+
+
+def check_file(uri: str) -> None:
+    """Refuse a SQLite store that is damaged or another program's: MLflow would write its tables into it.
+
+    Quick, and without MLflow. A file that is not there, or empty, is one that MLflow may fill.
+
+    Raises:
+        TrackingError: names the file and how to get a good one.
+    """
+    path = sqlite_path(uri)
+    if path is None or not path.is_file() or path.stat().st_size == 0:
+        return
+    try:
+        if _is_cut(path):
+            raise TrackingError(_lost(path, "is cut short"))
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+    except (OSError, sqlite3.Error) as error:
+        if "locked" in str(error):
+            return  # somebody writes to it
+        raise TrackingError(_lost(path, f"cannot be read ({error})")) from None
+    if tables and not tables & TABLES:
+        raise TrackingError(_lost(path, f"is not MLflow's: it holds {', '.join(sorted(tables)[:3])}"))
+
+
+def _is_cut(path: Path) -> bool:
+    """Tell whether a SQLite file is shorter than its header says (www.sqlite.org/fileformat.html)."""
+    with path.open("rb") as file:
+        header = file.read(100)
+    if not header.startswith(b"SQLite format 3\0"):
+        return False
+    if len(header) < 100:
+        return True
+    numbers = [int.from_bytes(header[at : at + 4]) for at in (24, 28, 92)]
+    changed, pages, counted = numbers
+    size = int.from_bytes(header[16:18])
+    # The number of pages holds if it was counted at the last change. A page of 64 KB is written as 1.
+    return changed == counted and path.stat().st_size < pages * (65536 if size == 1 else size)
+
+
+def _lost(path: Path, why: str) -> str:
+    """Return the message about a SQLite file that is no use."""
+    here = path.parent if (path.parent / SWEEPS).is_dir() else None
+    again = command("track NAME", here) if here else "trimtab track NAME"
+    away = f"mv {shlex.quote(str(path))} {shlex.quote(str(path))}.bad"
+    return (
+        f"{path} {why}; restore it from a backup, or move it away ({away}) and send what each sweep recorded "
+        f"to a new one: {again}"
+    )
 
 
 def transient_errors() -> tuple[type[Exception], ...]:
@@ -70,7 +135,13 @@ def unreachable(uri: str, error: Exception) -> str:
     advice = refusal(error)
     if advice is not None:
         return f"{uri} refused: {error}; {advice}"
-    return f"{uri} does not answer: {error}; start it, or check tracking.uri"
+    path = sqlite_path(uri)
+    if path is None:
+        return f"{uri} does not answer: {error}; start it, or check tracking.uri"
+    why = str(error).splitlines()[0]
+    if any(word in str(error) for word in BROKEN):
+        return _lost(path, f"cannot be read ({why})")
+    return f"{path} does not answer: {why}; see that it may be written and that its disk has space"
 
 
 def sqlite_path(uri: str) -> Path | None:

@@ -10,6 +10,7 @@ import time
 from collections import Counter, deque
 from pathlib import Path
 
+from trimtab.errors import TrackingError
 from trimtab.sweepdir.folder import SweepDir
 from trimtab.sweepdir.journal import Status, Tail
 from trimtab.sweepspec.spec import Work
@@ -76,12 +77,14 @@ class Tracker:
 
     def _run(self) -> None:
         backoff_s = 0.0
+        # A file that was damaged while the sweep runs may be restored while it runs.
+        failures: tuple[type[Exception], ...] = (*transient_errors(), TrackingError)
         while not self._abandoned.is_set():
             closing = self._closing.is_set()
             self._read(closing)
             try:
                 self._drain(closing)
-            except transient_errors() as error:
+            except failures as error:
                 self._sender.disconnect()
                 self._problem = f"{type(error).__name__}: {error}"
                 backoff_s = min(max(1.0, 2 * backoff_s), MAX_BACKOFF_S)

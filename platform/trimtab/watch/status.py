@@ -65,10 +65,12 @@ def read_status(home: Path, name: str) -> SweepStatus:
     """Read the state of a sweep.
 
     Raises:
-        NotFoundError: `home` has no sweep `name`, or that sweep never began.
+        NotFoundError: `home` has no sweep `name`, that sweep never began, or its spec or records are gone.
     """
     folder = SweepDir.existing(home, name)
-    return _status(folder, folder.spec(), driver.running(folder.path))
+    spec = folder.spec()
+    folder.check_records()
+    return _status(folder, spec, driver.running(folder.path))
 
 
 def _status(folder: SweepDir, spec: SweepSpec, pid: int | None) -> SweepStatus:

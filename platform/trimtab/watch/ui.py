@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from trimtab.errors import NotFoundError, SpecError
-from trimtab.tracking.store import sqlite_path
+from trimtab.tracking.store import check_file, sqlite_path
 
 HOST = "127.0.0.1"
 
@@ -32,6 +32,7 @@ def serve(uri: str, home: Path, port: int) -> int:
 
     Raises:
         NotFoundError: Nothing has been tracked yet.
+        TrackingError: The store is a file that is damaged or not MLflow's.
         SpecError: The port is in use.
     """
     if uri.startswith(("http://", "https://")):
@@ -40,6 +41,7 @@ def serve(uri: str, home: Path, port: int) -> int:
     path = sqlite_path(uri)
     if path is not None and not path.is_file():
         raise NotFoundError(f"no tracking store at {path}; run a sweep first, or name its folder with --home")
+    check_file(uri)
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

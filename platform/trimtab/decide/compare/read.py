@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -89,14 +90,17 @@ class Store:
 
         Raises:
             NotFoundError: there is no such sweep.
-            TrackingError: the store does not answer, or holds several sweeps of this name.
+            TrackingError: the store does not answer, is damaged, or holds several sweeps of this name.
         """
         check_name(name)
         wanted = {names.SWEEP: name} | ({names.SWEEP_ID: sweep_id} if sweep_id else {})
         runs = self.search(wanted)
         parents = [run for run in runs if run.data.tags.get(names.ROLE) == "sweep"]
         if not parents:
-            raise NotFoundError(f"no sweep named {name!r} in {self.uri}, experiment {self.experiment!r}")
+            raise NotFoundError(
+                f"no sweep named {name!r} in {self.uri}, experiment {self.experiment!r}; if it ran here, "
+                f"send what it recorded: trimtab track {name}"
+            )
         if len(parents) > 1:
             raise TrackingError(
                 f"{self.uri} holds {len(parents)} sweeps named {name!r} from different homes; run compare in "
@@ -137,27 +141,21 @@ class Store:
         """
         path = sqlite_path(self.uri)
         if path is not None and not path.is_file():
-            raise NotFoundError(f"no tracking store at {self.uri}; run a sweep first, or check tracking.uri")
+            raise NotFoundError(
+                f"no tracking store at {self.uri}; run a sweep first, check tracking.uri, or "
+                "send what a sweep recorded: trimtab track NAME"
+            )
         with self._answering() as client:
             found = client.get_experiment_by_name(self.experiment)
             return _search(client, found.experiment_id, tags) if found else []
 
-    def _answering(self) -> _Answering:
-        return _Answering(self.uri)
-
-
-class _Answering:
-    """Context manager of a client that turns the errors of a store that is down into TrackingError."""
-
-    def __init__(self, uri: str) -> None:
-        self._uri = uri
-
-    def __enter__(self) -> MlflowClient:
-        return connect(self._uri)
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, transient_errors()):
-            raise TrackingError(unreachable(self._uri, error)) from error
+    @contextmanager
+    def _answering(self) -> Iterator[MlflowClient]:
+        """Lend a client; the errors of a store that is down become TrackingError."""
+        try:
+            yield connect(self.uri)
+        except transient_errors() as error:
+            raise TrackingError(unreachable(self.uri, error)) from error
 
 
 def _search(client: MlflowClient, experiment_id: str, tags: dict[str, str]) -> list[Run]:
