@@ -194,7 +194,7 @@ def _enlarged(spec: SweepSpec, more: int) -> SweepSpec:
     raw = spec.model_dump(mode="json", by_alias=True)
     raw["search"]["trials"] = spec.candidate_trials + more
     if spec.space_of(spec.reference).ranges:
-        raw["reference"]["trials"] = spec.reference_trials + more
+        raw["reference"]["trials"] = spec.reference_trials - spec.repeats + more
     return parse_spec(raw, outside=False)
 
 

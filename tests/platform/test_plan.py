@@ -286,6 +286,7 @@ WARM = {"strategy": {"preset": "poise"}}
 )
 def test_a_warm_up_as_long_as_the_run_is_refused(raw: Raw, candidate: Raw) -> None:
     raw["candidates"], raw["trial"]["steps"] = [candidate], 5
+    raw["search"] = {}
     with pytest.raises(SpecError, match=r"candidates.0.strategy: .*all 5 steps of a run would be warm-up"):
         parse_spec(raw)
     assert parse_spec(raw, outside=False), "a sweep that has run can still be read"
@@ -294,6 +295,7 @@ def test_a_warm_up_as_long_as_the_run_is_refused(raw: Raw, candidate: Raw) -> No
 @pytest.mark.parametrize(("steps", "warned"), [(48, True), (49, False)])
 def test_a_warm_up_of_a_third_of_the_run_is_a_warning(raw: Raw, steps: int, warned: bool) -> None:
     raw["candidates"], raw["trial"]["steps"] = [WARM], steps
+    raw["search"] = {}
     found = [line for line in make_plan(parse_spec(raw), 2.0, 0, MEMORY).warnings if "warm-up" in line]
     assert bool(found) == warned
     if warned:

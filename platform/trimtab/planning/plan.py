@@ -72,6 +72,8 @@ class Plan:
     """Configurations, including those of the reference."""
     reference_trials: int
     """Configurations of the reference."""
+    shares: dict[str, int]
+    """Label of the reference and of each candidate -> configurations."""
     seeds: int
     """Runs of each configuration."""
     rollouts_per_run: int
@@ -136,6 +138,7 @@ def make_plan(
         slots=wanted,
         trials=trials,
         reference_trials=spec.reference_trials,
+        shares=spec.shares,
         seeds=len(spec.seeds),
         rollouts_per_run=config.budget,
         max_tokens=config.sampling.max_tokens,
@@ -243,6 +246,7 @@ def render(plan: Plan) -> RenderableType:
         "configurations",
         f"{plan.trials} ({plan.reference_trials} reference + {plan.trials - plan.reference_trials} searched)",
     )
+    table.add_row("of each", ", ".join(f"{label} {number}" for label, number in plan.shares.items()))
     table.add_row("runs", f"{plan.runs} ({plan.trials} configurations x {plan.seeds} seeds)")
     table.add_row("rollouts", f"{plan.rollouts:,} ({plan.rollouts_per_run:,} a run)")
     if plan.data is not None:

@@ -81,7 +81,7 @@ def _status(folder: SweepDir, spec: SweepSpec, pid: int | None) -> SweepStatus:
             key=lambda trial: trial.number,
         )
     )
-    ended = len(trials) == spec.trials and all(trial.status in ENDED for trial in trials)
+    ended = len(trials) >= spec.trials and all(trial.status in ENDED for trial in trials)
     status: Literal["running", "finished", "interrupted"] = "finished" if ended else "interrupted"
     if pid is not None:
         status = "running"
