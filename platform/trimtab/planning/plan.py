@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from trainables.models.reference import reference_of
@@ -90,6 +91,10 @@ class Plan:
     """For each slot, which of its processes go to which node; empty where nodes are not distinguished."""
     data: Overlap | None = None
     """What the local files of the splits share; None for a task that has none."""
+    duration: str = "not estimated"
+    """What an estimate of its duration rests on, or why there is none."""
+    duration_s: float | None = None
+    """Estimate of its duration in seconds, if nothing is stopped early."""
     warnings: tuple[str, ...] = ()
     """What can run but will work badly."""
 
@@ -249,6 +254,8 @@ def render(plan: Plan) -> RenderableType:
     table.add_row("of each", ", ".join(f"{label} {number}" for label, number in plan.shares.items()))
     table.add_row("runs", f"{plan.runs} ({plan.trials} configurations x {plan.seeds} seeds)")
     table.add_row("rollouts", f"{plan.rollouts:,} ({plan.rollouts_per_run:,} a run)")
+    about = "" if plan.duration_s is None else f"about {timedelta(seconds=round(plan.duration_s))}, "
+    table.add_row("duration", f"{about}{plan.duration}")
     if plan.data is not None:
         table.add_row("data", "\n".join(lines(plan.data)))
     table.add_row("tokens", f"at most {plan.rollouts * plan.max_tokens:,}")
