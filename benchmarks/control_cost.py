@@ -67,7 +67,9 @@ class NoOpSlot:
 
 def measure(trials: int, home: Path) -> tuple[float, float, float]:
     """Return seconds to the first report, seconds per later report, and the tracker's delay in seconds."""
-    spec = load_spec("quickstart", [f"home={home}", f"search.trials={trials - 1}", "seeds=[0]"])
+    search = ["shared_search={}", "candidates.0.search={learner.lr: {float: [1e-5, 1e-3], log: true}}"]
+    count = f"search={{trials: {trials - 1}, sampler: random}}"
+    spec = load_spec("quickstart", [f"home={home}", *search, count, "seeds=[0]"])
     folder = home / "sweeps" / "bench"
     folder.mkdir(parents=True)
     prepare_environment(home)

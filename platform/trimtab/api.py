@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trimtab.errors import SpecError, StorageError
+from trimtab.planning.duration import with_duration
 from trimtab.planning.machine import Machine, this_machine
 from trimtab.planning.placement import plan_here
 from trimtab.planning.plan import Plan
@@ -38,7 +39,8 @@ def plan(spec: SweepSpec | str | Path, overrides: Sequence[str] = ()) -> Plan:
         PlanError: it does not fit.
         TypeError: overrides are given for a spec that is loaded already.
     """
-    return plan_here(_loaded(spec, overrides), this_machine())
+    loaded = _loaded(spec, overrides)
+    return with_duration(plan_here(loaded, this_machine()), loaded)
 
 
 def sweep(
@@ -201,7 +203,7 @@ def _enlarged(spec: SweepSpec, more: int) -> SweepSpec:
     raw = spec.model_dump(mode="json", by_alias=True)
     raw["search"]["trials"] = spec.candidate_trials + more
     if spec.space_of(spec.reference).ranges:
-        raw["reference"]["trials"] = spec.reference_trials + more
+        raw["reference"]["trials"] = spec.reference_trials - spec.repeats + more
     return parse_spec(raw, outside=False)
 
 

@@ -16,10 +16,13 @@ from rich.console import Console
 from trainables.models.shape import QWEN3_4B, model_shape
 from trimtab.errors import PlanError, SpecError
 from trimtab.gpus import Gpu, installed_gpus, smallest, usable
+from trimtab.planning.duration import with_duration
 from trimtab.planning.gpu_memory import estimate
 from trimtab.planning.machine import GB, Machine, this_machine
 from trimtab.planning.placement import plan_here
 from trimtab.planning.plan import HEAD_BYTES, make_plan, render
+from trimtab.sweepdir.folder import SweepDir
+from trimtab.sweepdir.journal import append
 from trimtab.sweepspec.load import load_spec, parse_spec
 from trimtab.sweepspec.spec import SweepSpec
 from trimtab.tracking.system import NodeMeter
@@ -286,6 +289,7 @@ WARM = {"strategy": {"preset": "poise"}}
 )
 def test_a_warm_up_as_long_as_the_run_is_refused(raw: Raw, candidate: Raw) -> None:
     raw["candidates"], raw["trial"]["steps"] = [candidate], 5
+    raw["search"] = {}
     with pytest.raises(SpecError, match=r"candidates.0.strategy: .*all 5 steps of a run would be warm-up"):
         parse_spec(raw)
     assert parse_spec(raw, outside=False), "a sweep that has run can still be read"
@@ -294,7 +298,32 @@ def test_a_warm_up_as_long_as_the_run_is_refused(raw: Raw, candidate: Raw) -> No
 @pytest.mark.parametrize(("steps", "warned"), [(48, True), (49, False)])
 def test_a_warm_up_of_a_third_of_the_run_is_a_warning(raw: Raw, steps: int, warned: bool) -> None:
     raw["candidates"], raw["trial"]["steps"] = [WARM], steps
+    raw["search"] = {}
     found = [line for line in make_plan(parse_spec(raw), 2.0, 0, MEMORY).warnings if "warm-up" in line]
     assert bool(found) == warned
     if warned:
         assert "poise(k=2): 16 of a run's 48 updates (33%) are warm-up under rloo" in found[0]
+
+
+def test_the_duration_is_that_of_the_last_sweeps_here_or_not_known(spec: SweepSpec, tmp_path: Path) -> None:
+    planned = with_duration(make_plan(spec, 2.0, 0, MEMORY), spec)
+    assert planned.duration_s is None
+    assert planned.duration.startswith("not known: no sweep of this model, task and slot has finished a run")
+    folder = SweepDir.create(tmp_path / "home", "v05_small")
+    folder.write_spec(spec)
+    own = {"trial": "t0", "seed": 0}
+    for event in (
+        {"event": "trial_started", "trial": "t0", "time": 100.0},
+        {**own, "event": "stage", "stage": "resetting", "time": 130.0},
+        {**own, "event": "step", "rollouts": 1000, "time": 170.0},
+        {**own, "event": "run_finished", "status": "finished", "time": 180.0},
+    ):
+        append(folder.path, event)
+    planned = with_duration(make_plan(spec, 2.0, 0, MEMORY), spec)
+    assert planned.duration_s == pytest.approx(30 + 18 * 7680 * 0.05 / 2)
+    console = Console(width=200)
+    with console.capture() as text:
+        console.print(render(planned))
+    assert "about 0:58:06, by the pace of v05_small" in text.get()
+    other = spec.model_copy(update={"trial": spec.trial.model_copy(update={"model": "/elsewhere"})})
+    assert with_duration(planned, other).duration.startswith("not known")

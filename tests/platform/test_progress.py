@@ -187,3 +187,88 @@ def test_a_learned_prior_that_never_acted_is_said_to_have_been_warm_up(journal, 
     text = shown(state)
     assert "0 poise(k=2) (100% warm-up)" in text
     assert "1 poise(k=2) (50% warm-up)" in text
+
+
+def simulated(spec, trials: int, seeds: int, startup_s: float, step_s: float, slots: int = 2):
+    """The events of a sweep in order of time: runs of 60 steps with resets and evaluations, on slots."""
+    free, events = [startup_s] * slots, []
+    for number in range(trials):
+        at = {"event": "trial_started", "trial": f"t{number}", "time": 0.0 if number < slots else min(free)}
+        events.append({**at, "number": number, "role": "reference" if not number else "candidate",
+                       "label": "x", "seeds": list(range(seeds))})  # fmt: skip
+        slot, at_s = free.index(min(free)), min(free)
+        for seed in range(seeds):
+            own = {"trial": f"t{number}", "seed": seed}
+            events.append({**own, "event": "stage", "stage": "resetting", "time": at_s})
+            at_s += 3
+            for step in range(61):
+                spent = {"step": step, "rollouts": 128 * step}
+                if step:
+                    at_s += step_s
+                    events.append({**own, "event": "step", "time": at_s, **spent})
+                if step % 10 == 0:
+                    at_s += 4
+                    metrics = {"accuracy": 0.5}
+                    events.append({**own, "event": "evaluation", "time": at_s, "metrics": metrics, **spent})
+            at_s += 1
+            events.append({**own, "event": "run_finished", "status": "finished", "time": at_s})
+        events.append({"trial": f"t{number}", "event": "trial_finished", "status": "finished", "time": at_s})
+        free[slot] = at_s
+    return sorted(events, key=lambda event: event["time"])
+
+
+@pytest.mark.parametrize(("trials", "seeds"), [(6, 3), (2, 1), (3, 1), (5, 2)])
+@pytest.mark.parametrize("startup_s", [5.0, 240.0])
+def test_the_time_left_is_within_a_factor_of_two_from_the_first_evaluation_on(
+    spec, trials, seeds, startup_s
+) -> None:
+    spec = spec.model_copy(update={"seeds": tuple(range(seeds))})
+    state, told = SweepProgress(spec, trials), []
+    events = simulated(spec, trials, seeds, startup_s, step_s=0.8)
+    end_s = events[-1]["time"]
+    for event in events:
+        state.feed([event])
+        left_s = state.eta_s()
+        if event["event"] == "evaluation" and event["step"]:
+            told.append((left_s, end_s - event["time"]))
+    assert told
+    for left_s, true_s in told:
+        assert true_s / 2 - 10 < left_s < 2 * true_s + 10
+    assert state.eta_s() == 0
+
+
+def test_a_killed_trial_is_open_and_a_resumed_sweep_does_not_say_killed(journal, spec) -> None:
+    journal.start("ref", 0)
+    journal.run("ref", 0, CURVE)
+    journal.start("new", 1)
+    journal.run("new", 0, CURVE[:2], status=None)
+    journal.finish("ref")
+    journal.finish("new", "killed")
+    state = SweepProgress(spec, 2)
+    state.feed(Tail(journal.folder).read())
+    assert (state.ended, state.trials["new"].stage) == (1, "killed")
+    out = io.StringIO()
+    display = Progress(journal.folder, spec, 2, Console(file=out, width=100))
+    display.start()
+    journal.start("new", 1)
+    journal.run("new", 0, CURVE[2:])
+    journal.finish("new")
+    display.close()
+    lines = out.getvalue().splitlines()
+    assert "killed" not in out.getvalue()
+    assert lines[1:] == [
+        "1 v05-1: resumed",
+        "1 v05-1 seed 0 (1/3): accuracy 0.700 (+0.200 to dapo) after 0 of 7,680 rollouts",
+        "1 v05-1: finished (2 of 2)",
+    ]
+
+
+def test_a_table_in_which_all_wait_says_for_what(journal, spec) -> None:
+    state = SweepProgress(spec, 2)
+    journal.start("ref", 0)
+    journal.event("ref", "stage", seed=None, stage="waiting")
+    state.feed(Tail(journal.folder).read())
+    console = Console(width=140, file=io.StringIO())
+    with console.capture() as text:
+        console.print(render("v05_small", state, 5.0, doing="loading vLLM in slot-0 (1 of 2)"))
+    assert "loading vLLM in slot-0 (1 of 2)" in text.get()

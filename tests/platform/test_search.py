@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -80,10 +81,10 @@ def test_the_reference_is_searched_with_as_many_trials_before_the_candidates(tmp
         None,
     ]
     assert jobs[0]["searched"] == {"dapo.group_size": 8}
-    assert (
-        jobs[0]["trial"]["strategy"] != jobs[1]["trial"]["strategy"] or jobs[1]["seeds"] != jobs[0]["seeds"]
-    )
-    assert len(trials(tmp_path, "s/reference")) == 3
+    sizes = [job["trial"]["strategy"]["budget"]["group_size"] for job in jobs[:3]]
+    assert sorted(sizes) == [4, 8, 16], "each once"
+    ran = [trial for trial in trials(tmp_path, "s/reference") if "job" in trial.user_attrs]
+    assert len(ran) == 3
 
 
 def test_ends_are_told_for_what_they_are(tmp_path):
@@ -139,12 +140,59 @@ def test_what_falls_behind_at_a_rung_is_pruned_and_the_reference_never(tmp_path,
 
 
 def test_a_configuration_that_is_proposed_again_runs_under_fresh_seeds(tmp_path):
-    searcher = new(tmp_path, "candidates.0.search={group_size: {choice: [4]}}", "search.trials=3")
-    searcher.suggest("reference")
-    jobs = [searcher.suggest(f"t{n}") for n in range(3)]
-    assert len({json.dumps(job["trial"]) for job in jobs}) == 1
-    assert [job["seeds"] for job in jobs] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
-    assert resumed(tmp_path, "search.trials=3").left == 4, "all of them are still under way"
+    overrides = ["candidates.0={strategy: v05, trials: 3}", "search={}"]
+    searcher = new(tmp_path, *overrides)
+    jobs = [searcher.suggest(f"t{n}") for n in range(6)]
+    assert [job["label"] for job in jobs] == ["dapo"] * 3 + ["v05(k=4)"] * 3
+    assert [job["role"] for job in jobs[:3]] == ["reference"] * 3, "none of them may be stopped early"
+    for own in (jobs[:3], jobs[3:]):
+        assert len({json.dumps(job["trial"]) for job in own}) == 1
+        assert [job["seeds"] for job in own] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    assert resumed(tmp_path, *overrides).left == 6, "all of them are still under way"
+
+
+def test_what_the_sampler_draws_again_is_replaced_by_what_has_not_run(tmp_path):
+    sizes = [2, 4, 8, 16]
+    overrides = [
+        f"candidates=[{{strategy: grpo, search: {{group_size: {{choice: {sizes}}}}}}}, {{strategy: rloo}}]",
+        "search={trials: 5, sampler: random}",
+    ]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    whole = new(tmp_path / "a", *overrides)
+    undisturbed = [run(whole, f"t{n}", 0.5) for n in range(6)]
+    assert whole.suggest("one too many") is None
+    drawn = [job["trial"]["strategy"]["budget"] for job in undisturbed if job["family"] == "grpo"]
+    assert sorted(budget["group_size"] for budget in drawn) == sizes
+    assert {tuple(job["seeds"]) for job in undisturbed} == {(0, 1, 2)}
+    first = new(tmp_path / "b", *overrides)
+    begun = [run(first, f"t{n}", 0.5) for n in range(4)]
+    second = resumed(tmp_path / "b", *overrides)
+    assert begun + [run(second, f"t{n}", 0.5) for n in range(4, 6)] == undisturbed
+
+
+def test_an_extended_sweep_searches_who_is_searched_and_has_fewest(tmp_path):
+    lr = "search: {learner.lr: {float: [1e-5, 1e-3], log: true}}"
+    candidates = (
+        f"candidates=[{{strategy: v05, {lr}, trials: 3}}, {{strategy: grpo, {lr}}}, {{strategy: rloo}}]"
+    )
+    before = new(tmp_path, candidates, "search={trials: 6}")
+    assert Counter(run(before, f"t{n}", 0.5)["family"] for n in range(7)) == {
+        "dapo": 1, "v05": 3, "grpo": 2, "rloo": 1
+    }  # fmt: skip
+    after = resumed(tmp_path, candidates, "search={trials: 9}")
+    assert [run(after, f"t{n}", 0.5)["family"] for n in range(7, 10)] == ["grpo", "v05", "grpo"]
+    assert after.suggest("one too many") is None
+
+
+def test_the_sampler_goes_on_choosing_in_a_sweep_that_an_earlier_version_began(tmp_path):
+    candidates = "candidates=[{strategy: v05, search: {alpha: {float: [0.1, 0.5]}}}, {strategy: grpo}]"
+    new(tmp_path, candidates, "search={trials: 3}")
+    study = optuna.load_study(study_name="s", storage=open_storage(None, tmp_path))
+    study.set_user_attr("quotas", False)
+    after = resumed(tmp_path, candidates, "search={trials: 3}")
+    waiting = len(study.get_trials(states=(TrialState.WAITING,)))
+    assert (after.left, waiting) == (4, 3)
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp"])

@@ -61,10 +61,10 @@ def test_own_values_run_first_and_the_reference_is_searched_as_much(name: str) -
             }.items() <= first.items()
     if name in ("quickstart", "sorting"):
         assert spec.reference_trials == spec.best_supplied == 4
-        assert {spec.quota_of(candidate) for candidate in spec.candidates} == {4}
+        assert set(spec.quotas) == {4}
     elif name != "v05_small":
         assert spec.space_of(spec.reference).ranges
-        assert spec.reference_trials == spec.candidate_trials
+        assert spec.reference_trials >= max(spec.quotas)
 
 
 @pytest.mark.parametrize("name", SPACES)

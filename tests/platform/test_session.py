@@ -51,7 +51,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     class Slots:
         failed = False
 
-        def __init__(self, spec: Any, count: int, broker: str) -> None:
+        def __init__(self, spec: Any, count: int, broker: str, say: Any) -> None:
             said.append(("slots", count, spec.model, broker))
 
         def start(self) -> None:
@@ -417,3 +417,19 @@ def test_a_confirmation_that_cannot_begin_leaves_the_sweep_as_it_is(
         "the confirmation's name is free"
     )
     assert ("close", 60.0) in said
+
+
+def test_slots_say_what_each_of_them_waits_for() -> None:
+    from trainables.config import EngineConfig, LearnerConfig
+    from trimtab.slots.host import Slots, SlotSpec
+
+    told: list[str] = []
+    slots = Slots(SlotSpec("m", LearnerConfig(), EngineConfig(), 1.0, 1.0), 2, None, told.append)
+    slots._tell("slot-0", "loading vLLM")
+    slots._tell("slot-1", "loading vLLM")
+    slots._tell("slot-0", "starting DeepSpeed")
+    assert told == [
+        "loading vLLM in slot-0 (1 of 2)",
+        "loading vLLM in slot-0 (1 of 2), loading vLLM in slot-1 (2 of 2)",
+        "starting DeepSpeed in slot-0 (1 of 2), loading vLLM in slot-1 (2 of 2)",
+    ]

@@ -115,16 +115,39 @@ def test_every_candidate_gets_its_number_and_the_reference_as_many_as_the_best_s
     assert len(set(rates)) == 1 + 8, "one own value for all, and each further one drawn"
 
 
-def test_what_is_nobodys_is_the_samplers_to_give(raw: Raw, tmp_path: Path) -> None:
+def test_what_is_nobodys_is_shared_evenly(raw: Raw, tmp_path: Path) -> None:
     raw["candidates"] = [
         {"strategy": "v05", "search": {"learner.lr": LR}, "trials": 3},
         {"strategy": "rloo", "search": {"learner.lr": LR}},
+        {"strategy": "grpo", "search": {"learner.lr": LR, "loss.clip_high": {"float": [0.2, 0.4]}}},
+        {"strategy": "spo"},
     ]
-    raw["search"] = {"trials": 9}
+    raw["search"] = {"trials": 11}
     found = families(jobs(parse_spec(raw), tmp_path))
-    assert found["v05"] >= 3
-    assert found["v05"] + found["rloo"] == 9
-    assert found["dapo"] == 1, "nothing of the reference is searched"
+    assert found == {"dapo": 1, "v05": 3, "rloo": 4, "grpo": 3, "spo": 1}
+
+
+def test_trials_that_nobody_can_use_are_refused_and_shown(raw: Raw) -> None:
+    raw["candidates"] = [
+        {"strategy": "grpo", "search": {"group_size": {"choice": [4, 8, 16]}}},
+        {"strategy": "rloo"},
+    ]
+    raw["search"] = {"trials": 12}
+    with pytest.raises(SpecError, match=r"search\.trials: 12, of which only 4 .*\(grpo 3, rloo 1\).* to 4"):
+        parse_spec(raw)
+    assert parse_spec(raw, outside=False), "a sweep that has run can still be read"
+    raw["search"] = {"trials_each": 12}
+    spec = parse_spec(raw)
+    assert spec.shares == {"dapo": 1, "grpo": 3, "rloo": 1}
+    assert any("trials_each: 12, but candidates.0 gets 3" in note for note in spec.notes)
+    raw["candidates"][1]["trials"] = 2
+    spec = parse_spec(raw)
+    assert spec.shares == {"dapo": 2, "grpo": 3, "rloo": 2}, "the reference runs again as well"
+    planned = make_plan(spec, 2.0, 0, 16_000_000_000)
+    assert (planned.shares, planned.trials) == (spec.shares, 7)
+    assert any(
+        "candidates.1.trials: 2, but its space has 1 configuration" in line for line in planned.warnings
+    )
 
 
 def test_a_candidate_without_a_search_runs_once_beside_searched_ones(raw: Raw, tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_nothing_is_enqueued_where_it_is_switched_off(raw: Raw) -> None:
 
 
 def test_integer_steps_stay_on_their_grid(raw: Raw) -> None:
-    raw["candidates"][0]["search"] = {"k_max": {"int": [4, 15], "step": 4}}
+    raw["candidates"][0]["search"], raw["search"]["trials"] = {"k_max": {"int": [4, 15], "step": 4}}, 3
     spec, searching = parse_spec(raw), study()
     drawn = set()
     for _ in range(20):

@@ -151,7 +151,7 @@ def test_two_candidates_of_one_preset_need_labels(raw: Raw) -> None:
     raw["candidates"] = [{"strategy": "v05"}, {"strategy": {"preset": "v05", "keep": 0.5}}]
     with pytest.raises(SpecError, match="label"):
         parse_spec(raw)
-    raw["candidates"][1]["label"] = "slow"
+    raw["candidates"][1]["label"], raw["search"]["trials"] = "slow", 2
     assert len(parse_spec(raw).candidates) == 2
 
 

@@ -172,6 +172,22 @@ def test_sweeps_that_learn_by_other_settings_are_compared_and_it_is_said() -> No
     )
 
 
+def test_the_references_trials_under_fresh_seeds_are_further_seeds_of_it() -> None:
+    runs = [run(number, seed, 0.1 * number) for number in (0, 1) for seed in (0, 1)]
+    again = [
+        replace(run(number, seed, 0.1 * number), number=2 + number, trial=f"trial-{2 + number}")
+        for number in (0, 1)
+        for seed in (2, 3)
+    ]
+    found = compare(TrackedSweep("quick", "id", "dapo", "search", None, "test", "rollouts", (*runs, *again)))
+    assert sorted((row.number, row.seeds, row.pairs) for row in found.rows) == [
+        (0, (0, 1, 2, 3), 4),
+        (1, (0, 1), 2),
+        (3, (2, 3), 2),
+    ]
+    assert [(one.family, one.configurations) for one in found.tuning] == [("dapo", 1), ("v05", 1)]
+
+
 def test_what_was_warm_up_does_not_go_by_its_name_alone() -> None:
     never, half, little = (WarmUpPlan(updates, "rloo") for updates in (60, 30, 6))
     runs = [run(number, seed, 0.1 * number) for number in range(4) for seed in range(3)]

@@ -153,8 +153,11 @@ def plan(
     as_json: bool,
 ) -> None:
     """Print what SPEC would run, what it takes and where it goes; start nothing."""
+    from dataclasses import replace
+
     from rich.console import Console
 
+    from trimtab.planning.duration import with_duration
     from trimtab.planning.machine import GB, Machine, this_machine
     from trimtab.planning.placement import plan_here
     from trimtab.planning.plan import render, summary
@@ -169,6 +172,10 @@ def plan(
         gpu_memory_bytes=here.gpu_memory_bytes if gpu_memory_gb is None else int(gpu_memory_gb * GB),
     )
     planned = plan_here(loaded, machine, nodes)
+    if machine == here and nodes == 1:
+        planned = with_duration(planned, loaded)
+    else:
+        planned = replace(planned, duration="not known: sweeps were timed on this machine alone")
     if as_json:
         click.echo(json.dumps(summary(planned), indent=2))
     else:

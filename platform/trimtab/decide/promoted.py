@@ -132,6 +132,10 @@ class Training:
     notes: tuple[str, ...] = ()
 
     @property
+    def shares(self) -> dict[str, int]:
+        return {self.reference_label: 1}
+
+    @property
     def name(self) -> str:
         return self.promoted.name
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from trainables.models.reference import reference_of
@@ -73,6 +74,8 @@ class Plan:
     """Configurations, including those of the reference."""
     reference_trials: int
     """Configurations of the reference."""
+    shares: dict[str, int]
+    """Label of the reference and of each candidate -> configurations."""
     seeds: int
     """Runs of each configuration."""
     rollouts_per_run: int
@@ -89,6 +92,10 @@ class Plan:
     """For each slot, which of its processes go to which node; empty where nodes are not distinguished."""
     data: Overlap | None = None
     """What the local files of the splits share; None for a task that has none."""
+    duration: str = "not estimated"
+    """What an estimate of its duration rests on, or why there is none."""
+    duration_s: float | None = None
+    """Estimate of its duration in seconds, if nothing is stopped early."""
     warnings: tuple[str, ...] = ()
     """What can run but will work badly."""
 
@@ -137,6 +144,7 @@ def make_plan(
         slots=wanted,
         trials=trials,
         reference_trials=spec.reference_trials,
+        shares=spec.shares,
         seeds=len(spec.seeds),
         rollouts_per_run=config.budget,
         max_tokens=config.sampling.max_tokens,
@@ -249,8 +257,11 @@ def render(plan: Plan) -> RenderableType:
         "configurations",
         f"{plan.trials} ({plan.reference_trials} reference + {plan.trials - plan.reference_trials} searched)",
     )
+    table.add_row("of each", ", ".join(f"{label} {number}" for label, number in plan.shares.items()))
     table.add_row("runs", f"{plan.runs} ({plan.trials} configurations x {plan.seeds} seeds)")
     table.add_row("rollouts", f"{plan.rollouts:,} ({plan.rollouts_per_run:,} a run)")
+    about = "" if plan.duration_s is None else f"about {timedelta(seconds=round(plan.duration_s))}, "
+    table.add_row("duration", f"{about}{plan.duration}")
     if plan.data is not None:
         table.add_row("data", "\n".join(lines(plan.data)))
     table.add_row("tokens", f"at most {plan.rollouts * plan.max_tokens:,}")

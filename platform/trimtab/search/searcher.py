@@ -12,22 +12,26 @@ import math
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
+import numpy as np
 import optuna
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from trainables.trial import TrialConfig
-from trimtab.search.study import Studies, sampler
+from trimtab.errors import SpecError
+from trimtab.search.study import JOB, Studies, sampler
+from trimtab.sweepspec.space.check import grid
 from trimtab.sweepspec.space.settings import settings_of, short_settings
-from trimtab.sweepspec.space.suggest import suggest
+from trimtab.sweepspec.space.suggest import named, suggest
 from trimtab.sweepspec.spec import Searched, SweepSpec
 
 SCORE = "score"
 RUNG = "rung"
-JOB = "job"
-"""User attribute of a trial: the `config` of `tune_trial`, which is all it takes to run the trial again."""
+GRID = 4096
+"""Points of a space, at most, among which a drawn one is replaced that ran before."""
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 Role = Literal["reference", "tuned_reference", "candidate"]
@@ -54,6 +58,7 @@ class StudySearcher(Searcher):
     def __init__(self, spec: SweepSpec, studies: Studies) -> None:
         super().__init__(metric=SCORE, mode="max")
         self._spec = spec
+        self._reference = _signature(spec.reference_config().model_dump(mode="json"))
         self._studies = studies
         self._asked: dict[str, _Asked] = {}
         self._under_way: deque[_Asked] = deque()
@@ -126,14 +131,25 @@ class StudySearcher(Searcher):
         """Do nothing: the studies are the state."""
 
     def _ask(self, study: optuna.Study) -> _Asked:
-        role: Role = "candidate"
         families: Sequence[Searched] = self._spec.candidates
         if study is self._studies.reference:
-            role, families = "tuned_reference" if _begun(study) else "reference", (self._spec.reference,)
-        study.sampler = sampler(self._spec, len(study.get_trials(deepcopy=False)))
-        trial = study.ask()
-        searched, config, parameters = suggest(self._spec, trial, families)
-        raw = config.model_dump(mode="json")
+            families = (self._spec.reference,)
+        again = False
+        while True:
+            study.sampler = sampler(self._spec, len(study.get_trials(deepcopy=False)), again=again)
+            trial = study.ask()
+            searched, config, parameters = suggest(self._spec, trial, families)
+            raw = config.model_dump(mode="json")
+            fresh = self._fresher(study, trial, searched, raw)
+            if fresh is None:
+                break
+            again = True
+            # Never handed out, so it is nobody's trial; the other point waits in its place.
+            study.tell(trial.number, state=TrialState.FAIL)
+            study.enqueue_trial(named(self._spec, families, searched, fresh))
+        role: Role = "candidate"
+        if searched is self._spec.reference:
+            role = "reference" if _signature(raw) == self._reference else "tuned_reference"
         job = {
             "key": f"trial-{self._number:04d}",
             "number": self._number,
@@ -149,6 +165,42 @@ class StudySearcher(Searcher):
         self._runs[_signature(raw)] += 1
         trial.set_user_attr(JOB, job)
         return _Asked(study, trial, job, -1)
+
+    def _fresher(
+        self, study: optuna.Study, trial: optuna.Trial, searched: Searched, raw: Mapping[str, Any]
+    ) -> dict[str, Any] | None:
+        """Return a point to run in place of one that was drawn again; None: run what was drawn.
+
+        That is a point of the same space that ran less often; in one without end, any other, which is drawn
+        at random. What the user asked for is run as it is.
+        """
+        runs, space = self._runs[_signature(raw)], self._spec.space_of(searched)
+        label = self._spec.label_of(searched)
+        asked_for = study.get_trials(deepcopy=False)[trial.number].system_attrs.get("fixed_params", {})
+        if not runs or all(f"{label}.{name}" in asked_for for name in space.ranges):
+            return None
+        try:
+            points = list(islice(grid(space), GRID))
+        except SpecError:  # a range without steps: a sampler that runs into its ends draws them twice
+            return {}
+        queued = self._queued(study, searched)
+        rng = np.random.default_rng([self._spec.search.seed, trial.number])
+        for place in rng.permutation(len(points)):
+            signature = _signature(self._spec.config_of(searched, points[place]).model_dump(mode="json"))
+            if self._runs[signature] + queued[signature] < runs:
+                return dict(points[place])
+        return None
+
+    def _queued(self, study: optuna.Study, searched: Searched) -> Counter[str]:
+        """Count the configurations of a strategy that wait in the study's queue."""
+        label, names = self._spec.label_of(searched), list(self._spec.space_of(searched).ranges)
+        found: Counter[str] = Counter()
+        for waiting in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            fixed = waiting.system_attrs.get("fixed_params", {})
+            if all(f"{label}.{name}" in fixed for name in names):
+                values = {name: fixed[f"{label}.{name}"] for name in names}
+                found[_signature(self._spec.config_of(searched, values).model_dump(mode="json"))] += 1
+        return found
 
     def _label(self, role: Role, searched: Searched, config: TrialConfig) -> str:
         """Return a configuration's name in tables, with the settings that it does not share with all."""

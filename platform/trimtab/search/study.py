@@ -8,6 +8,7 @@ are separate, the results of one do not mislead the sampler or pruner of the oth
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import optuna
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -24,10 +26,15 @@ from trimtab.sweepdir import journal
 from trimtab.sweepdir.folder import SweepDir
 from trimtab.sweepdir.home import command
 from trimtab.sweepspec.sections import Asha, Median
-from trimtab.sweepspec.space.suggest import enqueued
+from trimtab.sweepspec.space.suggest import STRATEGY, enqueued, named
 from trimtab.sweepspec.spec import SweepSpec
 
 JOURNAL = "study.journal"
+QUOTAS = "quotas"
+"""User attribute of the candidates' study: every trial of it names its candidate beforehand. The studies of
+earlier versions lack it; there the sampler goes on choosing."""
+JOB = "job"
+"""User attribute of a trial: the `config` of `tune_trial`, which is all it takes to run the trial again."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,7 @@ def _created(spec: SweepSpec, study: str, storage: BaseStorage) -> optuna.Study:
 
 def _enqueue(spec: SweepSpec, studies: Studies) -> None:
     """Enqueue what is to run first and is not enqueued yet."""
+    studies.candidates.set_user_attr(QUOTAS, True)
     for study, families in ((studies.reference, (spec.reference,)), (studies.candidates, spec.candidates)):
         there = [trial.system_attrs.get("fixed_params") for trial in study.get_trials(deepcopy=False)]
         for parameters in enqueued(spec, families):
@@ -120,6 +128,7 @@ def load_studies(spec: SweepSpec, name: str, sweep_dir: Path) -> Studies:
     studies = Studies(*(_loaded(spec, name, study, storage, folder) for study in _names(name)))
     if not folder.has_run:
         _enqueue(spec, studies)
+    _name_the_rest(spec, studies.candidates)
     return studies
 
 
@@ -131,6 +140,31 @@ def _loaded(spec: SweepSpec, name: str, study: str, storage: BaseStorage, folder
         if folder.has_run:
             raise _no_study(name, folder.path) from None
     return _created(spec, study, storage)
+
+
+def _name_the_rest(spec: SweepSpec, study: optuna.Study) -> None:
+    """Name the candidate of each trial that the spec has and the study has not: a sweep was extended.
+
+    Each goes to the searched candidate of fewest trials so far.
+    """
+    if len(spec.candidates) == 1 or not study.user_attrs.get(QUOTAS):
+        return
+    trials = [
+        trial
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state is TrialState.WAITING or JOB in trial.user_attrs
+    ]
+    have: Counter[str] = Counter(_candidate(trial) for trial in trials)
+    searched = [one for one in spec.candidates if spec.space_of(one).ranges] or list(spec.candidates)
+    for _ in range(spec.candidate_trials - len(trials)):
+        next_one = min(searched, key=lambda one: have[spec.label_of(one)])
+        have[spec.label_of(next_one)] += 1
+        study.enqueue_trial(named(spec, spec.candidates, next_one, {}))
+
+
+def _candidate(trial: optuna.trial.FrozenTrial) -> str:
+    """Return the label of the candidate that a trial is for."""
+    return str((trial.params or trial.system_attrs.get("fixed_params", {})).get(STRATEGY))
 
 
 def _no_study(name: str, sweep_dir: Path) -> NotFoundError:
@@ -154,16 +188,17 @@ def read_study(spec: SweepSpec, name: str, sweep_dir: Path) -> optuna.Study:
         raise _no_study(name, sweep_dir) from None
 
 
-def sampler(spec: SweepSpec, number: int) -> optuna.samplers.BaseSampler:
+def sampler(spec: SweepSpec, number: int, *, again: bool = False) -> optuna.samplers.BaseSampler:
     """Return the sampler of trial `number` of a study.
 
     Each trial has its own sampler, seeded by the spec's seed and the trial's number. What it draws depends
     only on these and on the study, so a resumed sweep draws what an uninterrupted one would have drawn.
+    `again`: after a draw that the study knew already, which this sampler might repeat for ever.
     """
     seed = int(np.random.SeedSequence([spec.search.seed, number]).generate_state(1)[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        match spec.search.sampler:
+        match "random" if again else spec.search.sampler:
             case "gp":
                 return optuna.samplers.GPSampler(seed=seed, n_startup_trials=_startup(spec))
             case "qmc":

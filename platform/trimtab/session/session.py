@@ -138,11 +138,10 @@ class Session:
         watch.say("starting Ray")
         with self.cluster.running():
             broker = start_broker(self.folder.path)
-            slots = self._slots(model, broker)
+            slots = self._slots(model, broker, watch.say)
             grace_s = CLOSE_S
             try:
                 with self.cluster.metered(self.folder.path, broker):
-                    watch.say("starting learners (DeepSpeed) and engines (vLLM), and loading the model")
                     slots.start()
                     worked = body(broker, slots)
                 if worked and then is not None:
@@ -157,7 +156,7 @@ class Session:
             finally:
                 slots.close(grace_s)
 
-    def _slots(self, model: str, broker: Any) -> Slots:
+    def _slots(self, model: str, broker: Any, say: Callable[[str], None]) -> Slots:
         """Return the plan's slots, not started yet."""
         from trimtab.slots.host import COLD, WARM, Slots, SlotSpec
 
@@ -178,6 +177,7 @@ class Session:
             ),
             plan.slots,
             broker,
+            say,
         )
 
 

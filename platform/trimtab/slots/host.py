@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,8 @@ REPLACEMENTS = 3
 `REBUILDS` restarts each, that is four times what one trial can use up (`client.LEASES`)."""
 
 
+ENGINES = {"vllm": "vLLM", "transformers": "transformers"}
+"""What each kind of engine is called."""
 COLD, WARM = 1, 1000
 """Number of leases that a slot's processes serve before fresh processes replace them."""
 
@@ -109,8 +112,14 @@ class Slots:
     One thread per slot watches it, and replaces its processes when they died or have served their leases.
     """
 
-    def __init__(self, spec: SlotSpec, count: int, broker: Any) -> None:
+    def __init__(
+        self, spec: SlotSpec, count: int, broker: Any, say: Callable[[str], None] = lambda doing: None
+    ) -> None:
+        """Prepare `count` slots; `say` is told what they wait for while they start."""
         self._spec = spec
+        self._say = say
+        self._loading: dict[str, str] = {}
+        """What each slot that is not up yet is doing."""
         self._broker = broker
         self._names = [f"slot-{k}" for k in range(count)]
         self._processes: dict[str, _Processes] = {}
@@ -180,6 +189,7 @@ class Slots:
         try:
             # An engine that cannot start would leave its learner waiting.
             ray.get([engine.ready.remote() for engine in processes.engines])
+            self._tell(name, "starting DeepSpeed")
             ray.get(processes.running)
         except ray.exceptions.RayError as error:
             return _cause(error)
@@ -202,6 +212,7 @@ class Slots:
         self._broker.abandon.remote(name, f"{name} failed: {why}")
 
     def _start(self, name: str) -> None:
+        self._tell(name, f"loading {ENGINES[self._spec.engine.kind]}")
         with self._lock:
             if self._closing:
                 return
@@ -219,6 +230,18 @@ class Slots:
             )
             host = ray.remote(SlotHost).options(num_cpus=0, scheduling_strategy=beside_driver()).remote()
             self._processes[name] = _Processes(engines, host, host.run.remote(self._spec, setup))
+
+    def _tell(self, name: str, doing: str) -> None:
+        """Say what every slot is doing: `loading vLLM in slot-0 (1 of 2), starting DeepSpeed in ...`."""
+        with self._lock:
+            self._loading[name] = doing
+            count = len(self._names)
+            told = [
+                f"{self._loading[one]} in {one} ({place} of {count})"
+                for place, one in enumerate(self._names, 1)
+                if one in self._loading
+            ]
+        self._say(", ".join(told))
 
     def _start_engine(self) -> Any:
         from trainables.rollouts.actor import EngineActor

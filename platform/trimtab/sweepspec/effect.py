@@ -1,4 +1,4 @@
-"""What would run and yet show nothing: a warm-up as long as the run.
+"""What would run and yet show nothing: a warm-up as long as the run, trials without a configuration.
 
 Checked before a sweep starts, and not when the spec of a past one is read: what has run stays readable.
 """
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from trainables.strategies.suits import warmup_error
 from trimtab.errors import SpecError
+from trimtab.sweepspec.quotas import check_used
 from trimtab.sweepspec.space.check import corners
 
 if TYPE_CHECKING:
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
 
 
 def check_effect(spec: SweepSpec) -> None:
-    """Refuse a configuration whose learned prior could never act.
+    """Refuse a configuration whose learned prior could never act, and trials that cannot be used.
 
     Raises:
-        SpecError: the warm-up of a strategy, or of what its search may draw, takes the whole run.
+        SpecError: the warm-up of a strategy, or of what its search may draw, takes the whole run; or
+            `search.trials` are more than the candidates have configurations.
     """
+    check_used(spec)
     for where, searched in _everybody(spec):
         for config in _extremes(spec, searched):
             if problem := warmup_error(config, spec.trial.steps):

@@ -36,9 +36,9 @@ class SearchConfig(Strict):
     """How candidates are drawn."""
 
     trials: Annotated[int, Field(ge=1)] | None = None
-    """Number of configurations of all candidates; each runs all seeds. One that is proposed twice runs under
-    fresh seeds the second time. Default: the sum of what the candidates get for certain, or 5 if one of them
-    has no number of its own. The sampler chooses the strategy of those that are nobody's."""
+    """Number of configurations of all candidates; each runs all seeds. What the candidates do not get for
+    certain is shared evenly between those that are searched. Default: the sum of what they get for certain,
+    or 5 if one of them has no number of its own."""
     trials_each: Annotated[int, Field(ge=1)] | None = None
     """Number of configurations of every candidate that is searched and says no `trials` of its own; a
     candidate that is not searched then gets one. With `grid` and without `trials`: its points."""

@@ -19,11 +19,11 @@ from pydantic import (
 
 from trainables.config import LossConfig, Strict
 from trainables.trial import TrialConfig, TrialSettings
-from trimtab.errors import SpecError
 from trimtab.sweepspec.messages import spec_error
 from trimtab.sweepspec.names import check_name
+from trimtab.sweepspec.quotas import check_quotas, different, quota_notes, quotas, repeats
 from trimtab.sweepspec.sections import ConfirmConfig, SearchConfig, SlotsConfig, TrackingConfig
-from trimtab.sweepspec.space.check import Space, check_sampler, check_searched, check_shared, count_points
+from trimtab.sweepspec.space.check import Space, check_sampler, check_searched, check_shared
 from trimtab.sweepspec.space.ranges import Range, Value
 from trimtab.sweepspec.space.settings import (
     is_setting,
@@ -33,7 +33,6 @@ from trimtab.sweepspec.space.settings import (
     with_settings,
 )
 from trimtab.sweepspec.space.strategy import default_label, merge, parameters
-from trimtab.sweepspec.space.suggest import first_points
 
 RawStrategy = str | dict[str, Any]
 """As in `TrialConfig.strategy`: a preset's name, a preset with parameters, axes, or an import path."""
@@ -64,9 +63,9 @@ class Searched(Strict):
     """Configurations to run before searching, after the strategy's own: each gives searched parameters a
     value; those that it leaves out are drawn."""
     trials: Annotated[int, Field(ge=1)] | None = None
-    """Number of configurations that it gets for certain, its own values included. Default of a candidate:
-    `search.trials_each`; of the reference: as many as the candidate that gets most, or 1 if nothing of it is
-    searched."""
+    """Number of its trials, its own values included. Default of a candidate: 1 if nothing of it is searched,
+    else `search.trials_each` or its share of `search.trials`; of the reference: as many as the candidate that
+    gets most, or 1. More than there are configurations: they run again under fresh seeds."""
 
     @model_validator(mode="before")
     @classmethod
@@ -130,6 +129,10 @@ class Work(Protocol):
     @property
     def reference_trials(self) -> int:
         """Configurations of the reference, its own values included."""
+
+    @property
+    def shares(self) -> dict[str, int]:
+        """Label of the reference and of each candidate -> configurations."""
 
     @property
     def reference_label(self) -> str: ...
@@ -214,7 +217,7 @@ class SweepSpec(Strict):
         check_shared(self.shared_search)
         for searched in (self.reference, *self.candidates):
             check_searched(self, searched, self._where(searched))
-        self._check_quotas()
+        check_quotas(self)
         check_sampler(self)
         rung = self.search.early_stopping.first_rung if self.search.early_stopping else 0
         budget = self.budget * len(self.seeds)
@@ -241,36 +244,40 @@ class SweepSpec(Strict):
 
     @property
     def reference_trials(self) -> int:
-        """Configurations of the reference, its own values included."""
-        if self.reference.trials:
-            return self.reference.trials
-        return self.best_supplied if self.space_of(self.reference).ranges else 1
+        """Trials of the reference, its own values included, and again wherever a candidate runs again."""
+        if not self.space_of(self.reference).ranges:
+            return max(self.reference.trials or 1, 1 + self.repeats)
+        return (self.reference.trials or self.best_supplied) + self.repeats
 
     @property
     def best_supplied(self) -> int:
-        """Most configurations that one candidate may get: all of them where the sampler chooses."""
-        quotas = [self.quota_of(candidate) for candidate in self.candidates]
-        known = [quota for quota in quotas if quota is not None]
-        return max(known) if len(known) == len(quotas) else self.candidate_trials
+        """Most configurations that one candidate gets, or as many as the reference has, if they are fewer."""
+        most = max(
+            different(self.space_of(candidate), quota)
+            for candidate, quota in zip(self.candidates, self.quotas, strict=True)
+        )
+        return different(self.space_of(self.reference), most)
 
     @property
     def candidate_trials(self) -> int:
-        """Configurations of all candidates."""
-        if self.search.trials is not None:
-            return self.search.trials
-        quotas = [self.quota_of(candidate) for candidate in self.candidates]
-        known = [quota for quota in quotas if quota is not None]
-        return sum(known) if len(known) == len(quotas) else TRIALS
+        """Trials of all candidates."""
+        return self.search.trials if self.search.trials is not None else sum(self.quotas)
 
-    def quota_of(self, candidate: Searched) -> int | None:
-        """Return the configurations that a candidate gets for certain; None: the sampler decides."""
-        if candidate.trials is not None:
-            return candidate.trials
-        if self.search.trials_each is not None:
-            return self.search.trials_each if self.space_of(candidate).ranges else 1
-        if self.search.sampler == "grid" and self.search.trials is None:
-            return count_points(self.space_of(candidate))
-        return None
+    @property
+    def quotas(self) -> tuple[int, ...]:
+        """Trials of each candidate."""
+        return quotas(self)
+
+    @property
+    def repeats(self) -> int:
+        """How often the reference runs again under fresh seeds, because a candidate does."""
+        return repeats(self)
+
+    @property
+    def shares(self) -> dict[str, int]:
+        """Label -> trials; the reference first."""
+        labels = [self.label_of(candidate) for candidate in self.candidates]
+        return {self.reference_label: self.reference_trials, **dict(zip(labels, self.quotas, strict=True))}
 
     @property
     def trials(self) -> int:
@@ -281,11 +288,14 @@ class SweepSpec(Strict):
     def notes(self) -> tuple[str, ...]:
         """What the user should know about the document before it runs."""
         own = [(self._where(one), one.search) for one in (self.reference, *self.candidates)]
-        return tuple(
-            f"{where}.search.{name} wins over shared_search.{name}"
-            for where, search in own
-            for name in search
-            if name in self.shared_search
+        return (
+            *(
+                f"{where}.search.{name} wins over shared_search.{name}"
+                for where, search in own
+                for name in search
+                if name in self.shared_search
+            ),
+            *quota_notes(self),
         )
 
     @property
@@ -337,32 +347,10 @@ class SweepSpec(Strict):
             where = f"{self._where(searched)}.strategy"
             raise spec_error(error, TrialConfig, raw, prefix="trial", renamed={"strategy": where}) from None
 
-    def _check_quotas(self) -> None:
-        """Refuse numbers of trials that do not hold what is certain to run."""
-        certain = 0
-        for candidate in self.candidates:
-            quota = self.quota_of(candidate)
-            certain += 1 if quota is None else quota
-            first = len(first_points(self, candidate))
-            if quota is not None and quota < first:
-                raise SpecError(
-                    f"{self._where(candidate)}.trials: {quota} is less than the {first} configurations that "
-                    f"run before the search (own values, enqueue, a grid's points); raise it to {first}"
-                )
-        if self.candidate_trials < certain:
-            raise SpecError(
-                f"search.trials: {self.candidate_trials} is less than the {certain} configurations that the "
-                f"candidates get for certain; raise it to {certain}, or remove it"
-            )
-
     def _where(self, searched: Searched) -> str:
         if searched is self.reference:
             return "reference"
         return f"candidates.{next(i for i, c in enumerate(self.candidates) if c is searched)}"
-
-
-TRIALS = 5
-"""Configurations of the candidates, where nothing says how many."""
 
 
 def candidate_label(candidate: Searched) -> str:

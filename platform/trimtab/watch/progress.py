@@ -13,6 +13,7 @@ from trainables.strategies.warmup import WarmUpPlan
 from trimtab.sweepdir.curves import ReferenceCurve
 from trimtab.sweepdir.journal import Event, Tail
 from trimtab.sweepspec.spec import Work
+from trimtab.watch.eta import Clock
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -41,6 +42,8 @@ class TrialProgress:
     """Seed -> training rollouts spent."""
     updates: dict[int, int] = field(default_factory=dict)
     """Seed -> updates."""
+    done: set[int] = field(default_factory=set)
+    """Seeds that have finished."""
     warmup: WarmUpPlan | None = None
     ended: bool = False
 
@@ -81,10 +84,8 @@ class SweepProgress:
         self.total_trials = total_trials
         self.trials: dict[str, TrialProgress] = {}
         self._reference = ReferenceCurve()
-        self._first_s: float | None = None
-        self._before = 0
-        """Rollouts spent before `_first_s`."""
-        self._last_s = 0.0
+        self._clock = Clock()
+        self._running = False
 
     @property
     def rollouts(self) -> int:
@@ -97,9 +98,9 @@ class SweepProgress:
         return sum(trial.ended for trial in self.trials.values())
 
     @property
-    def evaluated(self) -> bool:
-        """Tell whether there is a first result."""
-        return any(trial.evaluated for trial in self.trials.values())
+    def running(self) -> bool:
+        """Tell whether this driver has a first result."""
+        return self._running
 
     def stages(self) -> str:
         """Return what the trials under way are doing, each thing once: `waiting, resetting`.
@@ -113,15 +114,29 @@ class SweepProgress:
         """Process events and return the lines of plain output that they cause."""
         return [line for event in events if (line := self._event(event)) is not None]
 
+    def take_over(self, events: Iterable[Event]) -> None:
+        """Process the events of drivers that have ended: what they left open waits to be resumed."""
+        self.feed(events)
+        self._running = False
+        self._clock.forget_under_way()
+        for trial in self.trials.values():
+            if not trial.ended:
+                trial.stage = "waiting"
+
     def eta_s(self) -> float | None:
-        """Estimate the seconds to the end at the rate so far; None until a rate is known."""
-        spent = self.rollouts - self._before
-        if self._first_s is None or spent <= 0 or self._last_s <= self._first_s:
-            return None
-        # A trial that was stopped early does not spend the rest of its budget.
-        saved = sum(self.trial_budget - trial.rollouts for trial in self.trials.values() if trial.ended)
-        rate = spent / (self._last_s - self._first_s)
-        return max(0, self.total - saved - self.rollouts) / rate
+        """Estimate the seconds to the end at the pace so far, start-up left out; None until one is known."""
+        if self.ended == self.total_trials:
+            return 0.0
+        to_do = {
+            (key, seed): self.run_budget - trial.spent.get(seed, 0)
+            for key, trial in self.trials.items()
+            for seed in trial.seeds
+            if not trial.ended and seed not in trial.done
+        }
+        begun = {run: left for run, left in to_do.items() if run in self._clock.runs and left > 0}
+        queued = max(0, self.total_trials - len(self.trials)) * (self.trial_budget // self.run_budget)
+        waiting = sum(run not in self._clock.runs for run in to_do)
+        return self._clock.left_s(begun, queued + waiting, self.run_budget)
 
     def minus_reference(self, trial: TrialProgress) -> float | None:
         """Return a trial's last accuracy minus the reference's at the same number of rollouts.
@@ -141,7 +156,7 @@ class SweepProgress:
         trial = self.trials.get(event["trial"])
         if trial is None:
             return None
-        self._last_s = max(self._last_s, event["time"])
+        self._clock.take(event)
         seed = event.get("seed")
         if seed is not None:
             trial.seed = seed
@@ -151,26 +166,24 @@ class SweepProgress:
             trial.spent[seed], trial.updates[seed] = event["rollouts"], event["step"]
         elif kind == "evaluation" and seed is not None:
             return self._evaluated(trial, seed, event)
-        elif kind == "run_finished" and event["status"] == "finished":
-            if trial.role == "reference" and seed is not None:
+        elif kind == "run_finished" and seed is not None and event["status"] == "finished":
+            trial.done.add(seed)
+            if trial.role == "reference":
                 self._reference.end(seed)
-        elif kind == "run_finished":
+        elif kind == "run_finished" and event["status"] != "finished":
             return f"{trial.label} seed {seed}: {event['status']}{_because(event)}"
         elif kind == "trial_finished":
-            trial.ended, trial.stage = True, event["status"]
+            # A killed trial is open: a resumed sweep goes on with it.
+            trial.ended, trial.stage = event["status"] != "killed", event["status"]
             never = f": {trial.warmup.never}" if trial.warmup and trial.warmed == 1 else ""
             ended = f"{event['status']}{_because(event)}{never}"
             return f"{trial.label}: {ended} ({self.ended} of {self.total_trials})"
         return None
 
     def _started(self, event: Event) -> str | None:
-        if self._first_s is None:
-            self._first_s = event["time"]
         known = event["trial"] in self.trials
         if known:
             self.trials[event["trial"]].ended = False
-            # Nothing ran while the sweep was down, so the rate is measured from the resume on.
-            self._first_s, self._before = event["time"], self.rollouts
         label = f"{event.get('number', 0)} {event.get('label', event['trial'])}"
         if not known:
             self.trials[event["trial"]] = TrialProgress(
@@ -186,6 +199,7 @@ class SweepProgress:
         if accuracy is None:
             return None
         trial.evaluated[seed] = event["rollouts"], accuracy
+        self._running = True
         if trial.role == "reference":
             self._reference.add(seed, event["rollouts"], accuracy)
         minus = self.minus_reference(trial)
@@ -217,8 +231,9 @@ class Progress:
         self._thread = threading.Thread(target=self._run, name="trimtab-progress", daemon=True)
 
     def start(self) -> None:
-        """Start the display's thread and return."""
+        """Start the display's thread and return. What an earlier driver has done is counted and not told."""
         self._begun_s = time.monotonic()
+        self._state.take_over(self._tail.read())
         self._thread.start()
 
     def say(self, doing: str) -> None:
@@ -256,12 +271,13 @@ class Progress:
 
     def _print_lines(self, console: Console) -> None:
         console.print(f"{self._name}: {self._doing}", highlight=False)
-        said_s = 0.0
+        said_s, said = 0.0, self._doing
         while True:
             lines = self._state.feed(self._tail.read())
             now_s = time.monotonic() - self._begun_s
-            if not lines and not self._state.evaluated and now_s - said_s >= SILENT_S:
-                lines = [f"{self._name}: {self._state.stages() or self._doing} · {clock(now_s)}"]
+            doing = self._state.stages() or self._doing
+            if not lines and not self._state.running and (doing != said or now_s - said_s >= SILENT_S):
+                lines, said = [f"{self._name}: {doing} · {clock(now_s)}"], doing
             for line in lines:
                 console.print(line, highlight=False, markup=False, soft_wrap=True)
                 said_s = now_s
@@ -276,7 +292,7 @@ def render(
     """Return a table with one row per trial, and a line for the whole sweep.
 
     Args:
-        doing: What is shown while there is no trial yet.
+        doing: What is shown while there is no trial yet, or all of them wait.
         rows: Maximum number of trials. Running trials come before ended ones, later ones before earlier ones.
             Default: all trials.
     """
@@ -311,6 +327,8 @@ def render(
         f"{name}: {state.ended} of {state.total_trials} configurations · "
         f"{state.rollouts:,} of {state.total:,} rollouts · {clock(elapsed_s)}{left}"
     )
+    if not state.running and not state.stages():
+        summary += f" · {doing}"  # every trial waits: for what?
     return Group(table, Text(summary))
 
 

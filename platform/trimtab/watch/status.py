@@ -29,7 +29,8 @@ class TrialStatus:
     label: str
     role: str
     status: str
-    """`finished`, `failed`, `stopped` (by the scheduler), `running` or `interrupted` (can be resumed)."""
+    """`finished`, `failed`, `stopped` (by the scheduler), `running`, `interrupted` (can be resumed) or
+    `waiting` (the sweep is being resumed)."""
     stage: str
     seeds_finished: int
     seeds: int
@@ -83,7 +84,7 @@ def _status(folder: SweepDir, spec: SweepSpec, pid: int | None) -> SweepStatus:
             key=lambda trial: trial.number,
         )
     )
-    ended = len(trials) == spec.trials and all(trial.status in ENDED for trial in trials)
+    ended = len(trials) >= spec.trials and all(trial.status in ENDED for trial in trials)
     status: Literal["running", "finished", "interrupted"] = "finished" if ended else "interrupted"
     if pid is not None:
         status = "running"
@@ -97,7 +98,8 @@ def _trial(key: str, events: list[Event], progress: SweepProgress, *, running: b
     end = next((event for event in own[last_start:] if event["event"] == "trial_finished"), None)
     status = str(end["status"]) if end else "running"
     if status == "killed" or (status == "running" and not running):
-        status = "interrupted"
+        # A driver that has resumed the sweep has not come to this trial yet.
+        status = "waiting" if running else "interrupted"
     finished = {e["seed"] for e in own if e["event"] == "run_finished" and e["status"] == "finished"}
     failed = [e for e in own if e["event"] in ("run_finished", "trial_finished") and e["status"] == "failed"]
     return TrialStatus(

@@ -129,6 +129,8 @@ def compare(
     sweeps = [sweeps] if isinstance(sweeps, TrackedSweep) else list(sweeps)
     first = sweeps[0]
     key, label = _find_reference(first, reference)
+    first = _one_reference(first, key)
+    sweeps[0] = first
     theirs = [run for run in first.runs if run.trial == key]
     for sweep in sweeps[1:]:
         _check_comparable(first, sweep)
@@ -171,6 +173,20 @@ def require_reference(comparison: Comparison, home: Path = DEFAULT) -> None:
             f"reference {comparison.reference!r} of sweep {comparison.sweep} has no finished run: there is "
             f"nothing to compare with; see why: {why}; then {go_on}, or name another with --reference"
         )
+
+
+def _one_reference(sweep: TrackedSweep, key: str) -> TrackedSweep:
+    """Count the reference's trials under fresh seeds as further seeds of the one trial that it is."""
+    own = next((run for run in sweep.runs if run.trial == key), None)
+    if own is None or not own.strategy:
+        return sweep
+    merged = [
+        dataclasses.replace(run, trial=own.trial, number=own.number, label=own.label)
+        if (run.family, run.strategy) == (own.family, own.strategy)
+        else run
+        for run in sweep.runs
+    ]
+    return dataclasses.replace(sweep, runs=tuple(sorted(merged, key=lambda run: (run.number, run.seed))))
 
 
 def _configurations(sweep: TrackedSweep) -> list[tuple[str, list[TrackedRun]]]:

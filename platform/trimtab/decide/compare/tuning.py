@@ -18,7 +18,7 @@ class Tuned:
     """Its label in the spec."""
     is_reference: bool
     configurations: int
-    """Configurations that were begun, stopped and failed ones included."""
+    """Different configurations that were begun, stopped and failed ones included."""
     best: str | None
     """Number of the configuration of the highest score, and the values that the search gave it; None: none
     has finished."""
@@ -44,7 +44,7 @@ def tuned(rows: Sequence[Row]) -> tuple[Tuned, ...]:
             Tuned(
                 family,
                 any(row.role != "candidate" for row in members),
-                len(members),
+                len({row.strategy or row.trial for row in members}),
                 None if best is None else _named(best),
                 None if best is None else best.score,
                 () if best is None else _edges(best, members),

@@ -39,21 +39,24 @@ def suggest(
 def enqueued(spec: SweepSpec, families: Sequence[Searched]) -> list[dict[str, Any]]:
     """Return the parameters to run before searching, for `optuna.Study.enqueue_trial`.
 
-    First each strategy's own values, where its ranges hold them; then what its `enqueue` lists; with the grid
-    sampler, every other point as well. A candidate that has a number of trials of its own gets the rest of
-    them as points that name the strategy and nothing else, in turn with the other candidates.
+    First each strategy's own values, where its ranges hold them, and the reference's again for each time that
+    a candidate runs again; then what its `enqueue` lists; with the grid sampler, every other point as well.
+    Each candidate gets the rest of its quota as points that name the strategy and nothing else, in turn with
+    the other candidates.
     """
     points: list[list[dict[str, Any]]] = [first_points(spec, searched) for searched in families]
-    named = [
-        [_named(spec, families, searched, point) for point in own]
+    if families[0] is spec.reference:
+        points[0][1:1] = [points[0][0]] * spec.repeats
+    by_name = [
+        [named(spec, families, searched, point) for point in own]
         for searched, own in zip(families, points, strict=True)
     ]
-    first = [own[0] for searched, own in zip(families, named, strict=True) if _own_first(spec, searched)]
-    rest = [own[int(_own_first(spec, searched)) :] for searched, own in zip(families, named, strict=True)]
+    first = [own[0] for searched, own in zip(families, by_name, strict=True) if _own_first(spec, searched)]
+    rest = [own[int(_own_first(spec, searched)) :] for searched, own in zip(families, by_name, strict=True)]
     if len(families) > 1:
-        for place, searched in enumerate(families):
-            to_draw = (spec.quota_of(searched) or 0) - len(points[place])
-            rest[place] += [_named(spec, families, searched, {})] * to_draw
+        for place, quota in enumerate(spec.quotas):
+            to_draw = quota - len(points[place])
+            rest[place] += [named(spec, families, families[place], {})] * to_draw
     in_turn = [point for turn in zip_longest(*rest) for point in turn if point is not None]
     return first + in_turn
 
@@ -92,9 +95,10 @@ def _choose(
     return by_label[label], {STRATEGY: label}
 
 
-def _named(
+def named(
     spec: SweepSpec, families: Sequence[Searched], searched: Searched, values: dict[str, Any]
 ) -> dict[str, Any]:
+    """Return a point of one strategy by the names that its parameters have in the study."""
     label = spec.label_of(searched)
     chosen = {STRATEGY: label} if len(families) > 1 else {}
     return {**chosen, **{f"{label}.{name}": value for name, value in values.items()}}
