@@ -284,7 +284,7 @@ def test_a_lock_that_a_killed_driver_held_does_not_keep_others_waiting(tmp_path)
     assert resumed(tmp_path).suggest("t1") is not None
 
 
-@pytest.mark.parametrize("kept", range(7))
+@pytest.mark.parametrize("kept", range(8))
 def test_a_driver_that_ended_while_it_made_the_studies_is_begun_again(tmp_path, kept):
     """At whichever line of the storage: what the sweep runs is what it would have run."""
     enqueue = "candidates=[{strategy: v05, search: {alpha: {float: [0.01, 0.9], log: true}}, enqueue: "
@@ -294,7 +294,7 @@ def test_a_driver_that_ended_while_it_made_the_studies_is_begun_again(tmp_path, 
         folder.mkdir()
     undisturbed = new(whole, several)
     lines = (whole / JOURNAL).read_bytes().splitlines(keepends=True)
-    assert len(lines) == 6
+    assert len(lines) == 7
     if kept:
         (torn / JOURNAL).write_bytes(b"".join(lines[:kept]) + b'{"op_code": ')
     again = resumed(torn, several)

@@ -126,7 +126,7 @@ def load_studies(spec: SweepSpec, name: str, sweep_dir: Path) -> Studies:
         journal.check_lines(file, "remove what does not belong, or restore it from a backup")
     storage = open_storage(spec.storage, sweep_dir)
     studies = Studies(*(_loaded(spec, name, study, storage, folder) for study in _names(name)))
-    if not folder.has_run:
+    if not folder.has_run and not any(map(_has_begun, (studies.reference, studies.candidates))):
         _enqueue(spec, studies)
     _name_the_rest(spec, studies.candidates)
     return studies
@@ -140,6 +140,10 @@ def _loaded(spec: SweepSpec, name: str, study: str, storage: BaseStorage, folder
         if folder.has_run:
             raise _no_study(name, folder.path) from None
     return _created(spec, study, storage)
+
+
+def _has_begun(study: optuna.Study) -> bool:
+    return any(trial.state is not TrialState.WAITING for trial in study.get_trials(deepcopy=False))
 
 
 def _name_the_rest(spec: SweepSpec, study: optuna.Study) -> None:
