@@ -22,6 +22,8 @@ from trainables.strategies.priors.greedy import GreedyPrior
 from trainables.strategies.priors.none import NoPrior
 from trainables.strategies.priors.pool import PoolPrior
 from trainables.strategies.priors.probe import ProbePrior
+from trainables.strategies.priors.probing.buffer import rows_of
+from trainables.strategies.priors.probing.regression import PartProjection
 from trainables.strategies.priors.smoothed.batchwise import BatchwisePrior
 from trainables.strategies.priors.smoothed.kernel import KernelPrior
 from trainables.strategies.priors.smoothed.sharing import Sharing, improved, shared
@@ -410,3 +412,22 @@ def test_a_rollout_whose_states_cannot_be_read_is_silent_even_where_its_prompt_s
     close(found.mean_P, [0.0, np.nan])
     assert found.silent_P is not None
     assert found.silent_P.tolist() == [False, True]
+
+
+def test_a_probes_rows_keep_the_order_of_a_groups_rollouts() -> None:
+    """Three interleaved groups of 80, by group; a state names its rollout."""
+    prompt_N = np.arange(240) % 3
+    state_NF = np.arange(240, dtype=np.float32)[:, None]
+    batch = replace(batch_of([[1.0] * 80] * 3), prompt_N=prompt_N)
+    features = Features(0, state_NF, state_NF, np.ones((240, 3), np.float32))
+    rows = rows_of(batch, features, UNIT, per_prompt=False)
+    assert rows.group_R.tolist() == [0] * 80 + [1] * 80 + [2] * 80
+    assert rows.response_RF[:, 0].tolist() == [*range(0, 240, 3), *range(1, 240, 3), *range(2, 240, 3)]
+
+
+@pytest.mark.parametrize("order", ["released", "standardised"])
+def test_few_rows_have_fewer_components_than_rows(order: Any) -> None:
+    part_RF = np.random.default_rng(0).normal(size=(3, 10)).astype(np.float32)
+    basis_FK = PartProjection.fit(part_RF, 8, order).basis_FK
+    assert basis_FK is not None
+    assert basis_FK.shape == (10, 2)
