@@ -10,7 +10,7 @@ import pytest
 
 from tests.strategies.made import batch_of
 from trainables.errors import StrategyError
-from trainables.strategies.batch import CriticNeeds, Kind, Needs, Stats
+from trainables.strategies.batch import CriticNeeds, Features, Kind, Needs, Stats
 from trainables.strategies.config import parse_strategy
 from trainables.strategies.estimators.gae import Gae
 from trainables.strategies.estimators.monte_carlo import MonteCarlo
@@ -21,6 +21,9 @@ from trainables.strategies.priors.global_mean import GlobalPrior
 from trainables.strategies.priors.greedy import GreedyPrior
 from trainables.strategies.priors.none import NoPrior
 from trainables.strategies.priors.pool import PoolPrior
+from trainables.strategies.priors.probe import ProbePrior
+from trainables.strategies.priors.probing.buffer import rows_of
+from trainables.strategies.priors.probing.regression import PartProjection
 from trainables.strategies.priors.smoothed.batchwise import BatchwisePrior
 from trainables.strategies.priors.smoothed.kernel import KernelPrior
 from trainables.strategies.priors.smoothed.sharing import Sharing, improved, shared
@@ -392,3 +395,39 @@ def test_a_length_adaptive_lambda_grows_with_the_response() -> None:
 def test_gae_refuses_what_has_no_token_values(written: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         parse_strategy(written)
+
+
+@pytest.mark.parametrize("states", ["prompt", "trajectory"])
+def test_a_rollout_whose_states_cannot_be_read_is_silent_even_where_its_prompt_speaks(states: Any) -> None:
+    """Of prompt 70 the first is read, of 71 nothing. Unfitted, the probe says `start`."""
+    state_NF = np.array([[1.0], [np.nan], [np.inf]], np.float32)
+    features = Features(0, state_NF, np.ones_like(state_NF), np.ones((3, 3), np.float32))
+    batch = replace(batch_of([[3.0, -1.0], [-1.0]]), features=features)
+    found = ProbePrior(states=states, start=0.25, max_bad_features=1.0).begin(WIDE).predict(batch)
+    assert found.silent_N is not None
+    assert found.silent_N.tolist() == [False, True, True]
+    if states == "trajectory":
+        close(found.mean_N, [0.0, np.nan, np.nan])
+        return
+    close(found.mean_P, [0.0, np.nan])
+    assert found.silent_P is not None
+    assert found.silent_P.tolist() == [False, True]
+
+
+def test_a_probes_rows_keep_the_order_of_a_groups_rollouts() -> None:
+    """Three interleaved groups of 80, by group; a state names its rollout."""
+    prompt_N = np.arange(240) % 3
+    state_NF = np.arange(240, dtype=np.float32)[:, None]
+    batch = replace(batch_of([[1.0] * 80] * 3), prompt_N=prompt_N)
+    features = Features(0, state_NF, state_NF, np.ones((240, 3), np.float32))
+    rows = rows_of(batch, features, UNIT, per_prompt=False)
+    assert rows.group_R.tolist() == [0] * 80 + [1] * 80 + [2] * 80
+    assert rows.response_RF[:, 0].tolist() == [*range(0, 240, 3), *range(1, 240, 3), *range(2, 240, 3)]
+
+
+@pytest.mark.parametrize("order", ["released", "standardised"])
+def test_few_rows_have_fewer_components_than_rows(order: Any) -> None:
+    part_RF = np.random.default_rng(0).normal(size=(3, 10)).astype(np.float32)
+    basis_FK = PartProjection.fit(part_RF, 8, order).basis_FK
+    assert basis_FK is not None
+    assert basis_FK.shape == (10, 2)
