@@ -4,9 +4,11 @@ import json
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 
@@ -15,8 +17,10 @@ from click.testing import CliRunner
 from services import answers
 from speed import patience, wait_until
 
-from trimtab.cli.main import main
+from trimtab.cli.main import WORK, main
 from trimtab.planning.doctor import diagnose
+from trimtab.sweepdir.folder import SweepDir
+from trimtab.sweepspec.spec import SweepSpec
 from trimtab.tracking.tracker import Tracker
 from trimtab.watch.ui import command
 
@@ -233,3 +237,46 @@ def test_a_full_disk_is_one_message(small_disk: Path) -> None:
     done = trimtab("sweep", "v05_small", "--set", f"home={small_disk}")
     assert done.exit_code == 2
     assert "the disk is full; free space, or set home to a larger disk" in done.stderr
+
+
+def test_help_lists_every_command_in_the_order_of_work() -> None:
+    listed = [name for names in WORK.values() for name in names]
+    assert sorted(listed) == sorted(main.commands)
+    done = CliRunner().invoke(main, ["--help"])
+    shown = [line.split()[0] for line in done.output.splitlines() if line.startswith("  ") and line.split()]
+    assert [name for name in shown if name in listed] == listed
+    assert list(WORK)[:4] == ["Make a sweep", "Run it", "Judge it", "Ship it"]
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("plan", "quikstart"), "did you mean 'quickstart'? shipped are across_axes, "),
+        (("plan", "elsewhere/quikstart.yaml"), "did you mean 'quickstart'?"),
+        (("status", "smal"), "did you mean 'small'? sweeps there: small"),
+        (("compare", "smal"), "did you mean 'small'? sweeps there: recorded, small"),
+        (("compare", "small", "recordd"), "did you mean 'recorded'? sweeps there: recorded, small"),
+        (("report", "smal"), "did you mean 'small'? sweeps there: recorded, small"),
+        (("promote", "smal"), "did you mean 'small'? sweeps there: recorded, small"),
+        (("rollback", "champ"), "did you mean 'champs'? models there: champs"),
+    ],
+)
+def test_an_unknown_name_is_answered_without_loading_mlflow(
+    command: tuple[str, ...], message: str, tmp_path: Path, spec: SweepSpec
+) -> None:
+    home = tmp_path / "home"
+    SweepDir.create(home, "small").write_spec(spec)
+    with closing(sqlite3.connect(home / "mlflow.db")) as store:
+        store.execute("CREATE TABLE tags (key TEXT, value TEXT)")
+        store.execute("INSERT INTO tags VALUES ('trimtab.sweep', 'recorded')")
+        store.execute("CREATE TABLE registered_models (name TEXT)")
+        store.execute("INSERT INTO registered_models VALUES ('champs')")
+        store.commit()
+    where = [] if command[0] == "plan" else ["--home", str(home)]
+    code = (
+        "import sys\nfrom trimtab.cli.main import main\n"
+        f"main({[*command, *where]!r}, standalone_mode=False)\nprint('mlflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert message in done.stderr
+    assert done.stdout.strip() == "False"

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from trimtab.cli.options import HOME, set_option
-from trimtab.cli.outcome import INTERRUPTED, NOTHING_FINISHED, print_comparison, store_of
+from trimtab.cli.outcome import (
+    INTERRUPTED,
+    NOTHING_FINISHED,
+    check_recorded,
+    print_comparison,
+    store_of,
+)
 from trimtab.cli.submit import cluster_options
 from trimtab.sweepdir.home import command
 
@@ -56,6 +62,8 @@ def compare(
     from trimtab.decide.compare.verdict import decide
 
     store, sweep_id = store_of(home, name, uri)
+    for other in others:
+        check_recorded(home, other, store.uri)
     found = decide(store, [name, *others], reference, by, sweep_id)
     standing = found.standing
     if as_json:
@@ -205,10 +213,21 @@ def promote(
 @URI
 def rollback(model: str, alias: str, home: Path, uri: str | None) -> None:
     """Move MODEL's alias back to the version that the present one replaced."""
+    from trainables.strategies.wording import did_you_mean
     from trimtab.decide.registry import Registry
+    from trimtab.errors import NotFoundError
     from trimtab.sweepdir.home import tracking_uri
+    from trimtab.tracking.store import registered_models, sqlite_path
 
-    moved = Registry(tracking_uri(home, uri)).rollback(model, alias)
+    where = tracking_uri(home, uri)
+    file = sqlite_path(where)
+    known = [] if file and not file.exists() else registered_models(where)
+    if known is not None and model not in known:
+        raise NotFoundError(
+            f"no model named {model!r} in {where}; {did_you_mean(model, known)}models there: "
+            f"{', '.join(known) or 'none'}"
+        )
+    moved = Registry(where).rollback(model, alias)
     click.echo(
         f"models:/{moved.model}@{moved.alias} is version {moved.version} again, before: {moved.before}"
     )

@@ -23,8 +23,31 @@ if TYPE_CHECKING:
 SET = set_option("spec", "trial.learner.lr=1e-4")
 
 
+WORK = {
+    "Make a sweep": ("init", "plan", "doctor"),
+    "Run it": ("sweep", "submit", "status", "logs", "ui", "stop", "resume", "extend"),
+    "Judge it": ("compare", "confirm", "report", "track"),
+    "Ship it": ("promote", "train", "rollback"),
+    "Value models": ("v0",),
+}
+"""The commands in the order of work."""
+
+
 class _Group(click.Group):
     """Errors made on purpose are a message and exit code 2; a traceback means a bug."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of work."""
+        return [name for names in WORK.values() for name in names]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a section for each part of the work."""
+        width = max(len(name) for name in self.commands)
+        for title, names in WORK.items():
+            room = formatter.width - width - 6
+            rows = [(name.ljust(width), self.commands[name].get_short_help_str(room)) for name in names]
+            with formatter.section(title):
+                formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -80,7 +80,32 @@ def store_of(home: Path, name: str, uri: str | None = None) -> tuple[Store, str 
     from trimtab.sweepdir.folder import SweepDir
 
     folder = SweepDir.of(home, name)
+    if not folder.spec_file.is_file():
+        check_recorded(home, name, uri)
     return store_in(folder, folder.spec() if folder.spec_file.is_file() else None, uri)
+
+
+def check_recorded(home: Path, name: str, uri: str | None = None) -> None:
+    """Refuse a sweep that the store does not hold, at once where the store is a file: what is there is named.
+
+    Raises:
+        NotFoundError: there is no such sweep.
+    """
+    from trainables.strategies.wording import did_you_mean
+    from trimtab.errors import NotFoundError
+    from trimtab.sweepdir.folder import SweepDir
+    from trimtab.sweepdir.home import tracking_uri
+    from trimtab.tracking.store import recorded_sweeps
+
+    where = tracking_uri(home, uri)
+    recorded = recorded_sweeps(where)
+    if recorded is None or name in recorded:
+        return
+    there = sorted({*recorded, *(folder.name for folder in SweepDir.all(home))})
+    raise NotFoundError(
+        f"no sweep named {name!r} in {where}; {did_you_mean(name, there)}sweeps there: "
+        f"{', '.join(there) or 'none'}"
+    )
 
 
 def store_in(folder: SweepDir, spec: SweepSpec | None, uri: str | None = None) -> tuple[Store, str | None]:

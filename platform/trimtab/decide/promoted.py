@@ -13,6 +13,7 @@ from trainables.config import LossConfig, Strict
 from trainables.models.reference import check_reference
 from trainables.models.resolve import check_model
 from trainables.strategies.suits import warmup_error
+from trainables.strategies.wording import did_you_mean
 from trainables.trial import TrialConfig, TrialSettings
 from trimtab.errors import SpecError
 from trimtab.security import check_plain, check_url
@@ -202,7 +203,11 @@ def load_promoted(file: Path, overrides: tuple[str, ...] = ()) -> Promoted:
         SpecError: there is no such file, or it holds something other than a promoted configuration.
     """
     if not file.is_file():
-        raise SpecError(f"{file}: no such file; trimtab promote writes promoted/NAME.yaml")
+        there = sorted(str(other) for other in Path("promoted").glob("*.yaml"))
+        raise SpecError(
+            f"{file}: no such file; {did_you_mean(file, there)}trimtab promote writes promoted/NAME.yaml"
+            + (f"; there are {', '.join(there)}" if there else "")
+        )
     raw = read_yaml(file)
     for override in overrides:
         apply_override(raw, override)

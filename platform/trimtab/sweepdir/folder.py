@@ -21,6 +21,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainables.strategies.wording import did_you_mean
 from trimtab.errors import NotFoundError, SpecError
 from trimtab.sweepdir import driver
 from trimtab.sweepdir.atomic import read_mapping, write_whole
@@ -59,8 +60,11 @@ class SweepDir:
         """
         found = cls.of(home, name)
         if not found.path.is_dir():
-            there = ", ".join(other.name for other in cls.all(home)) or "none"
-            raise NotFoundError(f"no sweep named {name!r} under {home / SWEEPS}; sweeps there: {there}")
+            there = [other.name for other in cls.all(home)]
+            raise NotFoundError(
+                f"no sweep named {name!r} under {home / SWEEPS}; {did_you_mean(name, there)}sweeps there: "
+                f"{', '.join(there) or 'none'}"
+            )
         return found
 
     @classmethod

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
+from trainables.strategies.wording import did_you_mean
 from trimtab.errors import SpecError
 from trimtab.sweepspec.effect import check_effect
 from trimtab.sweepspec.messages import spec_error
@@ -80,10 +81,17 @@ def find_spec(path: str | Path) -> Path:
     shipped = shipped_spaces()
     if str(path) in shipped:
         return shipped[str(path)]
+    hint = did_you_mean(path, _near(file, shipped)) or did_you_mean(file.stem, shipped)
     raise SpecError(
-        f"SPEC: {str(path)!r} is neither a file nor a shipped space ({', '.join(shipped) or 'none found'}); "
-        "write one with 'trimtab init my_sweep.yaml'"
+        f"SPEC: {str(path)!r} is neither a file nor a shipped space; {hint}shipped are "
+        f"{', '.join(shipped) or 'none'}; write one with 'trimtab init my_sweep.yaml'"
     )
+
+
+def _near(file: Path, shipped: Iterable[str]) -> list[str]:
+    """Return what a spec that is not there may have meant: shipped spaces, and the YAML files beside it."""
+    beside = file.parent.glob("*.y*ml") if file.parent.is_dir() else ()
+    return [*shipped, *(str(other) for other in beside)]
 
 
 def read_extended(file: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -129,7 +137,8 @@ def _base(file: Path, written: Any) -> Path:
     if written not in shipped:
         raise SpecError(
             f"{file}: {EXTENDS}: {written!r} is neither a file ({beside}) nor a shipped space "
-            f"({', '.join(shipped) or 'none found'}); correct the path, which is relative to the file"
+            f"({', '.join(shipped) or 'none found'}); {did_you_mean(written, _near(beside, shipped))}"
+            "correct the path, which is relative to the file"
         )
     return shipped[written]
 

@@ -9,9 +9,11 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from trimtab.errors import TrackingError
 from trimtab.sweepdir.home import SWEEPS, command
+from trimtab.tracking import names
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -100,6 +102,30 @@ def _lost(path: Path, why: str) -> str:
         f"{path} {why}; restore it from a backup, or move it away ({away}) and send what each sweep recorded "
         f"to a new one: {again}"
     )
+
+
+def recorded_sweeps(uri: str) -> list[str] | None:
+    """Return the names of the sweeps in a SQLite store, without MLflow, which takes many seconds to load.
+
+    None: it is no SQLite store, or cannot be read so.
+    """
+    return _column(uri, "SELECT DISTINCT value FROM tags WHERE key = ? ORDER BY value", names.SWEEP)
+
+
+def registered_models(uri: str) -> list[str] | None:
+    """Return the names of the models in a SQLite store; None as in `recorded_sweeps`."""
+    return _column(uri, "SELECT name FROM registered_models ORDER BY name")
+
+
+def _column(uri: str, query: str, *values: str) -> list[str] | None:
+    path = sqlite_path(uri)
+    if path is None or not path.is_file():
+        return None
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=5)) as store:
+            return [str(row[0]) for row in store.execute(query, values)]
+    except sqlite3.Error:
+        return None  # locked, or not MLflow's: it will say so itself
 
 
 def transient_errors() -> tuple[type[Exception], ...]:
