@@ -315,7 +315,7 @@ def test_the_duration_is_that_of_the_last_sweeps_here_or_not_known(spec: SweepSp
     for event in (
         {"event": "trial_started", "trial": "t0", "time": 100.0},
         {**own, "event": "stage", "stage": "resetting", "time": 130.0},
-        {**own, "event": "step", "rollouts": 1000, "time": 170.0},
+        {**own, "event": "step", "rollouts": 1000, "metrics": {}, "time": 170.0},
         {**own, "event": "run_finished", "status": "finished", "time": 180.0},
     ):
         append(folder.path, event)
