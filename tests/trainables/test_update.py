@@ -161,6 +161,7 @@ def test_the_reference_reads_what_is_trained_once_and_mini_batches_take_their_pa
     scores = Scores(np.ones(6), np.array([1.0, 0, 1, 1, 0, 0]))
     found_M = reference_logprobs(here, buffer.tokens(), scores)
     assert found_M is not None
+    assert found_M.dtype == np.float32
     assert [tokens.response_length_N.tolist() for tokens in asked] == [[1, 2, 4]]
     trained_M = np.repeat(scores.weight_N != 0, LENGTHS)
     np.testing.assert_array_equal(np.isfinite(found_M), trained_M)
@@ -327,3 +328,50 @@ def test_prompts_of_little_weight_weigh_the_same_as_others() -> None:
     prompt_N, length_N = np.array([0, 0, 1, 1, 2]), np.array([1, 1, 3, 1, 1], np.int32)
     weight_N = equal_prompts(np.array([0.1, 0.2, 1, 1, 0]), prompt_N, length_N)
     assert weight_N == pytest.approx(np.array([1, 2, 0.75, 0.75, 0]) * 7 / 6)
+
+
+def test_updates_and_the_noise_of_their_gradient_read_the_reference() -> None:
+    learner = Learner()
+    here = run_on(learner, learner={"mini_batches": 2, "gradient_noise_every": 1})
+    buffer, numbered_M = step_of(here), np.arange(13, dtype=np.float32)
+    step = (here, buffer.batch(), buffer.tokens(), Scores(np.arange(6.0), np.ones(6)), numbered_M)
+    update_policy(*step, numbered_M)
+    measure_noise(*step, numbered_M)
+    assert learner.halves is not None
+    read = [*learner.trained, *learner.halves]
+    assert len(read) == 4
+    for batch in read:
+        np.testing.assert_array_equal(batch.reference_logprob_M, batch.old_logprob_M)
+
+
+def fitted_prompts(seed: int, step: int) -> list[list[float]]:
+    """The targets of each of the critic's four mini-batches: every prompt's own number."""
+    learner = Learner()
+    here = run_on(learner)
+    here.seed, here.counters.step = seed, step
+    here.needs = Needs(values=CriticNeeds(mini_batches=4))
+    buffer = step_of(here, [1] * 32)
+    target_N = tuple(np.array([float(n // 2)]) for n in range(32))
+    scores = Scores(np.zeros(32), np.ones(32), value_targets=target_N)
+    update_critic(here, buffer.batch(), buffer.tokens(), scores)
+    return [part.target_M.tolist() for part in learner.fitted]
+
+
+def test_the_critic_is_shuffled_by_the_seed_and_the_step() -> None:
+    assert [len(part) for part in fitted_prompts(3, 0)] == [8] * 4
+    assert fitted_prompts(3, 0) == fitted_prompts(3, 0)
+    assert fitted_prompts(3, 0) != fitted_prompts(3, 1)
+    assert fitted_prompts(3, 0) != fitted_prompts(4, 0)
+
+
+@pytest.mark.parametrize(("level", "count"), [("token", 12.0), ("prompt", 5.0)])
+def test_a_critic_is_divided_by_the_states_that_it_is_fitted_to(level: Any, count: float) -> None:
+    """Of 13 tokens one has no target: the whole first response."""
+    learner = Learner()
+    here = run_on(learner)
+    here.needs = Needs(values=CriticNeeds(level=level))
+    buffer = step_of(here)
+    target_N = (np.array([np.nan]), *(np.ones(length) for length in LENGTHS[1:]))
+    scores = Scores(np.zeros(6), np.ones(6), value_targets=target_N)
+    update_critic(here, buffer.batch(), buffer.tokens(), scores)
+    assert [part.denominator for part in learner.fitted] == [count]
