@@ -150,3 +150,11 @@ def test_what_is_wrong_with_a_page_is_found(tmp_path: Path) -> None:
         "trainables/{config,gone}.py",
         "trimtab.sweepdir.gone",
     ]
+
+
+def test_the_readme_lists_every_page() -> None:
+    listed = {
+        (ROOT / target.partition("#")[0]).resolve()
+        for target in LINK.findall((ROOT / "README.md").read_text())
+    }
+    assert [named(page) for page in PAGES if page.parent == ROOT / "docs" and page not in listed] == []

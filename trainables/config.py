@@ -5,9 +5,16 @@ Field docs are the string literals below the fields. Unknown keys are errors.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 Positive = Annotated[int, Field(ge=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -34,12 +41,14 @@ class TaskConfig(Strict):
     name: str = "addition"
     """`addition` or `sorting` (built in), `math` (JSONL or Parquet: question and reference answer), or an
     import path `package.module:Task` of your own."""
+    params: dict[str, Any] = {}
+    """Keyword arguments of a task of your own: it is built as `Task(config, **params)`."""
     train: str | None = None
-    """Path or hub id of the training prompts; the built-in task makes its own."""
+    """Training prompts of the math task: a file, a slice of it (`train.jsonl[:512]`) or a hub id."""
     validation: str | None = None
-    """Path or hub id of the validation prompts (search and pruning)."""
+    """The same for the validation prompts (search and pruning)."""
     test: str | None = None
-    """Path or hub id of the test prompts (verdict only; the search never reads them)."""
+    """The same for the test prompts (verdict only; the search never reads them)."""
     question_field: str = "question"
     answer_field: str = "answer"
     stratum_field: str | None = None
@@ -57,6 +66,23 @@ class TaskConfig(Strict):
     test_prompts: Positive = 512
     data_seed: int = 0
     """Seed of the built-in task's prompts; separate from the run seed so that seeds share their data."""
+
+    @model_validator(mode="after")
+    def _params_of_ones_own(self) -> TaskConfig:
+        if self.params and ":" not in self.name:
+            raise ValueError(
+                f"params: {', '.join(self.params)} belongs to a task of your own (package.module:Task), and "
+                f"{self.name!r} is built in; write its settings beside `name`"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before_params(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out empty `params`: runs of earlier versions have none, and are compared with later ones."""
+        raw: dict[str, Any] = write(self)
+        if not self.params:
+            raw.pop("params", None)
+        return raw
 
 
 class SamplingConfig(Strict):

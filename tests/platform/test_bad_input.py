@@ -12,6 +12,8 @@ from click.testing import CliRunner, Result
 from models import looks_like_a_model, write_weights
 
 import trainables.models
+from trainables.config import TaskConfig
+from trainables.tasks.load import load_task
 from trimtab.cli.main import main
 from trimtab.errors import ModelError, SpecError
 from trimtab.sweepdir import driver
@@ -54,11 +56,19 @@ MODULES = {
     "mine": """
 class Task:
     judge = "x:y"
+    def __init__(self, config, level=1):
+        self.level = level
     def split(self, name):
-        return []
+        return [self.level]
 class Thing:
     pass
 number = 3
+""",
+    "bare": """
+class Task:
+    judge = "x:y"
+    def split(self, name):
+        return []
 """,
     "axes": """
 from trainables.strategies.priors.base import Prior
@@ -141,6 +151,25 @@ def test_axes_and_tasks_of_the_users_own_are_looked_at_too(package: str) -> None
     with pytest.raises(SpecError, match=r"trial\.task\.name.*without `split`"):
         load_spec("v05_small", [f"trial.task.name={package}.mine:Thing"])
     assert load_spec("v05_small", [f"trial.task.name={package}.mine:Task"])
+
+
+def test_a_task_of_the_users_own_takes_params(package: str) -> None:
+    task = f"trial.task={{name: '{package}.mine:Task', params: {{%s}}}}"
+    spec = load_spec("v05_small", [task % "level: 3"])
+    built = load_task(TaskConfig.model_validate_json(spec.reference_config().task.model_dump_json()))
+    assert built.split("train") == [3]
+    with pytest.raises(SpecError, match=r"trial\.task\.params: .*'levle'; its parameters are .*level=1"):
+        load_spec("v05_small", [task % "levle: 3"])
+    with pytest.raises(SpecError, match=r"trial\.task\.params: level belongs to a task of your own"):
+        load_spec("v05_small", ["trial.task={name: addition, params: {level: 3}}"])
+    with pytest.raises(SpecError, match=r"trial\.task\.params: .*Task' cannot be built"):
+        load_spec("v05_small", [f"trial.task.name={package}.bare:Task"])
+
+
+def test_a_task_without_params_is_written_as_before() -> None:
+    """Runs of earlier versions are compared with later ones by this."""
+    assert "params" not in TaskConfig().model_dump()
+    assert TaskConfig(name="p.m:T", params={"level": 3}).model_dump()["params"] == {"level": 3}
 
 
 @pytest.mark.parametrize(

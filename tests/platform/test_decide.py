@@ -20,7 +20,7 @@ from trimtab.decide.compare.table import compare
 from trimtab.decide.compare.verdict import decide
 from trimtab.decide.confirm import confirmation_spec
 from trimtab.decide.promote import promote
-from trimtab.decide.promoted import load_promoted
+from trimtab.decide.promoted import Production, load_promoted
 from trimtab.decide.registry import Registry
 from trimtab.errors import ComparisonError, NotFoundError, PromotionError, RegistryError, SpecError
 from trimtab.sweepspec.load import load_spec
@@ -297,3 +297,21 @@ def test_a_failure_while_registering_leaves_no_version(home) -> None:
 def test_a_registry_that_does_not_answer(home) -> None:
     with pytest.raises(RegistryError, match="refused"):
         Registry("http://127.0.0.1:9").rollback("quick", "champion")
+
+
+def test_a_promoted_file_shows_all_that_may_be_scaled(home, store, tmp_path) -> None:
+    """It says how to train it, with checkpoints; an option changes nothing until its value is changed."""
+    done = promote(store, "quick", folder=tmp_path / "my files", name="scaled", home=home.home)
+    text = done.file.read_text()
+    assert f"trimtab train '{tmp_path}/my files/scaled.yaml' --home {home.home}" in text.splitlines()[1]
+    assert re.search(r"(?m)^  checkpoint_every: 10 +# Steps between checkpoints", text)
+    assert re.search(r"(?m)^  steps: 60 +# ", text)
+    shown = re.findall(r"(?m)^  (?:# )?(\w+): \S+ +# \S+", text)
+    assert set(Production.model_fields) == set(shown)
+    assert re.search(r"(?m)^  # workers: 1 +# Learner workers", text)
+    before = load_promoted(done.file)
+    assert before.config().checkpoint_every == 10
+    done.file.write_text(re.sub(r"(?m)^  # (\w+):", r"  \1:", text))
+    assert load_promoted(done.file).config() == before.config()
+    done.file.write_text(text.replace("  # workers: 1", "  workers: 4"))
+    assert load_promoted(done.file).config().learner.workers == 4

@@ -20,14 +20,14 @@ BUILT_IN = {
 
 
 def load_task(config: TaskConfig) -> Task:
-    """Return the task a configuration names: built in, or `package.module:Class` called with it.
+    """Return the task a configuration names: built in, or `package.module:Class` called with it and `params`.
 
     Raises:
         SpecError: the name leads nowhere, or to something that is not a task.
     """
     path = BUILT_IN.get(config.name, config.name)
     factory = import_object(path, field="task.name", known=tuple(BUILT_IN))
-    task = factory(config) if callable(factory) else factory
+    task = factory(config, **config.params) if callable(factory) else factory
     if not isinstance(task, Task):
         raise SpecError(
             f"task.name: {config.name!r} gave a {type(task).__name__}, which lacks `judge` or `split`; "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import getpass
 import json
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,7 +21,7 @@ from trimtab.decide.compare.render import verdict_text
 from trimtab.decide.compare.statistics import final_accuracy
 from trimtab.decide.compare.table import Comparison, Row
 from trimtab.decide.compare.verdict import Decision, decide
-from trimtab.decide.promoted import INSIDE
+from trimtab.decide.promoted import INSIDE, Production, production_text
 from trimtab.decide.registry import Moved, Registry
 from trimtab.errors import NotFoundError, PromotionError, TrackingError
 from trimtab.sweepdir.atomic import write_whole
@@ -71,15 +72,16 @@ def promote(
         raise PromotionError(_refusal(sweep, row, judged, found, home))
     run = _representative(store, found.standing, judged)
     weights = _weights(run, sweep, home)
-    text = {}
+    text, file = {}, folder / f"{model}.yaml"
 
     def write(version: str) -> None:
         text["yaml"] = _document(
             model, version, alias, store, found, row, judged, run, forced=not established
         )
+        text["yaml"] = _head(file, home) + text["yaml"]
         connect(store.uri).log_text(run.run_id, text["yaml"], f"model/{INSIDE}")
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / f"{model}.yaml", text["yaml"])
+        write_whole(file, text["yaml"])
 
     def upload() -> str:
         client = connect(store.uri)
@@ -97,7 +99,7 @@ def promote(
     }
     with _alone(home):
         moved = Registry(store.uri).promote(model, alias, run.run_id, upload, tags, write)
-    return Promotion(moved, row, folder / f"{model}.yaml", not established)
+    return Promotion(moved, row, file, not established)
 
 
 def _choose(found: Decision, trial: int | None) -> tuple[Row, Row]:
@@ -186,15 +188,14 @@ def _document(
     *,
     forced: bool,
 ) -> str:
-    """Return the text of the promoted file. Its numbers are of the runs that the verdict comes from."""
+    """Return the content of the promoted file. Its numbers are of the runs that the verdict comes from."""
     config = _artifact(store.uri, run.run_id, "config.json")
     seed = config.pop("seed")
     config["evaluation"].pop("split", None)
     parent = store.sweep(judged.sweep).run_id
-    document = {
-        "name": model,
-        "trial": config,
-        "production": {"steps": config["steps"], "seed": seed},
+    given = {"steps": config["steps"], "checkpoint_every": Production().checkpoint_every, "seed": seed}
+    begin = {"name": model, "trial": config}
+    end = {
         "provenance": {
             "model": f"models:/{model}/{version}",
             "alias": alias,
@@ -222,11 +223,18 @@ def _document(
             "promoted_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         },
     }
-    head = (
-        f"# Written by trimtab promote. Review it, scale `production`, then: trimtab train {model}.yaml\n"
-        "# `trial` is the configuration whose runs the verdict comes from.\n"
+    written = [yaml.safe_dump(part, sort_keys=False, width=100) for part in (begin, end)]
+    return production_text(config, given).join(written)
+
+
+def _head(file: Path, home: Path) -> str:
+    """Return the comment above a promoted file, which says what it is for."""
+    return (
+        "# Written by trimtab promote. Review it, scale `production`, then:\n"
+        f"#   {command(f'train {shlex.quote(str(file))}', home)}\n"
+        "# `trial` is the configuration whose runs the verdict comes from. Without its `#`, an option of\n"
+        "# `production` overrides it; the value beside the option is the trial's.\n"
     )
-    return head + yaml.safe_dump(document, sort_keys=False, width=100)
 
 
 def _artifact(uri: str, run_id: str, name: str) -> Any:

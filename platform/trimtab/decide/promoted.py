@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from trainables.config import LossConfig, Strict
 from trainables.models.reference import check_reference
@@ -33,30 +35,75 @@ Positive = Annotated[int, Field(ge=1)]
 class Production(Strict):
     """What the full-size run has more of than the runs that its configuration was found with.
 
-    Null: as in `trial`.
+    Null: as in `trial`. The promoted file shows every option with its documentation here.
     """
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     model: str | None = None
+    """Directory or hub id."""
     steps: Positive | None = None
+    """Steps of rollouts_per_step rollouts."""
     rollouts_per_step: Positive | None = None
+    """Rollouts that a step may spend."""
     workers: Positive | None = None
     """Learner workers."""
     engines: Positive | None = None
     """Rollout engines."""
     tensor_parallel: Positive | None = None
+    """GPUs of one engine."""
     zero_stage: Annotated[int, Field(ge=0, le=3)] | None = None
+    """DeepSpeed's ZeRO stage."""
     max_tokens: Positive | None = None
     """Longest response, in tokens."""
     max_model_len: Positive | None = None
+    """Prompt and response, in tokens."""
     train: str | None = None
-    """Training prompts: path or hub id."""
+    """Training prompts: a file, a slice of it or a hub id."""
     validation: str | None = None
+    """Validation prompts, the same."""
     evaluate_every: Positive | None = None
+    """Steps between evaluations."""
     checkpoint_every: Positive = 10
-    """Most steps that a kill can cost."""
+    """Steps between checkpoints: most that a kill can cost."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """Of the run."""
     alias: str | None = None
     """Alias that the trained version gets; null: no alias."""
+
+
+PLACES = {
+    "model": ("model",),
+    "steps": ("steps",),
+    "rollouts_per_step": ("rollouts_per_step",),
+    "workers": ("learner", "workers"),
+    "engines": ("engine", "count"),
+    "tensor_parallel": ("engine", "tensor_parallel"),
+    "zero_stage": ("learner", "zero_stage"),
+    "max_tokens": ("sampling", "max_tokens"),
+    "max_model_len": ("engine", "max_model_len"),
+    "train": ("task", "train"),
+    "validation": ("task", "validation"),
+    "evaluate_every": ("evaluation", "every"),
+    "checkpoint_every": ("checkpoint_every",),
+}
+"""Option of `production` -> where it goes in a trial's configuration."""
+
+
+def production_text(trial: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """Write `production:` with what is given, and every other option as a comment with the trial's value."""
+    lines = ["production:"]
+    for option, field in Production.model_fields.items():
+        mark, value = "", given.get(option)
+        if option not in given:
+            mark = "# "
+            value = trial
+            for part in PLACES.get(option, ()):
+                value = value.get(part) if isinstance(value, Mapping) else None
+            value = None if value is trial else value
+        written = f"  {mark}{option}: {json.dumps(value)}"
+        lines.append(f"{written:<40} # {field.description}")
+    return "\n".join(lines) + "\n"
 
 
 class Promoted(Strict):
@@ -81,32 +128,15 @@ class Promoted(Strict):
 
     def config(self) -> TrialConfig:
         """Return the configuration at full size."""
-        more, raw = self.production, {**self.trial}
-
-        def put(part: str | None, **values: Any) -> None:
-            given = {key: value for key, value in values.items() if value is not None}
-            if part is None:
-                raw.update(given)
-            elif given:
-                raw[part] = {**raw.get(part, {}), **given}
-
-        put(
-            None,
-            model=more.model,
-            steps=more.steps,
-            rollouts_per_step=more.rollouts_per_step,
-            checkpoint_every=more.checkpoint_every,
-        )
-        put("learner", workers=more.workers, zero_stage=more.zero_stage)
-        put(
-            "engine",
-            count=more.engines,
-            tensor_parallel=more.tensor_parallel,
-            max_model_len=more.max_model_len,
-        )
-        put("sampling", max_tokens=more.max_tokens)
-        put("task", train=more.train, validation=more.validation)
-        put("evaluation", every=more.evaluate_every)
+        raw = {**self.trial}
+        for option, (*parts, name) in PLACES.items():
+            value = getattr(self.production, option)
+            if value is None:
+                continue
+            if parts:
+                raw[parts[0]] = {**raw.get(parts[0], {}), name: value}
+            else:
+                raw[name] = value
         if "strategy" not in raw:
             raise SpecError("trial.strategy: is missing; add it")
         settings = {key: value for key, value in raw.items() if key != "strategy"}

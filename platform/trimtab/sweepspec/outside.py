@@ -6,6 +6,7 @@ check, because these may have moved since.
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,7 @@ def check_task(task: TaskConfig) -> None:
     if task.name == "math":
         _check_math(task)
     elif IMPORT_PATH.fullmatch(task.name):
-        _check_own_task(task.name)
+        _check_own_task(task)
     elif task.name not in TASKS:
         raise SpecError(
             f"trial.task.name: {task.name!r} is not a task; {did_you_mean(task.name, TASKS)}use one of "
@@ -57,12 +58,24 @@ def check_task(task: TaskConfig) -> None:
         )
 
 
-def _check_own_task(path: str) -> None:
-    found = imported(path, "trial.task.name")
+def _check_own_task(task: TaskConfig) -> None:
+    found = imported(task.name, "trial.task.name")
     if isinstance(found, type) and not hasattr(found, "split"):
         raise SpecError(
-            f"trial.task.name: {path!r} is a class without `split`, which a task needs; see docs/tasks.md"
+            f"trial.task.name: {task.name!r} is a class without `split`, which a task needs; see "
+            "docs/tasks.md"
         )
+    try:
+        signature = inspect.signature(found)
+    except ValueError:
+        return  # written in C: it does not say
+    try:
+        signature.bind(task, **task.params)
+    except TypeError as error:
+        raise SpecError(
+            f"trial.task.params: {task.name!r} cannot be built as Task(config, **params) with "
+            f"{task.params!r}: {error}; its parameters are {signature}"
+        ) from None
 
 
 def _check_math(task: TaskConfig) -> None:
