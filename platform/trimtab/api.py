@@ -112,7 +112,7 @@ def _begun(
     with folder.driven():
         folder.write_spec(spec)
         try:
-            return run_sweep(spec, folder, cluster, lent=lent, then=then)
+            return _published(run_sweep(spec, folder, cluster, lent=lent, then=then))
         except StorageError:
             # Raised before anything ran here, or by what came after a sweep that has ended: that one stays.
             if not any(folder.events()):
@@ -121,6 +121,19 @@ def _begun(
         except KeyboardInterrupt:
             # Before the session, which ends in its own way: the folder is there, and `resume` begins it.
             return SweepResult(folder.name, "killed", [], folder, spec)
+
+
+def _published(result: SweepResult) -> SweepResult:
+    """Put what a finished sweep found on its MLflow run; a store that is down is reported already."""
+    from trimtab.decide.compare.read import Store
+    from trimtab.decide.publish.answer import publish_ended
+    from trimtab.sweepdir.home import tracking_uri
+
+    if result.status != "finished" or result.unsent:
+        return result
+    tracking = result.spec.tracking
+    store = Store(tracking_uri(result.folder.home, tracking.uri), tracking.experiment)
+    return replace(result, unsent=publish_ended(result.folder, store))
 
 
 def resume(
@@ -195,7 +208,7 @@ def _continue(name: str, home: Path, more: int, address: str | None, capacity: M
 
             if more:
                 folder.write_spec(spec)
-            return run_sweep(spec, folder, cluster, resume=True)
+            return _published(run_sweep(spec, folder, cluster, resume=True))
 
 
 def _enlarged(spec: SweepSpec, more: int) -> SweepSpec:

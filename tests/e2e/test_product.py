@@ -110,8 +110,8 @@ def test_every_metric_of_a_step_is_there(day, client) -> None:
     assert expected <= run.data.metrics.keys()
     data = client.get_run(run.info.run_id).inputs.dataset_inputs
     assert {tag.value for one in data for tag in one.tags} == {"train", "validation"}
-    (parent,) = tagged(client, sweep="small", role="sweep")
-    assert any(name.startswith("system/") for name in parent.data.metrics)
+    (system,) = tagged(client, sweep="small", role="system")
+    assert any(name.startswith("system/") for name in system.data.metrics)
 
 
 ENGINE = """
@@ -173,8 +173,8 @@ def test_a_training_run_that_is_killed_ends_like_one_that_was_not(day, client) -
         ends[name] = (accuracies, weights.read_bytes())
         (run,) = tagged(client, sweep=name, trial="production")
         assert run.info.status == "FINISHED"
-        (parent,) = tagged(client, sweep=name, role="sweep")
-        assert any(metric.startswith("system/") for metric in parent.data.metrics)
+        (system,) = tagged(client, sweep=name, role="system")
+        assert any(metric.startswith("system/") for metric in system.data.metrics)
         points = client.get_metric_history(run.info.run_id, "by_rollouts/accuracy")
         assert len(points) == len(accuracies)
     assert ends["whole"] == ends["killed"]

@@ -11,7 +11,7 @@ from trimtab.sweepdir.journal import Tail
 from trimtab.sweepspec.spec import SweepSpec
 from trimtab.tracking.operations import LogPoints, OpenRun
 from trimtab.tracking.store import connect
-from trimtab.tracking.translate import MAX_METRICS, Translator
+from trimtab.tracking.translate import MAX_METRICS, Translator, run_name
 
 
 def test_one_parent_and_a_child_for_each_configuration_and_seed(journal, store_uri) -> None:
@@ -235,8 +235,11 @@ def test_the_parent_says_where_it_came_from_and_runs_what_they_read(journal, sto
     assert environment["packages"]["pydantic"] == __import__("pydantic").__version__
     git = json.loads(Path(client.download_artifacts(parent, "git.json")).read_text())
     assert len(git["trimtab"]["commit"]) == 40
-    assert client.get_run(parent).data.metrics["system/here/cpu_utilization_percentage"] == 50.0
-    (run,) = children(store_uri)
+    (system,) = runs_of(store_uri, "tags.`trimtab.role` = 'system'")
+    assert system.data.metrics == {"system/here/cpu_utilization_percentage": 50.0}
+    assert (system.data.tags["mlflow.parentRunId"], system.info.status) == (parent, "FINISHED")
+    assert client.get_run(parent).data.metrics == {}, "the parent's first screen is for what was found"
+    (run,) = (run for run in children(store_uri) if run.data.tags["trimtab.role"] != "system")
     (found,) = client.get_run(run.info.run_id).inputs.dataset_inputs
     assert (found.dataset.name, found.tags[0].value) == ("addition-train", "train")
     assert json.loads(found.dataset.source)["sha256"] == "ab" * 32
@@ -253,3 +256,28 @@ def test_layers_are_an_artifact_of_their_run(journal, store_uri) -> None:
     (run,) = children(store_uri)
     page = connect(store_uri).download_artifacts(run.info.run_id, "layers.html")
     assert "layer 1, step 1: 0.3000" in Path(page).read_text()
+
+
+def test_a_second_tracker_goes_on_with_the_run_of_the_system_metrics(journal, store_uri) -> None:
+    for load in (50.0, 60.0):
+        journal.event("node-here", "system", metrics={"cpu_utilization_percentage": load})
+        track(journal, store_uri, "killed")
+    (system,) = runs_of(store_uri, "tags.`trimtab.role` = 'system'")
+    assert len(history(store_uri, system, "system/here/cpu_utilization_percentage")) == 2
+
+
+def test_the_experiment_opens_on_its_training_runs_unless_a_user_chose_otherwise(journal, store_uri) -> None:
+    client, kind = connect(store_uri), "mlflow.experimentKind"
+    of_an_old_version = client.create_experiment("trimtab")
+    track(journal, store_uri)
+    assert client.get_experiment(of_an_old_version).tags[kind] == "custom_model_development"
+    client.set_experiment_tag(of_an_old_version, kind, "genai_development")
+    track(journal, store_uri)
+    assert client.get_experiment(of_an_old_version).tags[kind] == "genai_development"
+
+
+def test_names_of_runs_are_short_and_differ() -> None:
+    labels = ("poise(k=2,warmup_updates=4,order=standardised) lr=0.0004", "poise(k=2) lr=0.0001")
+    names = {run_name(number, label, seed) for number, label in enumerate(labels) for seed in (0, 1)}
+    assert names == {"0 poise seed 0", "0 poise seed 1", "1 poise seed 0", "1 poise seed 1"}
+    assert len(run_name(10, "x" * 300, 7)) <= 34

@@ -14,6 +14,7 @@ from trimtab.cli.outcome import (
     NOTHING_FINISHED,
     check_recorded,
     print_comparison,
+    store_in,
     store_of,
 )
 from trimtab.cli.submit import cluster_options
@@ -85,6 +86,7 @@ def compare(
 @URI
 def track(name: str, home: Path, uri: str | None) -> None:
     """Send MLflow what it lacks of sweep NAME, such as after a sweep whose tracking server was down."""
+    from trimtab.decide.publish.answer import publish_ended
     from trimtab.errors import TrackingError
     from trimtab.sweepdir.folder import SweepDir
     from trimtab.tracking.catch_up import catch_up
@@ -92,6 +94,7 @@ def track(name: str, home: Path, uri: str | None) -> None:
     folder = SweepDir.existing(home, name)
     with folder.driven():
         left = catch_up(folder.path, folder.spec(), uri)
+        left = left or publish_ended(folder, store_in(folder, folder.spec(), uri)[0])
     if left:
         raise TrackingError("; ".join(left))
     click.echo(f"MLflow holds everything of {name}")

@@ -5,7 +5,7 @@ SWEEP = "trimtab.sweep"
 SWEEP_ID = "trimtab.sweep_id"
 """Unique id of a sweep: two homes may hold sweeps of the same name."""
 ROLE = "trimtab.role"
-"""`sweep` (the parent run), or one of `ROLES`."""
+"""`sweep` (the parent run), `system` (the run of the system metrics), or one of `ROLES`."""
 ROLES = ("reference", "tuned_reference", "candidate")
 """Roles of a configuration. `tuned_reference`: the reference's strategy with other parameters."""
 TRIAL = "trimtab.trial"
@@ -41,6 +41,8 @@ ERROR = "trimtab.error"
 CAUSE = "trimtab.cause"
 """Kind of failure, one of `trimtab.sweepdir.journal.Cause`."""
 CHECKPOINT = "trimtab.checkpoint"
+DESCRIBED = "trimtab.described"
+"""Hash of the description that trimtab wrote: another one is a user's, and stays."""
 
 PARENT_RUN = "mlflow.parentRunId"
 

@@ -11,8 +11,8 @@ from trimtab.sweepdir.journal import Status
 
 Key: TypeAlias = tuple[str, int]
 """(trial, seed): one MLflow run."""
-SWEEP_RUN: Key = ("", -1)
-"""Key of the sweep's own run."""
+SYSTEM_RUN: Key = ("", -1)
+"""Key of the run that holds the system metrics of all nodes."""
 END = sys.maxsize
 """Position behind every event of the journal. An operation with this position is always sent."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from trimtab.sweepspec.spec import Work
 from trimtab.tracking import names
 from trimtab.tracking.operations import (
-    SWEEP_RUN,
+    SYSTEM_RUN,
     CloseRun,
     Key,
     LogData,
@@ -34,6 +34,8 @@ MAX_PARAMS = 100
 """MLflow's limit on parameters in one `log_batch`."""
 MAX_TAG = 5000
 """Length of a tag that every store accepts, in characters."""
+SYSTEM_ROLE = "system"
+"""Role of the run that holds the system metrics."""
 MLFLOW_STATUS = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED", "killed": "KILLED"}
 
 
@@ -86,6 +88,9 @@ class Sender:
                 parents.append(str(run.info.run_id))
                 continue
             named.add(tags.get(names.PARENT_RUN))
+            if tags.get(names.ROLE) == SYSTEM_ROLE:
+                self._runs[SYSTEM_RUN] = run.info.run_id
+                continue
             key = (tags[names.TRIAL], int(tags[names.SEED]))
             self._runs[key] = run.info.run_id
             if run.info.status == "FINISHED":
@@ -101,8 +106,8 @@ class Sender:
         if isinstance(operation, OpenRun):
             if operation.key not in self._complete:
                 self._open(operation)
-        elif operation.key == SWEEP_RUN and isinstance(operation, LogPoints):
-            self._log(operation, str(self.parent_run_id))
+        elif operation.key == SYSTEM_RUN and isinstance(operation, LogPoints):
+            self._log(operation, self._system_run())
         elif operation.key not in self._runs:
             return  # the store refused to open this run, and that refusal was reported
         elif isinstance(operation, LogPoints):
@@ -122,6 +127,8 @@ class Sender:
             for run in self._existing(client):
                 if run.info.run_id not in ours:
                     client.delete_run(run.info.run_id)
+            if SYSTEM_RUN in self._runs:
+                client.set_terminated(self._runs[SYSTEM_RUN], "FINISHED")
             client.set_tag(self.parent_run_id, names.STATUS, status)
             client.set_terminated(self.parent_run_id, MLFLOW_STATUS[status])
 
@@ -162,6 +169,17 @@ class Sender:
         for file, text in provenance().items():
             client.log_text(run_id, text, file)
         return run_id
+
+    def _system_run(self) -> str:
+        """Return the run of the system metrics, made at their first: the parent shows what was found."""
+        client = self._connected()
+        if SYSTEM_RUN not in self._runs:
+            tags = {**self._sweep_tags, names.PARENT_RUN: self.parent_run_id, names.ROLE: SYSTEM_ROLE}
+            run = client.create_run(
+                self._experiment, start_time=int(time.time() * 1000), tags=tags, run_name="system metrics"
+            )
+            self._runs[SYSTEM_RUN] = str(run.info.run_id)
+        return self._runs[SYSTEM_RUN]
 
     def _open(self, operation: OpenRun) -> None:
         client = self._connected()

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 SQLITE = "sqlite:///"
+EXPERIMENT_KIND, MODEL_TRAINING = "mlflow.experimentKind", "custom_model_development"
+"""Tag by which MLflow's UI opens an experiment on its training runs. Without it, the UI guesses, or asks."""
 PERMANENT = frozenset({
     "INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST", "NOT_IMPLEMENTED",
 })  # fmt: skip
@@ -181,12 +183,17 @@ def ensure_experiment(client: MlflowClient, uri: str, name: str) -> str:
 
     found = client.get_experiment_by_name(name)
     if found is not None:
-        return str(found.experiment_id)
+        experiment_id = str(found.experiment_id)
+        # An experiment of an earlier version has none; another kind was chosen by a user, who wins.
+        if EXPERIMENT_KIND not in found.tags:
+            client.set_experiment_tag(experiment_id, EXPERIMENT_KIND, MODEL_TRAINING)
+        return experiment_id
     path = sqlite_path(uri)
     # Without a server, MLflow would put artifacts into ./mlruns of the current working directory.
     location = (path.resolve().parent / "artifacts").as_uri() if path else None
     try:
-        return str(client.create_experiment(name, artifact_location=location))
+        tags = {EXPERIMENT_KIND: MODEL_TRAINING}
+        return str(client.create_experiment(name, artifact_location=location, tags=tags))
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise

@@ -18,7 +18,7 @@ from trimtab.tracking import names
 from trimtab.tracking.heatmap import LayerCurves
 from trimtab.tracking.operations import (
     END,
-    SWEEP_RUN,
+    SYSTEM_RUN,
     CloseRun,
     Key,
     LogData,
@@ -31,6 +31,8 @@ from trimtab.tracking.operations import (
 
 MAX_METRICS = 1000
 """MLflow's limit on metrics in one `log_batch`. With keys of 250 characters a batch also stays below 1 MB."""
+MAX_NAME = 24
+"""Longest part of a label in a run's name, in characters."""
 FORBIDDEN = re.compile(r"[^\w\-. :/]")
 
 
@@ -145,7 +147,7 @@ class Translator:
             tags[names.WARMUP] = json.dumps(asdict(warmup))
         params = {name: _text(value) for name, value in started.get("searched", {}).items()}
         text = json.dumps({"seed": key[1], **config}, indent=2)
-        name = f"{started.get('number', 0)} {label} seed {key[1]}"
+        name = run_name(int(started.get("number", 0)), label, key[1])
         self._operations.append(OpenRun(key, name, _ms(event), tags, params, text, self._at))
 
     def _step(self, key: Key, event: Event) -> None:
@@ -180,7 +182,7 @@ class Translator:
         began = self._nodes.setdefault(node, event["time"])
         for name, value in event["metrics"].items():
             # MLflow shows metrics whose names begin with `system/` under "System metrics".
-            self._point(SWEEP_RUN, f"system/{node}/{name}", value, event, int(event["time"] - began))
+            self._point(SYSTEM_RUN, f"system/{node}/{name}", value, event, int(event["time"] - began))
 
     def _minus_reference(self, event: Event, at: int) -> None:
         level, seed = self._reference.at(event["rollouts"]), event["seed"]
@@ -263,8 +265,7 @@ class Translator:
     ) -> None:
         if isinstance(value, int | float):
             at = self._at if later_at is None else later_at
-            name = FORBIDDEN.sub("_", name)[:250]
-            point = Point(name, float(value), _ms(event), int(step), at, later_at is not None)
+            point = Point(metric_name(name), float(value), _ms(event), int(step), at, later_at is not None)
             self._points.setdefault(key, []).append(point)
 
     def _flush(self, key: Key) -> None:
@@ -278,6 +279,20 @@ class Translator:
             batch += points
         if batch:
             self._operations.append(LogPoints(key, tuple(batch)))
+
+
+def metric_name(name: str) -> str:
+    """Return a metric's name as MLflow accepts it."""
+    return FORBIDDEN.sub("_", name)[:250]
+
+
+def run_name(number: int, label: str, seed: int) -> str:
+    """Return a name that fits MLflow's columns and legends; number and seed tell the runs of a sweep apart.
+
+    The whole label is a tag, and searched values are parameters.
+    """
+    short = re.split(r"[( ]", label, maxsplit=1)[0][:MAX_NAME]
+    return f"{number} {short} seed {seed}"
 
 
 def fingerprint(value: Any) -> str:
