@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from tests.trainables.test_stepping import TOKENS, Parts, Plan, World, settings
+from trainables.errors import DivergedError, WeightSyncError
 from trainables.learner.features import FeaturePlan
 from trainables.learner.results import Forward
 from trainables.loop.rlvr import run_trial, train_step
 from trainables.loop.state import Run
-from trainables.strategies.batch import FeatureNeeds, Needs
+from trainables.strategies.batch import FeatureNeeds, Kind, Needs
+from trainables.value_models.records import read_rows
 
 
 @dataclass
@@ -150,3 +153,93 @@ def test_a_run_that_is_continued_after_its_end_is_finished_at_once(world: World)
     world.parts = Keeping()
     assert run_trial(world.parts.lease(), world.config, 3, world.folder) == "finished"
     assert world.parts.draws == []
+
+
+def test_the_lender_proves_the_reset_parts_and_the_verifier_its_gold_answers(world: World) -> None:
+    calls: list[Any] = []
+    lease = world.parts.lease()
+    golden = SimpleNamespace(check_golden=lambda *given, **named: calls.append((given, named)))
+    asked: list[Any] = []
+    lease = replace(
+        lease,
+        verifier=cast(Any, lambda *given: asked.append(given) or golden),
+        proof=lambda given: calls.append((given, len(world.parts.resets))),
+    )
+    world.config = settings(verifier={"max_failure_rate": 0.25})
+    Run.start(lease, world.config, 3, world.folder)
+    (proved, (given, named)) = calls
+    assert proved == (lease, 2), "after learner and engines were reset"
+    assert len(given[0]) == 20
+    assert named == {"max_failure_rate": 0.25}
+    ((judge, config),) = asked
+    assert isinstance(judge, str)
+    assert config == world.config.verifier
+
+
+def test_what_prompts_scored_is_recorded_by_task_and_model_under_the_step(world: World) -> None:
+    here = world.started()
+    train_step(here)
+    train_step(here)
+    assert (here.recorder.dataset, here.recorder.model) == ("addition-0", Path(world.config.model).name)
+    rows = read_rows(world.folder / "record.jsonl")
+    assert [row.step for row in rows] == [0] * 4 + [1] * 4
+    assert {row.count for row in rows} == {2}
+
+
+def test_a_sampler_that_drifted_or_a_verifier_that_fails_ends_the_step_by_its_number(world: World) -> None:
+    world.config = settings(loss={"max_mismatch_kl": 1e-4})
+    here = world.started()
+    here.counters.step = 7
+    forward = world.parts.forward
+
+    def moved(tokens: Any, plan: Any = None) -> Forward:
+        found = forward(tokens, plan)
+        return Forward(found.logprob_M + 1.0, found.entropy_M)
+
+    world.parts.forward = moved  # type: ignore[method-assign]
+    with pytest.raises(DivergedError, match=r"^step 7: KL between sampler and learner"):
+        train_step(here)
+    world.plan.kind = Kind.GREEDY
+    with pytest.raises(WeightSyncError, match="weight sync 1"):
+        train_step(here)  # greedy rollouts have log-probs of another temperature, so nothing drifted
+
+
+@pytest.mark.parametrize(
+    ("spent", "evaluated_at", "due", "at_the_end"),
+    [
+        (0, None, True, True),
+        (15, 0, False, True),
+        (16, 0, True, True),
+        (31, 16, False, True),
+        (32, 32, False, False),
+    ],
+)
+def test_accuracy_is_measured_every_two_steps_of_rollouts_and_at_the_end(
+    world: World, spent: int, evaluated_at: int | None, due: bool, at_the_end: bool
+) -> None:
+    here = world.started()
+    here.counters.rollouts, here.counters.evaluated_at = spent, evaluated_at
+    assert here.evaluation_due(last=False) == due
+    assert here.evaluation_due(last=True) == at_the_end
+
+
+@pytest.mark.parametrize(
+    ("dtype", "given", "tolerance"),
+    [("float32", None, 1e-3), ("bfloat16", None, 0.25), ("float32", 0.5, 0.5)],
+)
+def test_engine_and_learner_may_differ_by_what_their_precision_allows(
+    world: World, dtype: str, given: float | None, tolerance: float
+) -> None:
+    world.config = settings(engine={"parity_tolerance": given})
+    here = world.started()
+    world.parts.dtype = dtype
+    assert here.parity_tolerance == tolerance
+
+
+@pytest.mark.parametrize(("spent", "left"), [(0, 8), (32, 8), (33, 7), (35, 5), (36, 0), (40, 0)])
+def test_a_step_may_draw_what_is_left_unless_it_is_half_a_step(world: World, spent: int, left: int) -> None:
+    here = world.started()
+    here.counters.rollouts = spent
+    assert here.step_rollouts() == left
+    here.exhausted = True
+    assert here.step_rollouts() == 0
