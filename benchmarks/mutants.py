@@ -60,7 +60,7 @@ ROOMS = {
     "update": Room(("trainables/loop/update.py",), ("tests/trainables/test_update.py",)),
     "run": Room(
         ("trainables/loop/rlvr.py", "trainables/loop/state.py"),
-        ("tests/trainables/test_update.py", "tests/trainables/test_stepping.py"),
+        tuple(f"tests/trainables/test_{name}.py" for name in ("update", "stepping", "stepping_lent")),
     ),
     "fusion": Room(
         ("trainables/strategies/fusion/*.py",),

@@ -347,3 +347,10 @@ def test_a_sequence_without_a_token_is_divided_by_one():
 def test_an_entropy_lowers_the_loss_by_its_bonus():
     x = regularised(one_row([0.0], [0.0], [0.0], 0.0), entropy_BT=[0.75])
     assert policy_loss(x, LossConfig(entropy_bonus=0.2), denominator=3).loss.item() == pytest.approx(-0.05)
+
+
+def test_a_token_at_the_dual_clip_itself_is_not_stopped():
+    x = one_row([math.log(2.0)], [0.0], [0.0], -1.0)
+    assert x.logprob_BT.exp().item() == 2.0
+    assert policy_loss(x, LossConfig(dual_clip=2.0), denominator=1).clipped == 0
+    assert policy_loss(x, LossConfig(dual_clip=1.5), denominator=1).clipped == 1
