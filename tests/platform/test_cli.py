@@ -137,6 +137,7 @@ def test_bad_input_is_one_message_and_exit_code_two(
 
 def test_a_sweep_name_in_use_is_refused(tmp_path: Path) -> None:
     (tmp_path / "sweeps" / "mine").mkdir(parents=True)
+    (tmp_path / "sweeps" / "mine" / "spec.yaml").touch()
     done = trimtab("sweep", "v05_small", "--name", "mine", "--set", f"home={tmp_path}")
     assert done.exit_code == 2
     assert "in use" in done.output
