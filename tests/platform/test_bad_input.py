@@ -194,7 +194,9 @@ def test_an_axis_that_is_searched_is_looked_at_in_every_choice(package: str) -> 
 
 def test_an_axis_that_can_be_built_is_taken(package: str) -> None:
     prior = f"{{type: custom, path: '{package}.axes:Steady', params: {{rate: 0.5}}}}"
-    assert load_spec("v05_small", [f"candidates=[{{strategy: {{prior: {prior}, fusion: tested}}}}]"])
+    assert load_spec(
+        "v05_small", ["search.trials=1", f"candidates=[{{strategy: {{prior: {prior}, fusion: tested}}}}]"]
+    )
 
 
 @pytest.mark.parametrize(
