@@ -266,9 +266,11 @@ def test_a_second_tracker_goes_on_with_the_run_of_the_system_metrics(journal, st
     assert len(history(store_uri, system, "system/here/cpu_utilization_percentage")) == 2
 
 
-def test_the_experiment_opens_on_its_training_runs_unless_a_user_chose_otherwise(journal, store_uri) -> None:
+def test_the_experiment_opens_on_its_training_runs_unless_a_user_chose_otherwise(
+    journal, store_uri, tmp_path
+) -> None:
     client, kind = connect(store_uri), "mlflow.experimentKind"
-    of_an_old_version = client.create_experiment("trimtab")
+    of_an_old_version = client.create_experiment("trimtab", (tmp_path / "artifacts").as_uri())
     track(journal, store_uri)
     assert client.get_experiment(of_an_old_version).tags[kind] == "custom_model_development"
     client.set_experiment_tag(of_an_old_version, kind, "genai_development")
