@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import shutil
+import zlib
 
 import pytest
 from click.testing import CliRunner
@@ -121,3 +124,25 @@ def test_a_store_that_is_gone_is_reported_and_fails_nothing(home, tmp_path) -> N
     gone = Store(f"sqlite:///{tmp_path / 'gone.db'}")
     (message,) = publish_ended(SweepDir.of(home.home, "quick"), gone)
     assert "the answer of quick is not on its MLflow run" in message
+
+
+def test_the_chart_view_is_as_mlflow_saves_one(home, store) -> None:
+    run, client = parent(store, "quick-confirm"), connect(store.uri)
+    tags = client.get_experiment(run.info.experiment_id).tags
+    view = json.loads(tags[f"mlflow.sharedViewState.{run.info.run_id}"])
+    assert set(view) == {"name", "createdAt", "updatedAt", "state"}
+    packed = view["state"].removeprefix("deflate;")
+    state = json.loads(zlib.decompress(base64.b64decode(packed)))
+    (chart,) = state["compareRunCharts"]
+    assert chart["selectedXAxisMetricKey"] == "training rollouts"
+    experiment = client.get_experiment_by_name("trimtab").experiment_id
+    shown = client.search_runs([experiment], state["searchFilter"])
+    assert len(shown) == 2 * 5, "DAPO and the best under every seed"
+    steps = {
+        tuple(point.step for point in client.get_metric_history(one.info.run_id, chart["metricKey"]))
+        for one in shown
+    }
+    assert len(steps) == 1, "means over seeds need one grid"
+    done = CliRunner().invoke(main, ["compare", "quick", "--home", str(home.home)])
+    assert f"viewStateShareKey={run.info.run_id}" in done.output
+    assert "workflowType=machine_learning" in done.output

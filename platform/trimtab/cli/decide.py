@@ -14,6 +14,7 @@ from trimtab.cli.outcome import (
     NOTHING_FINISHED,
     check_recorded,
     print_comparison,
+    print_view,
     store_in,
     store_of,
 )
@@ -74,6 +75,8 @@ def compare(
         print_comparison(standing, home)
         if found.confirmation:
             click.echo(tuning_text(found.search), nl=False)
+        if not others:
+            print_view(store, standing.sweep, sweep_id if standing.sweep == name else None)
         if found.confirmation:
             again = command(f"compare {name} --json", home)
             click.echo(f"the search itself: {again}, under search")

@@ -70,9 +70,19 @@ def _print_end(result: SweepResult) -> None:
     shown, again = command("ui", home), command(f"compare {name}", home)
     options = shown.removeprefix("trimtab ui").strip()
     make = f'make ui ARGS="{options}"' if options else "make ui"
+    print_view(store, name, sweep_id)
     click.echo(f"curves of every run: {make}, or {shown}; this table again: {again}")
     # Once more where the eye is: the table may be longer than the screen.
     click.echo(finding(found, home))
+
+
+def print_view(store: Store, name: str, sweep_id: str | None = None) -> None:
+    """Print the address of a sweep's chart view, if it has one, as `trimtab ui` or the server serves it."""
+    path = store.view(name, sweep_id)
+    if path is not None:
+        server = store.uri.startswith(("http://", "https://"))
+        address = store.uri.rstrip("/") if server else "http://127.0.0.1:5000"
+        click.echo(f"curves at equal rollouts, in the MLflow UI: {address}/{path}")
 
 
 def store_of(home: Path, name: str, uri: str | None = None) -> tuple[Store, str | None]:

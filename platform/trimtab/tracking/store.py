@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 SQLITE = "sqlite:///"
 EXPERIMENT_KIND, MODEL_TRAINING = "mlflow.experimentKind", "custom_model_development"
 """Tag by which MLflow's UI opens an experiment on its training runs. Without it, the UI guesses, or asks."""
+UI_MODE = "workflowType=machine_learning"
+"""Query by which MLflow's UI starts on training runs: otherwise it opens every experiment as GenAI."""
+VIEW = "mlflow.sharedViewState."
+"""Tags of an experiment under which MLflow's own "save view" keeps a view; a sweep's bears its run's id."""
 PERMANENT = frozenset({
     "INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST", "NOT_IMPLEMENTED",
 })  # fmt: skip
@@ -175,6 +179,11 @@ def unreachable(uri: str, error: Exception) -> str:
 def sqlite_path(uri: str) -> Path | None:
     """Return the file of a SQLite store, or None for every other kind of store."""
     return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+
+
+def view_path(run_id: str, experiment_id: str) -> str:
+    """Return the path of a sweep's chart view behind the address of an MLflow UI."""
+    return f"#/experiments/{experiment_id}/runs?viewStateShareKey={run_id}&compareRunsMode=CHART&{UI_MODE}"
 
 
 def ensure_experiment(client: MlflowClient, uri: str, name: str) -> str:

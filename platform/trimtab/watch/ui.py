@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from trimtab.errors import NotFoundError, SpecError
-from trimtab.tracking.store import check_file, sqlite_path
+from trimtab.tracking.store import UI_MODE, check_file, sqlite_path
 
 HOST = "127.0.0.1"
 
@@ -48,7 +48,7 @@ def serve(uri: str, home: Path, port: int) -> int:
             probe.bind((HOST, port))
         except OSError as error:
             raise SpecError(f"--port: {port} cannot be used ({error.strerror}); choose another") from None
-    print(f"MLflow UI: http://{HOST}:{port}  (Ctrl-C ends it)", flush=True)
+    print(f"MLflow UI: http://{HOST}:{port}/#/experiments?{UI_MODE}  (Ctrl-C ends it)", flush=True)
     environment = {
         **os.environ,
         "MLFLOW_DISABLE_TELEMETRY": os.environ.get("MLFLOW_DISABLE_TELEMETRY", "true"),

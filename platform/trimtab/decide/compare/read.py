@@ -15,7 +15,7 @@ from trimtab.decide.compare.statistics import Curve
 from trimtab.errors import NotFoundError, TrackingError
 from trimtab.sweepspec.names import check_name
 from trimtab.tracking import names
-from trimtab.tracking.store import connect, sqlite_path, transient_errors, unreachable
+from trimtab.tracking.store import VIEW, connect, sqlite_path, transient_errors, unreachable, view_path
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -121,6 +121,21 @@ class Store:
             by=by,
             runs=tuple(sorted(tracked, key=lambda run: (run.number, run.seed))),
         )
+
+    def view(self, name: str, sweep_id: str | None = None) -> str | None:
+        """Return the path of a sweep's saved chart view behind an MLflow UI's address; None if it has none.
+
+        Raises:
+            NotFoundError: there is no store.
+            TrackingError: it does not answer.
+        """
+        wanted = {names.SWEEP: name, names.ROLE: "sweep"} | ({names.SWEEP_ID: sweep_id} if sweep_id else {})
+        for run in self.search(wanted)[:1]:
+            run_id, experiment = str(run.info.run_id), str(run.info.experiment_id)
+            with self._answering() as client:
+                saved = f"{VIEW}{run_id}" in client.get_experiment(experiment).tags
+            return view_path(run_id, experiment) if saved else None
+        return None
 
     def confirmations_of(self, name: str) -> list[str]:
         """Return the names of the sweeps that confirm this one, oldest first.

@@ -13,10 +13,11 @@ from trimtab.decide.compare.render import heading, p_text, verdict_text
 from trimtab.decide.compare.statistics import CONFIDENCE
 from trimtab.decide.compare.verdict import Decision, decide
 from trimtab.decide.compare.words import finding
+from trimtab.decide.publish.view import save_view
 from trimtab.errors import TrackingError, TrimtabError
 from trimtab.sweepdir.folder import SweepDir
 from trimtab.tracking import names
-from trimtab.tracking.store import connect, transient_errors, unreachable
+from trimtab.tracking.store import connect, transient_errors, unreachable, view_path
 from trimtab.tracking.translate import metric_name
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ def _publish(store: Store, name: str, sweep_id: str | None) -> str | None:
         row = by_trial.get(run.data.tags.get(names.TRIAL, ""))
         if row is not None:
             _log(client, run, _values(row, found.search))
+    if found.confirmation is None:
+        save_view(client, parent, store.sweep(name, sweep_id), standing)
     _describe(client, parent, _description(store, parent, found))
     return found.search.confirms
 
@@ -156,14 +159,21 @@ def _table(found: Comparison) -> list[str]:
 
 
 def _links(store: Store, parent: Run, found: Decision) -> str:
-    """Return links within MLflow's UI: to the confirmation, or to the search that was confirmed."""
+    """Return links within MLflow's UI: to the view, the confirmation, the confirmed search."""
     other = found.confirmation.sweep if found.confirmation else found.search.confirms
+    experiment = str(parent.info.experiment_id)
     if not other:
-        return ""
+        return _view_link(str(parent.info.run_id), experiment)
     runs = store.search({names.SWEEP: other, names.ROLE: "sweep"})
     what = "the confirmation" if found.confirmation else "the search"
-    page = f"#/experiments/{parent.info.experiment_id}/runs"
-    return "".join(f"\n\n[{what}: {other}]({page}/{run.info.run_id})" for run in runs[:1])
+    page = f"#/experiments/{experiment}/runs"
+    linked = "".join(f"\n\n[{what}: {other}]({page}/{run.info.run_id})" for run in runs[:1])
+    shown = runs[0] if found.confirmation and runs else parent
+    return _view_link(str(shown.info.run_id), experiment) + linked
+
+
+def _view_link(run_id: str, experiment: str) -> str:
+    return f"\n\n[the curves at equal rollouts]({view_path(run_id, experiment)})"
 
 
 def _escaped(text: str) -> str:
