@@ -141,6 +141,14 @@ def test_evidence_counts_the_others_beside_the_priors_rollouts() -> None:
     np.testing.assert_allclose(found.w_P, [1 / 2, 1 / 4, 0.0, 0.0])
 
 
+def test_evidence_leaves_a_rollouts_own_trajectory_out_too() -> None:
+    """Values of the others: .4, .35 and .15, as two rollouts beside the two others."""
+    own = ValueEstimate(
+        mean_N=np.array([0.1, 0.2, 0.6, 0.3, 0.5, 0.9, 0.0, 0.0]), evidence_P=np.array([2.0, 0.0, 0.0, 1.0])
+    )
+    np.testing.assert_allclose(Evidence().fuse(WORLD, own).mean_N[:3], [1.8 / 4, 2.7 / 4, 1.3 / 4])
+
+
 def test_james_stein_takes_each_prompts_weight_from_the_other_prompts() -> None:
     rng = np.random.default_rng(0)
     count_P = [4, 2, 3, 1, 5]  # the fourth is alone and no evidence
