@@ -87,7 +87,7 @@ def sweep(
             return confirmed[0].status
 
         result = _begun(loaded, folder, cluster, then=then if confirm else None)
-        return replace(result, confirmation=confirmed[0] if confirmed else None)
+    return _published(replace(result, confirmation=confirmed[0] if confirmed else None))
 
 
 def _confirmed(searched: SweepDir, cluster: RayCluster, lent: Lent) -> SweepResult:
@@ -112,7 +112,7 @@ def _begun(
     with folder.driven():
         folder.write_spec(spec)
         try:
-            return _published(run_sweep(spec, folder, cluster, lent=lent, then=then))
+            return run_sweep(spec, folder, cluster, lent=lent, then=then)
         except StorageError:
             # Raised before anything ran here, or by what came after a sweep that has ended: that one stays.
             if not any(folder.events()):
@@ -124,11 +124,16 @@ def _begun(
 
 
 def _published(result: SweepResult) -> SweepResult:
-    """Put what a finished sweep found on its MLflow run; a store that is down is reported already."""
+    """Put what a finished sweep found on its MLflow run; a store that is down is reported already.
+
+    That of a confirmation goes on the search's run as well.
+    """
     from trimtab.decide.compare.read import Store
     from trimtab.decide.publish.answer import publish_ended
     from trimtab.sweepdir.home import tracking_uri
 
+    if result.confirmation is not None and result.confirmation.status == "finished":
+        return replace(result, confirmation=_published(result.confirmation))
     if result.status != "finished" or result.unsent:
         return result
     tracking = result.spec.tracking
@@ -208,7 +213,8 @@ def _continue(name: str, home: Path, more: int, address: str | None, capacity: M
 
             if more:
                 folder.write_spec(spec)
-            return _published(run_sweep(spec, folder, cluster, resume=True))
+            result = run_sweep(spec, folder, cluster, resume=True)
+    return _published(result)
 
 
 def _enlarged(spec: SweepSpec, more: int) -> SweepSpec:

@@ -132,14 +132,13 @@ def _description(store: Store, parent: Run, found: Decision) -> str:
 
 def _table(found: Comparison) -> list[str]:
     reference = _escaped(found.reference)
-    confirm = found.purpose == "confirm"
     titles = [
         "configuration",
         "seeds",
         "final accuracy",
         f"minus {reference} [{CONFIDENCE:.0%}]",
         f"{found.by} / {reference}'s",
-        *(["p (Holm)"] if confirm else []),
+        "p (Holm)",
         "verdict",
     ]
     rows = [titles, ["---"] * len(titles)]
@@ -151,7 +150,7 @@ def _table(found: Comparison) -> list[str]:
             "-" if row.final_mean is None else f"{row.final_mean:.3f}",
             f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]" if difference else "-",
             "-" if ratio is None else f"{'' if ratio.bound == '=' else ratio.bound + ' '}{ratio.value:.2f}",
-            *([p_text(row.p_adjusted)] if confirm else []),
+            p_text(row.p_adjusted),
             verdict_text(row),
         ]
         rows.append(cells)
