@@ -3,12 +3,12 @@
 `make bench BENCH=calibration` prints the tables of `docs/compare.md`. After a new sweep of `dapo_seeds.yaml`:
 `make bench BENCH=calibration ARGS="--collect .trimtab dapo-seeds"`.
 
-The process. `data/dapo_seeds.json` holds real curves of the tiny model: 12 seeds of DAPO, and V0.5 under the
-same 12 seeds (`dapo_seeds.yaml`). A simulated run is DAPO's mean curve plus Gaussian noise. The noise has the
+The process. `data/dapo_seeds.json` holds real curves of the quickstart: 20 seeds of DAPO, and V0.5 under the
+same 20 seeds (`dapo_seeds.yaml`). A simulated run is DAPO's mean curve plus Gaussian noise. The noise has the
 covariance over evaluations of the DAPO seeds, not shrunk: shrinkage would make areas less noisy than they
 are. Two configurations under one seed share prompts and evaluation draws. Each one's own noise is half the
 covariance of their difference; the rest is common. There are three processes: `paired`; `upper`, with the own
-noise at the upper end of the 80 % interval for its size by 12 seeds; and `unpaired`, where all noise is own
+noise at the upper end of the 80 % interval for its size by 20 seeds; and `unpaired`, where all noise is own
 noise, as if seeds shared nothing.
 
 The method. A candidate is DAPO itself (null), or it saves 20 % of the rollouts: it has the value that DAPO
@@ -35,7 +35,8 @@ from trimtab.sweepdir.journal import Tail
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
 DATA = Path(__file__).parent / "data" / "dapo_seeds.json"
-EVALUATIONS = 13
+EVALUATIONS = 5
+"""At the start and after every ten steps, as in the quickstart."""
 SEARCHED = 20
 SEARCH_SEEDS = 3
 SEEDS = (3, 4, 5, 6, 8, 10, 12, 16, 20, 30, 40)

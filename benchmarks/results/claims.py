@@ -125,7 +125,7 @@ CLAIMS = (
           _curve("addition", "fixed2", "grpo16")),
     Claim(V05, "1 rollout does not converge", "accuracy over the curve", BELOW,
           _curve("addition", "fixed1", "grpo16")),
-    Claim(POISE, "2 rollouts end level with DAPO-8", "final accuracy, within .02", (-0.02, 0.02),
+    Claim(POISE, "2 rollouts end level with DAPO-8", "final accuracy, at most .02 below", (-0.02, inf),
           _final("addition", "poise2", "dapo8")),
     Claim(POISE, "reaches DAPO-8's level with 25 % less", "ratio of rollouts", (0.0, 0.8),
           _ratio("addition", "poise2", "dapo8")),

@@ -117,7 +117,12 @@ def _sorting(page: Page, beds: Beds) -> None:
 
 def _noise(page: Page, beds: Beds) -> None:
     bed = beds["addition"]
-    page.say("Gradient norm and entropy", "V0.5's figures 3 and 4.")
+    page.say(
+        "Gradient norm and entropy",
+        "V0.5's figures 3 and 4. DAPO, GRPO and V0 divide advantages by the group's standard deviation and "
+        "the others do not, so that the norms are not of one scale. Seconds a step are of two slots on two "
+        "cores that had other work beside them.",
+    )
     shown = ("dapo16", "grpo16", "v05", "poise2", "rloo4")
     for metric, name, unit in (
         ("train/gradient_norm", "gradient-norm", "gradient norm"),

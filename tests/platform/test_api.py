@@ -74,17 +74,18 @@ def test_a_sweep_that_ended_before_its_studies_were_made_is_resumed(
     assert (folder / "study.journal").is_file()
 
 
-def test_a_sweep_that_ended_before_its_spec_was_kept_is_started_again(
+def test_a_folder_in_which_nothing_began_says_how_to_be_rid_of_it(
     folder: Path, ran: list[dict[str, Any]]
 ) -> None:
     spec = SweepDir(folder).spec()
-    with pytest.raises(SpecError, match=r"--name: 's' is in use"):
+    with pytest.raises(SpecError, match=r"--name: 's' is in use.*trimtab resume s"):
         api.sweep(spec, name="s")
     (folder / "spec.yaml").unlink()
-    with pytest.raises(NotFoundError, match=r"never began.*no spec\.yaml.*trimtab sweep SPEC --name s"):
+    with pytest.raises(NotFoundError, match=r"never began.*no spec\.yaml; remove it \(rm -r "):
         api.resume("s", folder.parents[1])
-    assert api.sweep(spec, name="s").name == "s"
-    assert (folder / "spec.yaml").is_file()
+    with pytest.raises(SpecError, match=r"nothing ever began in it: rm -r "):
+        api.sweep(spec, name="s")
+    assert ran == []
 
 
 def test_ctrl_c_while_a_sweep_begins_says_how_to_go_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,6 +141,7 @@ def test_a_sweep_name_in_use_is_refused(tmp_path: Path) -> None:
     done = trimtab("sweep", "v05_small", "--name", "mine", "--set", f"home={tmp_path}")
     assert done.exit_code == 2
     assert "in use" in done.output
+    assert "trimtab resume mine" in done.output
 
 
 def test_init_writes_a_spec_that_passes_plan(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from trimtab.sweepdir import journal
 
 def after_failure(folder: Path, cause: str | None) -> Halt:
     """Do what Tune does when a trial of this journal has failed."""
-    end = {"event": "trial_finished", "trial": "trial-0003", "status": "failed"}
+    end = {"event": "trial_finished", "trial": "trial-0003", "status": "failed", "time": 1.0}
     journal.append(folder, {**end, "error": "learner.lr: is wrong", "cause": cause})
     halt = Halt(folder)
     halt.on_trial_error(0, [], SimpleNamespace(config={"key": "trial-0003"}))  # type: ignore[arg-type]
@@ -36,7 +36,7 @@ def test_other_failures_end_their_trial_alone(cause: str | None, tmp_path: Path)
 
 
 def test_a_trial_whose_client_died_has_no_end_yet(tmp_path: Path) -> None:
-    journal.append(tmp_path, {"event": "trial_started", "trial": "t", "seeds": [0]})
+    journal.append(tmp_path, {"event": "trial_started", "trial": "t", "seeds": [0], "time": 1.0})
     halt = Halt(tmp_path)
     halt.on_trial_error(0, [], SimpleNamespace(config={"key": "t"}))  # type: ignore[arg-type]
     assert not halt.stop_all()

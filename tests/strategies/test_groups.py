@@ -252,3 +252,12 @@ def test_per_token_unscored_rollouts_do_not_count() -> None:
     np.testing.assert_allclose(np.concatenate(weighted), [-0.8, 0.0, 0.0, 0.8], err_msg="a token is one long")
     unused = replace(PAIRS, used_N=np.array([True, True, False, True]))
     assert len(GroupStd().tokens(tokens, unused, scored_N)) == 4
+
+
+def test_tokens_of_a_uniform_group_are_divided_by_the_worst_case_of_the_reward_range() -> None:
+    """On [-1, 1] the worst-case standard deviation is 1, on [0, 1] it is 1/2."""
+    tokens = (np.array([0.5, 0.25]), np.array([0.25]))
+    for scale, deviation in ((Scale(-1.0, 1.0), 1.0), (UNIT, 0.5)):
+        groups = Groups(np.array([0, 0]), np.array([1.0, 1.0]), 1, scale=scale)
+        found = GroupStd().tokens(tokens, groups, np.array([True, True]))
+        assert np.concatenate(found).tolist() == [value / deviation for value in (0.5, 0.25, 0.25)]

@@ -38,6 +38,7 @@ class Normaliser(ABC):
             prompts=groups.prompts,
             used_N=groups.mask_N[rollout_K],
             length_N=np.ones_like(rollout_K),
+            scale=groups.scale,
         )
         values = np.concatenate(advantage) if advantage else np.zeros(0)
         done = self.rollouts(values, flat, scored_N[rollout_K])

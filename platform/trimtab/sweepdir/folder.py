@@ -82,17 +82,18 @@ class SweepDir:
         Without `name` the first free one of `family`, `family-2`, `family-3`, ... is taken. Making the folder
         is the claim, so that two sweeps started at once cannot share a name.
 
-        A folder of that `name` in which nothing ever began, because its driver was killed at once, is taken.
-
         Raises:
             SpecError: `name` is in use, or `home` cannot be written.
         """
         if name is not None:
             found = cls.of(home, name)
-            if not found._claim() and (found.spec_file.exists() or found.has_run):
+            if not found._claim():
+                began = found.spec_file.exists() or found.has_run
+                rest = command(f"resume {name}", home) if began else f"rm -r {found.path}"
+                why = "go on with it" if began else "remove it, as nothing ever began in it"
                 raise SpecError(
-                    f"--name: {name!r} is in use ({found.path} exists); choose another name, or leave --name "
-                    f"out for the next free one of the family {family!r}"
+                    f"--name: {name!r} is in use ({found.path} exists); {why}: {rest}; or choose another "
+                    f"name, or leave --name out for the next free one of the family {family!r}"
                 )
             return found
         number = 1
@@ -147,8 +148,8 @@ class SweepDir:
                 f"artifact spec.yaml of the run {self.name!r} ({shown}): put it back there"
             )
         return NotFoundError(
-            f"sweep {self.name!r} never began: {self.path} has no spec.yaml; start it: trimtab sweep SPEC "
-            f"--name {self.name}"
+            f"sweep {self.name!r} never began: {self.path} has no spec.yaml; remove it (rm -r "
+            f"{self.path}) and start anew"
         )
 
     def without_studies(self, file: Path) -> NotFoundError:
