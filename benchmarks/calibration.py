@@ -176,6 +176,16 @@ def table(process: Process, repeats: int, seed: int) -> list[tuple[int, float, f
     return rows
 
 
+def detectable(sd: float, seeds: int, power: float = 0.8) -> float:
+    """Return the gain that the two-sided paired t test finds with this power, for a difference of this sd."""
+    limit = stats.t.isf(LEVEL / 2, seeds - 1)
+
+    def missing(gain: float) -> float:
+        return float(stats.nct.sf(limit, seeds - 1, gain / sd * np.sqrt(seeds))) - power
+
+    return float(optimize.brentq(missing, 0.0, 10 * sd))
+
+
 def collect(home: Path, sweep: str) -> None:
     """Write the curves of a finished sweep of `dapo_seeds.yaml` into the data file, from its journal."""
     curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
@@ -207,6 +217,8 @@ def main() -> None:
         naive = (verdicts(won) > 0).mean()
         print(f"\n{kind}: sd of a paired difference {sd:.4f}, a {SAVING:.0%} saving is worth {gain:+.4f}")
         print(f"best of {SEARCHED} null configurations 'better' in its own search: {naive:.1%}")
+        found = ", ".join(f"{seeds} seeds {detectable(sd, seeds):+.3f}" for seeds in (5, 8, 16))
+        print(f"found with a power of 80 %: {found}")
         print(
             "| seeds | false better | false verdict | bootstrap: false better | power, 20 % saving | found |"
         )

@@ -48,7 +48,12 @@ def test_calibration_on_the_fitted_process() -> None:
     # One-sided 2.5 %; 22,000 draws give it to within .1 %.
     assert float(np.mean([better for better, *_ in rows.values()])) == pytest.approx(0.025, abs=0.005)
     power = {seeds: row[3] for seeds, row in rows.items()}
-    assert power[3] < 0.8 < power[8]
+    assert power[5] < 0.2, "five seeds do not see a saving of 20 %"
+    assert power[30] < 0.8 < power[40]
+    sd = float(calibration.differences(process, process.mean_E, 2, 5000, np.random.default_rng(3)).std())
+    gain = calibration.detectable(sd, 5)
+    shifted = calibration.differences(process, process.mean_E, 5, 5000, np.random.default_rng(4)) + gain
+    assert (calibration.verdicts(shifted) > 0).mean() == pytest.approx(0.8, abs=0.02)
     null_CE = np.tile(process.mean_E, (calibration.SEARCHED, 1))
     _, won = calibration.search(process, null_CE, 2000, np.random.default_rng(2))
     assert (calibration.verdicts(won) > 0).mean() > 0.06, "the search's own winner looks better than it is"
