@@ -35,10 +35,23 @@ def test_rows_show_where_each_trial_is(journal, spec) -> None:
     trial = state.trials["new"]
     assert (trial.position, trial.accuracy, trial.rollouts) == (2, 0.7, 2560 + 1280)
     assert state.minus_reference(trial) == pytest.approx(0.1)
+    # Seed 0 ended level with the reference, seed 1 is .1 above it so far.
+    assert state.mean_minus_reference(trial) == (pytest.approx(0.05), 2)
     assert state.rollouts == 3 * 2560 + 3840
     assert state.ended == 1
     text = shown(state)
-    for part in ("1 v05-1", "training", "2/3", "0.700", "+0.100", "3,840/23,040", "1 of 6", "1:05", "left"):
+    for part in (
+        "1 v05-1",
+        "training",
+        "2/3",
+        "0.700",
+        "+0.100",
+        "+0.050 of 2",
+        "3,840/23,040",
+        "1 of 6",
+        "1:05",
+        "left",
+    ):
         assert part in text
 
 

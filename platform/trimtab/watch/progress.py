@@ -139,13 +139,24 @@ class SweepProgress:
         return self._clock.left_s(begun, queued + waiting, self.run_budget)
 
     def minus_reference(self, trial: TrialProgress) -> float | None:
-        """Return a trial's last accuracy minus the reference's at the same number of rollouts.
+        """Return the last accuracy of `trial.seed` minus the reference's at the same number of rollouts.
 
         Return None for the reference, before the first evaluation, and where the reference has no value yet.
         """
-        if trial.seed not in trial.evaluated or trial.role == "reference":
+        return None if trial.seed is None else self._minus(trial, trial.seed)
+
+    def mean_minus_reference(self, trial: TrialProgress) -> tuple[float, int] | None:
+        """Return the mean of that difference over seeds, each at its own last evaluation, and their number.
+
+        None while fewer than two seeds have one.
+        """
+        found = [minus for seed in trial.evaluated if (minus := self._minus(trial, seed)) is not None]
+        return (sum(found) / len(found), len(found)) if len(found) > 1 else None
+
+    def _minus(self, trial: TrialProgress, seed: int) -> float | None:
+        if seed not in trial.evaluated or trial.role == "reference":
             return None
-        rollouts, accuracy = trial.evaluated[trial.seed]
+        rollouts, accuracy = trial.evaluated[seed]
         level = self._reference.at(rollouts)
         return None if level is None else accuracy - level
 
@@ -203,7 +214,9 @@ class SweepProgress:
         if trial.role == "reference":
             self._reference.add(seed, event["rollouts"], accuracy)
         minus = self.minus_reference(trial)
-        against = f" ({minus:+.3f} to {self.reference})" if minus is not None else ""
+        mean = self.mean_minus_reference(trial)
+        over = f"; mean of {mean[1]} seeds {mean[0]:+.3f}" if mean else ""
+        against = f" ({minus:+.3f} to {self.reference}{over})" if minus is not None else ""
         where = f"{trial.label} seed {seed} ({trial.position}/{len(trial.seeds)})"
         spent = f"{event['rollouts']:,} of {self.run_budget:,} rollouts"
         return f"{where}: accuracy {accuracy:.3f}{against} after {spent}"
@@ -303,7 +316,8 @@ def render(
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("trial", overflow="fold")
-    for title in ("stage", "seed", "accuracy", f"- {state.reference}", "rollouts"):
+    titles = ("stage", "seed", "accuracy\nof it", f"- {state.reference}", "mean\nof seeds", "rollouts")
+    for title in titles:
         table.add_column(title, justify="left" if title == "stage" else "right")
     latest = sorted(state.trials.values(), key=lambda trial: (trial.ended, -trial.number))[:rows]
     for trial in sorted(latest, key=lambda trial: trial.number):
@@ -314,6 +328,7 @@ def render(
             f"{trial.position}/{len(trial.seeds)}",
             "" if trial.accuracy is None else f"{trial.accuracy:.3f}",
             "" if minus is None else f"{minus:+.3f}",
+            "" if (mean := state.mean_minus_reference(trial)) is None else f"{mean[0]:+.3f} of {mean[1]}",
             f"{trial.rollouts:,}/{state.trial_budget:,}",
         )
     if not state.trials:

@@ -128,8 +128,8 @@ def render(found: SweepStatus) -> RenderableType:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("trial", "configuration", "status", "seeds", "rollouts", "accuracy", "score", "cause"):
-        right = title in ("seeds", "rollouts", "accuracy", "score")
+    for title in ("trial", "configuration", "status", "seeds", "rollouts", "last accuracy", "score", "cause"):
+        right = title in ("seeds", "rollouts", "last accuracy", "score")
         table.add_column(title, justify="right" if right else "left", overflow="fold")
     for trial in found.trials:
         table.add_row(
