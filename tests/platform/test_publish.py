@@ -19,7 +19,7 @@ from trimtab.decide.confirm import confirmation_spec
 from trimtab.decide.publish.answer import publish, publish_ended
 from trimtab.sweepdir.folder import SweepDir
 from trimtab.sweepspec.load import load_spec
-from trimtab.tracking.store import connect
+from trimtab.tracking.store import connect, saved_views
 
 NOTE = "mlflow.note.content"
 
@@ -35,14 +35,14 @@ def home(tmp_path_factory, empty_store) -> Decided:
     for number, gain in enumerate((0.0, 0.03, -0.05)):
         found.trial("quick", number, config_of(spec, number), range(3), gain)
     found.track("quick")
-    publish(Store(found.uri), "quick")
+    publish(Store(found.uri), "quick", home=path)
     confirmation = confirmation_spec(path, "quick", seeds=5)
     found.store("quick-confirm", confirmation)
     for number, searched in enumerate((confirmation.reference, *confirmation.candidates)):
         config = confirmation.config_of(searched, {}).model_dump(mode="json")
         found.trial("quick-confirm", number, config, range(3, 8), 0.03 * number, "test")
     found.track("quick-confirm")
-    publish(Store(found.uri), "quick-confirm")
+    publish(Store(found.uri), "quick-confirm", home=path)
     return found
 
 
@@ -74,9 +74,9 @@ def compared(run):
 
 
 @pytest.mark.parametrize("name", ["quick", "quick-confirm"])
-def test_the_description_says_what_was_found_with_table_and_links(store, name) -> None:
+def test_the_description_says_what_was_found_with_table_and_links(home, store, name) -> None:
     text = parent(store, name).data.tags[NOTE]
-    assert finding(decide(store, [name]).standing) in text.replace("\\", "")
+    assert finding(decide(store, [name]).standing, home.home) in text.replace("\\", "")
     assert "established: v05" in text or "established: trial" in text
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert len(table) == 4, "titles, their rule, DAPO and the confirmed configuration"
@@ -103,19 +103,26 @@ def test_runs_sort_by_minus_dapo_and_by_ratio(store) -> None:
     assert compared(parent(store, "quick"))["compared/minus_dapo"] == standing.difference.mean
 
 
+def test_the_newest_views_are_found_without_mlflow(home, store) -> None:
+    both = [(name, store.view(name)) for name in ("quick-confirm", "quick")]
+    assert sorted(saved_views(home.uri, 3)) == sorted(both)
+    assert len(saved_views(home.uri, 1)) == 1
+    assert saved_views(f"sqlite:///{home.home / 'none.db'}", 3) == []
+
+
 def test_publishing_again_changes_nothing(home, store) -> None:
     before = written(store)
-    publish(store, "quick-confirm")
+    publish(store, "quick-confirm", home=home.home)
     done = CliRunner().invoke(main, ["track", "quick-confirm", "--home", str(home.home)])
     assert done.exit_code == 0, done.output
     assert written(store) == before
 
 
-def test_a_description_that_a_user_wrote_stays(store) -> None:
+def test_a_description_that_a_user_wrote_stays(home, store) -> None:
     run, client = parent(store, "quick"), connect(store.uri)
     ours = run.data.tags[NOTE]
     client.set_tag(run.info.run_id, NOTE, "mine")
-    publish(store, "quick")
+    publish(store, "quick", home=home.home)
     assert parent(store, "quick").data.tags[NOTE] == "mine"
     client.set_tag(run.info.run_id, NOTE, ours)
 

@@ -123,13 +123,31 @@ def registered_models(uri: str) -> list[str] | None:
     return _column(uri, "SELECT name FROM registered_models ORDER BY name")
 
 
+def saved_views(uri: str, most: int) -> list[tuple[str, str]]:
+    """Return the newest sweeps with a saved chart view: their names and the paths of the views.
+
+    Empty as well where `recorded_sweeps` is None.
+    """
+    query = (
+        "SELECT runs.name, runs.run_uuid, runs.experiment_id FROM experiment_tags JOIN runs "
+        "ON experiment_tags.key = ? || runs.run_uuid ORDER BY runs.start_time DESC LIMIT ?"
+    )
+    found = _rows(uri, query, VIEW, most) or []
+    return [(str(name), view_path(str(run_id), str(experiment))) for name, run_id, experiment in found]
+
+
 def _column(uri: str, query: str, *values: str) -> list[str] | None:
+    rows = _rows(uri, query, *values)
+    return None if rows is None else [str(row[0]) for row in rows]
+
+
+def _rows(uri: str, query: str, *values: str | int) -> list[tuple[object, ...]] | None:
     path = sqlite_path(uri)
     if path is None or not path.is_file():
         return None
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=5)) as store:
-            return [str(row[0]) for row in store.execute(query, values)]
+            return list(store.execute(query, values))
     except sqlite3.Error:
         return None  # locked, or not MLflow's: it will say so itself
 

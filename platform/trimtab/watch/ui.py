@@ -11,9 +11,11 @@ from pathlib import Path
 from types import FrameType
 
 from trimtab.errors import NotFoundError, SpecError
-from trimtab.tracking.store import UI_MODE, check_file, sqlite_path
+from trimtab.tracking.store import UI_MODE, check_file, saved_views, sqlite_path
 
 HOST = "127.0.0.1"
+NEWEST = 3
+"""Sweeps whose saved views are named when the UI starts."""
 
 
 def command(uri: str, port: int) -> list[str]:
@@ -49,6 +51,8 @@ def serve(uri: str, home: Path, port: int) -> int:
         except OSError as error:
             raise SpecError(f"--port: {port} cannot be used ({error.strerror}); choose another") from None
     print(f"MLflow UI: http://{HOST}:{port}/#/experiments?{UI_MODE}  (Ctrl-C ends it)", flush=True)
+    for sweep, view in saved_views(uri, NEWEST):
+        print(f"  {sweep}, curves at equal rollouts: http://{HOST}:{port}/{view}", flush=True)
     environment = {
         **os.environ,
         "MLFLOW_DISABLE_TELEMETRY": os.environ.get("MLFLOW_DISABLE_TELEMETRY", "true"),

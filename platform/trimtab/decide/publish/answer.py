@@ -6,6 +6,7 @@ Everything here may be repeated: it replaces what an earlier comparison wrote, a
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trimtab.decide.compare.read import Store
@@ -16,6 +17,7 @@ from trimtab.decide.compare.words import finding
 from trimtab.decide.publish.view import save_view
 from trimtab.errors import TrackingError, TrimtabError
 from trimtab.sweepdir.folder import SweepDir
+from trimtab.sweepdir.home import DEFAULT, command
 from trimtab.tracking import names
 from trimtab.tracking.store import connect, transient_errors, unreachable, view_path
 from trimtab.tracking.translate import metric_name
@@ -34,17 +36,19 @@ COMPARED = "compared/"
 """Prefix of the metrics that hold a comparison."""
 
 
-def publish(store: Store, name: str, sweep_id: str | None = None) -> None:
+def publish(store: Store, name: str, sweep_id: str | None = None, home: Path = DEFAULT) -> None:
     """Write the answer of a sweep on its runs, and of the search too if the sweep confirms one.
+
+    The commands in it are for `home`.
 
     Raises:
         NotFoundError: there is no such sweep.
         TrackingError: the store does not answer.
     """
     try:
-        confirmed = _publish(store, name, sweep_id)
+        confirmed = _publish(store, name, sweep_id, home)
         if confirmed is not None:
-            _publish(store, confirmed, None)
+            _publish(store, confirmed, None, home)
     except transient_errors() as error:
         raise TrackingError(unreachable(store.uri, error)) from error
 
@@ -52,13 +56,13 @@ def publish(store: Store, name: str, sweep_id: str | None = None) -> None:
 def publish_ended(folder: SweepDir, store: Store) -> list[str]:
     """Publish a sweep that has ended; return, as the tracker does, what could not be written and why."""
     try:
-        publish(store, folder.name, folder.sweep_id)
+        publish(store, folder.name, folder.sweep_id, folder.home)
     except TrimtabError as error:
         return [f"the answer of {folder.name} is not on its MLflow run ({error})"]
     return []
 
 
-def _publish(store: Store, name: str, sweep_id: str | None) -> str | None:
+def _publish(store: Store, name: str, sweep_id: str | None, home: Path) -> str | None:
     """Publish one sweep and return the name of the search that it confirms."""
     found = decide(store, [name], sweep_id=sweep_id)
     client = connect(store.uri)
@@ -74,7 +78,7 @@ def _publish(store: Store, name: str, sweep_id: str | None) -> str | None:
             _log(client, run, _values(row, found.search))
     if found.confirmation is None:
         save_view(client, parent, store.sweep(name, sweep_id), standing)
-    _describe(client, parent, _description(store, parent, found))
+    _describe(client, parent, _description(store, parent, found, home))
     return found.search.confirms
 
 
@@ -116,17 +120,17 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _description(store: Store, parent: Run, found: Decision) -> str:
+def _description(store: Store, parent: Run, found: Decision, home: Path) -> str:
     """Return the finding, the table and the links, in Markdown; rows that do not fit are left out."""
     standing = found.standing
-    head = f"**{_escaped(finding(standing))}**\n\n{_escaped(heading(standing))}\n\n"
+    head = f"**{_escaped(finding(standing, home))}**\n\n{_escaped(heading(standing))}\n\n"
     links = _links(store, parent, found)
     lines = _table(standing)
     left_out = 0
     while len(head) + len("\n".join(lines)) + len(links) + 100 > MAX_NOTE and len(lines) > 3:
         lines.pop()
         left_out += 1
-    more = f"\n\n{left_out} more: `trimtab compare {standing.sweep}`" if left_out else ""
+    more = f"\n\n{left_out} more: `{command(f'compare {standing.sweep}', home)}`" if left_out else ""
     return (head + "\n".join(lines) + more + links)[:MAX_NOTE]
 
 
