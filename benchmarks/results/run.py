@@ -36,6 +36,7 @@ class Source:
 
 SOURCES = (
     Source("addition"),
+    Source("goal"),
     Source("sorting"),
     Source("oracle"),
     Source("sensitivity", confirmed=False),
