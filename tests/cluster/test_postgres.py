@@ -20,6 +20,7 @@ from speed import patience
 from trimtab.errors import NotFoundError, StorageError
 from trimtab.search.searcher import StudySearcher
 from trimtab.search.study import create_studies, load_studies, open_storage
+from trimtab.sweepdir.journal import append
 from trimtab.sweepspec.load import load_spec
 from trimtab.sweepspec.spec import SweepSpec
 
@@ -153,6 +154,8 @@ def test_a_name_belongs_to_one_of_two_sweeps_that_start_at_once(url: str, tmp_pa
     assert started == "started"
     assert "holds a study named 'both' already" in refusal
     assert load_studies(spec, "both", tmp_path)
+    # Of a sweep in which nothing has run the studies would be made now.
+    append(tmp_path, {"event": "trial_started", "trial": "t", "time": 1.0})
     with pytest.raises(NotFoundError, match="other"):
         load_studies(spec, "other", tmp_path)
 

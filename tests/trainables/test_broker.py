@@ -48,8 +48,9 @@ def test_an_evaluation_waits_for_the_trial_and_a_step_does_not(tmp_path):
         generation = await broker.register("a")
         token = await broker.submit("t", {"seeds": [0]})
         await broker.next("a", generation)
-        assert await broker.push(token, {"event": "step"})
-        pending = asyncio.create_task(broker.push(token, {"event": "evaluation"}))
+        point = {"rollouts": 8, "metrics": {}}
+        assert await broker.push(token, {"event": "step", **point})
+        pending = asyncio.create_task(broker.push(token, {"event": "evaluation", **point}))
         events, end = await broker.poll(token, 1)
         while not events:
             events, end = await broker.poll(token, 1)
