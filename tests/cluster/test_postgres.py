@@ -155,7 +155,7 @@ def test_a_name_belongs_to_one_of_two_sweeps_that_start_at_once(url: str, tmp_pa
     assert "holds a study named 'both' already" in refusal
     assert load_studies(spec, "both", tmp_path)
     # Of a sweep in which nothing has run the studies would be made now.
-    append(tmp_path, {"event": "trial_started", "trial": "t", "time": 1.0})
+    append(tmp_path, {"event": "trial_started", "trial": "trial-0000", "time": 1.0})
     with pytest.raises(NotFoundError, match="other"):
         load_studies(spec, "other", tmp_path)
 
