@@ -59,10 +59,12 @@ def test_a_sweep_ends_with_its_table_and_leaves_nothing_behind(swept):
     assert home.processes() == []
 
     parents = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
-    children = [r for r in runs if "mlflow.parentRunId" in r.data.tags]
+    below = [r for r in runs if "mlflow.parentRunId" in r.data.tags]
     (parent,) = parents
     assert parent.info.status == "FINISHED"
-    assert {r.data.tags["mlflow.parentRunId"] for r in children} == {parent.info.run_id}
+    assert {r.data.tags["mlflow.parentRunId"] for r in below} == {parent.info.run_id}
+    children = [r for r in below if "trimtab.seed" in r.data.tags]
+    assert len(below) == len(children) + 1, "and one for the machine's metrics"
     by_status: dict[str, list[Run]] = {}
     for run in children:
         by_status.setdefault(run.info.status, []).append(run)
