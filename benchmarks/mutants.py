@@ -83,7 +83,7 @@ ROOMS = {
             f"trainables/strategies/{name}.py"
             for name in ("composed", "diagnostics", "value_estimate", "warmup")
         ),
-        of_strategies("composed", "diagnostics"),
+        of_strategies("composed", "diagnostics", "warmup"),
     ),
 }
 

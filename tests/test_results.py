@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import inf
+from typing import cast
 
 import numpy as np
 import pytest
 
-from benchmarks.results.claims import CLAIMS, Claim, Found, Range
+from benchmarks.results.claims import CLAIMS, Beds, Claim, Found, Range
 from benchmarks.results.data import _is_hard
 from benchmarks.results.oracle import Oracle
 from benchmarks.results.run import SOURCES, SPECS, Source
@@ -58,7 +59,7 @@ class _Bed:
 def test_a_claim_reads_arms_of_the_specs(claim: Claim) -> None:
     beds = {name: _Bed() for name in ("addition", "sorting")}
     with pytest.raises(KeyError):
-        claim.measure(beds)  # type: ignore[arg-type]
+        claim.measure(cast("Beds", beds))
     for name, bed in beds.items():
         spec = load_spec(SPECS / f"{name}.yaml")
         assert bed.asked <= {spec.reference_label, *(str(c.label) for c in spec.candidates)}

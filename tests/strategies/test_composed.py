@@ -1,32 +1,36 @@
-"""Scores, what a budget is shown, and warm-up by hand."""
+"""Scores, and what a budget is shown, by hand."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from tests.strategies.made import batch_of, per_prompt
+from tests.strategies.made import (
+    LEFT,
+    Asks,
+    Blind,
+    Foresees,
+    ForeseesNear,
+    Says,
+    SaysByGreedy,
+    batch_of,
+    per_prompt,
+    pool,
+)
 from trainables.errors import StrategyError
 from trainables.strategies.batch import (
     Batch,
     CriticNeeds,
-    Decision,
     FeatureNeeds,
     Kind,
     Needs,
-    Pool,
-    Requests,
-    RolloutBudget,
-    Scores,
     Stats,
 )
-from trainables.strategies.budget.base import Budget, Outlook, Progress
 from trainables.strategies.budget.fixed import Fixed
 from trainables.strategies.composed import Composed
-from trainables.strategies.config import WarmupConfig, parse_strategy
 from trainables.strategies.estimators.gae import Gae
 from trainables.strategies.fusion.base import Baseline
 from trainables.strategies.fusion.beta import BetaCounts
@@ -37,62 +41,6 @@ from trainables.strategies.normalisers import BatchStd
 from trainables.strategies.priors.base import Prior
 from trainables.strategies.scale import UNIT, Scale
 from trainables.strategies.value_estimate import ValueEstimate
-from trainables.strategies.warmup import Warmup
-from trainables.value_models.config import EncoderConfig
-from trimtab.errors import SpecError
-
-LEFT = RolloutBudget(rollouts=10, rounds=3, step=0, total=16)
-
-
-@dataclass
-class Says(Prior):
-    """A prior that says what it is told to."""
-
-    estimate: ValueEstimate | None
-    wants: Needs = field(default_factory=Needs)
-    pool: list[Any] = field(default_factory=list)
-
-    def needs(self) -> Needs:
-        return self.wants
-
-    def predict(self, batch: Batch) -> ValueEstimate | None:
-        return self.estimate
-
-    def predict_prompts(self, prompt_C: np.ndarray, stratum_C: np.ndarray) -> ValueEstimate | None:
-        self.pool.append((prompt_C.tolist(), stratum_C.tolist()))
-        return self.estimate
-
-    def targets(self, batch: Batch) -> tuple[np.ndarray, ...] | None:
-        return tuple(np.full(int(length), 0.25) for length in batch.length_N)
-
-    def metrics(self, batch: Batch) -> dict[str, float]:
-        return {"said": 7.0}
-
-
-@dataclass
-class Asks(Budget):
-    """A budget that keeps what it was shown."""
-
-    shown: list[Any] = field(default_factory=list)
-    reads_prior: bool = True  # type: ignore[misc]
-    foresight: bool = False  # type: ignore[misc]
-    whole_pool: bool = True  # type: ignore[misc]
-
-    def select(self, outlook: Outlook) -> Requests:
-        self.shown.append(outlook)
-        return outlook.take(2, 3)
-
-    def decide(self, progress: Progress) -> Decision:
-        self.shown.append(progress)
-        return Decision(new_prompts=5)
-
-    def shortfall(self, progress: Progress) -> float:
-        self.shown.append(progress)
-        return 0.125
-
-    def notes(self, progress: Progress) -> dict[str, float]:
-        return {"asked": 8.0}
-
 
 # ---- scores -------------------------------------------------------------------------------------------
 
@@ -204,7 +152,8 @@ class Learns(Prior):
         return per_prompt(*[0.5] * batch.prompts)
 
     def fuse(self, groups: Groups, estimate: ValueEstimate | None) -> Baseline:
-        tokens = tuple(np.full(int(length), 0.25) for length in groups.length_N)  # type: ignore[union-attr]
+        assert groups.length_N is not None
+        tokens = tuple(np.full(int(length), 0.25) for length in groups.length_N)
         return Baseline(np.full(len(tokens), 0.5), groups.mask_N, None, tokens, {"fused": 9.0})
 
     def others(self, groups: Groups) -> tuple[np.ndarray, np.ndarray]:
@@ -222,7 +171,7 @@ class Learns(Prior):
 
 @dataclass
 class LearningBudget(Asks):
-    remembers: bool = True  # type: ignore[misc]
+    remembers: ClassVar[bool] = True
     steps: list[Any] = field(default_factory=list)
 
     def observe(self, *shown: Any) -> None:
@@ -235,9 +184,15 @@ class LearningBudget(Asks):
         self.steps = [None] * state["steps"]
 
 
+class ForgetfulBudget(LearningBudget):
+    remembers: ClassVar[bool] = False
+
+
 def learning(remembers: bool = True) -> Composed:
     fusion: Any = Learns(remembers)
-    return Composed(Learns(), fusion, LearningBudget(remembers=remembers), scale=Scale(0.0, 2.0))
+    return Composed(
+        Learns(), fusion, LearningBudget() if remembers else ForgetfulBudget(), scale=Scale(0.0, 2.0)
+    )
 
 
 def test_what_remembers_learns_after_the_step_and_is_in_the_state() -> None:
@@ -296,12 +251,8 @@ def test_a_fusion_with_a_baseline_per_token_makes_advantages_of_tokens() -> None
 # ---- what a budget is shown ---------------------------------------------------------------------------
 
 
-def pool(prompts: int) -> Pool:
-    return Pool(np.arange(prompts) + 40, np.arange(prompts), np.random.default_rng(0))
-
-
 def test_a_budget_with_foresight_is_shown_estimates_of_the_pool() -> None:
-    prior, budget = Says(per_prompt(*[0.5] * 20)), Asks(foresight=True)
+    prior, budget = Says(per_prompt(*[0.5] * 20)), Foresees()
     requests = Composed(prior, PriorOnly(), budget, scale=Scale(0.0, 2.0)).select(pool(20), LEFT, 6)
     assert requests.prompt_R.tolist() == [40, 41]
     (outlook,) = budget.shown
@@ -314,7 +265,7 @@ def test_a_budget_with_foresight_is_shown_estimates_of_the_pool() -> None:
 
 
 def test_a_budget_that_reads_the_next_prompts_only_is_shown_one_per_rollout() -> None:
-    prior, budget = Says(per_prompt(*[0.5] * 10)), Asks(foresight=True, whole_pool=False)
+    prior, budget = Says(per_prompt(*[0.5] * 10)), ForeseesNear()
     Composed(prior, PriorOnly(), budget).select(pool(20), LEFT)
     assert prior.pool == [(list(range(40, 50)), list(range(10)))]
     assert len(budget.shown[0].pool.prompt_C) == len(budget.shown[0].pool.stratum_C) == 10
@@ -325,8 +276,7 @@ def test_a_budget_that_reads_the_next_prompts_only_is_shown_one_per_rollout() ->
 
 
 def test_a_prior_with_an_extra_rollout_gets_one_untrained_per_prompt() -> None:
-    prior, budget = Says(per_prompt(0.5, 0.5)), Asks()
-    prior.extra = Kind.GREEDY  # type: ignore[misc]
+    prior, budget = SaysByGreedy(per_prompt(0.5, 0.5)), Asks()
     requests = Composed(prior, PriorOnly(), budget).select(pool(4), LEFT)
     assert requests.prompt_R.tolist() == [40, 41, 40, 41]
     assert requests.count_R.tolist() == [3, 3, 1, 1]
@@ -343,7 +293,7 @@ def test_a_budget_that_reads_the_prior_decides_by_it() -> None:
     assert progress.prior_P.tolist() == [0.5, 0.25]
     assert (progress.batch, progress.rollout_budget, progress.overhead) == (batch, LEFT, 0)
     assert progress.groups.sum_P.tolist() == [1.0, 1.0]
-    blind = Asks(reads_prior=False)
+    blind = Blind()
     Composed(Says(per_prompt(0.5, 1.5)), PriorOnly(), blind).decide(batch, LEFT)
     assert blind.shown[0].prior_P is None
     with pytest.raises(StrategyError, match="outside"):
@@ -356,88 +306,3 @@ def test_trajectories_are_wanted_while_deciding_only_where_the_budget_reads_what
         assert Composed(Says(None, wants), PriorOnly(), Asks()).needs() == replace(wants, at_decide=True)
         assert Composed(Says(None, wants), PriorOnly(), Fixed()).needs() == wants
     assert Composed(Says(None), PriorOnly(), Asks()).needs() == Needs()
-
-
-# ---- warm-up ------------------------------------------------------------------------------------------
-
-
-def test_a_warm_up_hands_over_after_its_updates_and_trains_the_critic_from_the_start() -> None:
-    config = parse_strategy({"preset": "ppo", "warmup": {"updates": 2, "strategy": "rloo"}}).warmup
-    assert isinstance(config, WarmupConfig)
-    batch = batch_of([[1.0, 0.0], [1.0, 0.0]])
-    first = Composed(Says(None), LeaveOneOut())
-    main = Composed(Says(per_prompt(0.25, 0.5), Needs(values=CriticNeeds())), PriorOnly())
-    warmup = Warmup(config, first, main)
-
-    def scored(scores: Scores) -> tuple[list[float], bool]:
-        return scores.advantage_N.tolist(), scores.value_targets is not None
-
-    assert warmup.needs() == main.needs()
-    for seen in range(2):
-        assert warmup.seen == seen
-        assert warmup.active is first
-        assert scored(warmup.score(batch))[0] == [1.0, -1.0, 1.0, -1.0]
-        other = Warmup(config, first, replace(main, prior=Says(per_prompt(0.25, 0.5))), seen)
-        assert other.score(batch).advantage_N.tolist() == [1.0, -1.0, 1.0, -1.0]
-        warmup.observe(batch, None)  # type: ignore[arg-type]
-    assert warmup.active is main
-    assert scored(warmup.score(batch)) == ([0.75, -0.25, 0.5, -0.5], True)
-    assert warmup.state_dict() == {"first": {"prior": {}}, "main": {"prior": {}}, "seen": 2}
-    again = Warmup(config, first, main)
-    again.load_state_dict({**warmup.state_dict(), "seen": np.int64(2)})
-    assert again.seen == 2
-    assert again.active is main
-
-
-def test_a_warm_up_without_a_critic_returns_the_scores_of_the_one_in_turn() -> None:
-    config = parse_strategy({"preset": "poise", "warmup_updates": 1}).warmup
-    assert isinstance(config, WarmupConfig)
-    batch = batch_of([[1.0, 0.0]])
-    first_budget, main_budget = Asks(), Asks()
-    first = Composed(Says(None), LeaveOneOut(), first_budget)
-    main = Composed(Says(per_prompt(0.25)), PriorOnly(), main_budget)
-    warmup = Warmup(config, first, main)
-    warmup.select(pool(3), LEFT, 2)
-    assert warmup.decide(batch, LEFT).new_prompts == 5
-    assert (len(first_budget.shown), len(main_budget.shown)) == (2, 0)
-    assert first_budget.shown[0].wanted == 2
-    assert warmup.score(batch).advantage_N.tolist() == [1.0, -1.0]
-    warmup.seen = 1
-    warmup.decide(batch, LEFT)
-    assert len(main_budget.shown) == 1
-
-
-def test_a_critic_is_trained_by_its_own_targets_during_the_warm_up() -> None:
-    config = parse_strategy({"preset": "poise", "warmup_updates": 1}).warmup
-    assert isinstance(config, WarmupConfig)
-    tokens = ValueEstimate(tokens=(np.array([0.25, 0.5]), np.array([0.5])))
-    main = Composed(Says(tokens, Needs(values=CriticNeeds())), PriorOnly(), estimator=Gae())
-    warmup = Warmup(config, Composed(fusion=LeaveOneOut()), main)
-    scores = warmup.score(batch_of([[1.0, 0.0]], length_N=np.array([2, 1])))
-    assert scores.advantage_N.tolist() == [1.0, -1.0]
-    assert scores.advantage_tokens is None
-    assert scores.value_targets is not None
-    assert [part.tolist() for part in scores.value_targets] == [[1.0, 1.0], [0.0]]
-
-
-def test_prompt_vectors_reach_the_strategies_that_asked_for_them() -> None:
-    @dataclass
-    class Reads(Says):
-        given: list[Any] = field(default_factory=list)
-
-        def provide(self, vectors: Any) -> None:
-            self.given.append(vectors)
-
-    config = parse_strategy({"preset": "poise", "warmup_updates": 1}).warmup
-    assert isinstance(config, WarmupConfig)
-    asks, does_not = Reads(None, Needs(encoder=EncoderConfig())), Reads(None)
-    vectors: Any = object()
-    for first, main in ((asks, does_not), (does_not, asks)):
-        Warmup(config, Composed(first), Composed(main)).provide(vectors)
-    assert asks.given == [vectors, vectors]
-    assert does_not.given == []
-
-
-def test_a_preset_without_a_place_for_a_warm_up_says_so() -> None:
-    with pytest.raises(SpecError, match="updates"):
-        parse_strategy({"preset": "ppo", "warmup": {"updates": 0, "strategy": "rloo"}})

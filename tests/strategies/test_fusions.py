@@ -319,10 +319,13 @@ def test_the_exact_rule_refuses_a_reward_between_the_ends_by_its_prompt() -> Non
 
 
 @pytest.mark.parametrize(
-    "fusion", [BetaCounts(), Discounted(), Ebpo(), Evidence(), JamesStein(), PriorOnly(), Rule()]
+    ("name", "fusion"),
+    [
+        (member.type, member)
+        for member in (BetaCounts(), Discounted(), Ebpo(), Evidence(), JamesStein(), PriorOnly(), Rule())
+    ],
 )
-def test_a_fusion_that_needs_a_prior_says_so(fusion: Fusion) -> None:
-    name = fusion.type  # type: ignore[attr-defined]
+def test_a_fusion_that_needs_a_prior_says_so(name: str, fusion: Fusion) -> None:
     message = f"^strategy.prior: none, but fusion '{name}' needs one; set strategy.prior$"
     with pytest.raises(StrategyError, match=message):
         fusion.fuse(WORLD, None)

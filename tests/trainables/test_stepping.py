@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from trainables.errors import StrategyError
-from trainables.learner import checkpoints
 from trainables.learner.results import Forward, UpdateStats
 from trainables.loop.lease import Lease
 from trainables.loop.rlvr import run_trial, train_step
@@ -259,24 +258,6 @@ def test_a_run_goes_on_from_its_checkpoint(world: World) -> None:
     assert world.run() == "finished"
     assert world.of("step", "rollouts") == [24, 32, 40]
     assert len(world.plan.batches) == 5
-
-
-def test_a_checkpoint_of_an_earlier_version_is_continued(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It holds no last responses."""
-    world.config = settings(checkpoint_every=2)
-    world.parts.stop_after = 3
-    world.run()
-    load = checkpoints.load_state
-    monkeypatch.setattr(
-        checkpoints,
-        "load_state",
-        lambda folder: {key: value for key, value in load(folder).items() if key != "responses"},
-    )
-    world.parts, world.plan = Parts(), Plan()
-    assert world.run() == "finished"
-    assert world.of("step", "rollouts") == [24, 32, 40]
 
 
 def test_every_prompt_is_used_once_before_any_is_used_twice(world: World) -> None:

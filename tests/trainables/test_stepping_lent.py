@@ -1,4 +1,4 @@
-"""What a step asks of what is lent to it: log-probs, states, weights and seeds (see test_stepping.py)."""
+"""What a step asks of what is lent to it: log-probs, states, weights, seeds (see test_stepping.py)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 from tests.trainables.test_stepping import TOKENS, Parts, Plan, World, settings
 from trainables.errors import DivergedError, WeightSyncError
+from trainables.learner import checkpoints
 from trainables.learner.features import FeaturePlan
 from trainables.learner.results import Forward
 from trainables.loop.rlvr import run_trial, train_step
@@ -186,7 +187,9 @@ def test_what_prompts_scored_is_recorded_by_task_and_model_under_the_step(world:
     assert {row.count for row in rows} == {2}
 
 
-def test_a_sampler_that_drifted_or_a_verifier_that_fails_ends_the_step_by_its_number(world: World) -> None:
+def test_a_sampler_that_drifted_or_a_verifier_that_fails_ends_the_step_by_its_number(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world.config = settings(loss={"max_mismatch_kl": 1e-4})
     here = world.started()
     here.counters.step = 7
@@ -196,7 +199,7 @@ def test_a_sampler_that_drifted_or_a_verifier_that_fails_ends_the_step_by_its_nu
         found = forward(tokens, plan)
         return Forward(found.logprob_M + 1.0, found.entropy_M)
 
-    world.parts.forward = moved  # type: ignore[method-assign]
+    monkeypatch.setattr(world.parts, "forward", moved)
     with pytest.raises(DivergedError, match=r"^step 7: KL between sampler and learner"):
         train_step(here)
     world.plan.kind = Kind.GREEDY
@@ -243,3 +246,21 @@ def test_a_step_may_draw_what_is_left_unless_it_is_half_a_step(world: World, spe
     assert here.step_rollouts() == left
     here.exhausted = True
     assert here.step_rollouts() == 0
+
+
+def test_a_checkpoint_of_an_earlier_version_is_continued(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds no last responses."""
+    world.config = settings(checkpoint_every=2)
+    world.parts.stop_after = 3
+    world.run()
+    load = checkpoints.load_state
+    monkeypatch.setattr(
+        checkpoints,
+        "load_state",
+        lambda folder: {key: value for key, value in load(folder).items() if key != "responses"},
+    )
+    world.parts, world.plan = Parts(), Plan()
+    assert world.run() == "finished"
+    assert world.of("step", "rollouts") == [24, 32, 40]
