@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -12,11 +13,12 @@ from benchmarks.results.data import LATE, Arm, Bed, mean_interval
 from benchmarks.results.images import Drawing
 from benchmarks.results.knobs import fidelity, importance
 from benchmarks.results.run import SOURCES
+from trimtab.decide.compare.read import TrackedRun
 from trimtab.decide.compare.render import p_text
 from trimtab.decide.compare.statistics import Interval
 from trimtab.decide.compare.table import Row
 from trimtab.decide.report import figures
-from trimtab.decide.report.series import accuracy_band, metric_band
+from trimtab.decide.report.series import Band, accuracy_band, metric_band
 
 IMAGES = "images/results"
 HEAD = """# Results: the papers' figures at this scale
@@ -137,12 +139,8 @@ def _noise(page: Page, beds: Beds) -> None:
         ("train/gradient_norm", "gradient-norm", "gradient norm"),
         ("train/entropy", "entropy", "nats per token"),
     ):
-        bands = {
-            arm: band
-            for arm in shown
-            if (band := metric_band(bed.client, bed.arms[arm].runs, metric, "rollouts")) is not None
-        }
-        page.figure(name, unit, figures.curves(bands, "dapo16", "training rollouts", unit))
+        found = _bands(bed, shown, partial(_metric_of, bed, metric))
+        page.figure(name, unit, figures.curves(found, "dapo16", "training rollouts", unit))
     measures = {
         "learning rate": None,
         "gradient norm, mean": bed.mean_of("train/gradient_norm"),
@@ -242,12 +240,20 @@ def _sensitivity(page: Page, beds: Beds) -> None:
     _verdicts(page, bed)
 
 
+def _bands(
+    bed: Bed, arms: Sequence[str], band: Callable[[Sequence[TrackedRun]], Band | None]
+) -> dict[str, Band]:
+    """Return the bands of those arms that were run."""
+    found = {arm: band(bed.arms[arm].runs) for arm in arms if arm in bed.arms}
+    return {arm: one for arm, one in found.items() if one is not None}
+
+
+def _metric_of(bed: Bed, metric: str, runs: Sequence[TrackedRun]) -> Band | None:
+    return metric_band(bed.client, runs, metric, "rollouts")
+
+
 def _curves(page: Page, bed: Bed, name: str, arms: Sequence[str], reference: str | None = None) -> None:
-    bands = {
-        arm: band
-        for arm in arms
-        if arm in bed.arms and (band := accuracy_band(bed.arms[arm].runs)) is not None
-    }
+    bands = _bands(bed, arms, accuracy_band)
     figure = figures.curves(bands, reference or arms[0], "training rollouts", f"{bed.judged.split} accuracy")
     page.figure(name, f"accuracy against rollouts, {bed.source.name}", figure)
 
