@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from trimtab.decide.promoted import Promoted
     from trimtab.decide.train import Trained
     from trimtab.session.cluster import RayCluster
-    from trimtab.session.session import Lent, SessionStatus, Then
+    from trimtab.session.session import Lent, SessionStatus
     from trimtab.session.sweep import SweepResult
 
 
@@ -76,17 +77,13 @@ def sweep(
         check_confirmable(loaded)
     home = resolved(loaded.home)
     with ray_for(loaded, home, address, capacity) as cluster:
-        # Loading Ray and Optuna takes long: who interrupts it finds no folder that never began.
-        import trimtab.session.sweep  # noqa: F401
-
-        folder = SweepDir.create(home, loaded.name, name)
         confirmed: list[SweepResult] = []
 
-        def then(lent: Lent) -> SessionStatus:
+        def then(folder: SweepDir, lent: Lent) -> SessionStatus:
             confirmed.append(_confirmed(folder, cluster, lent))
             return confirmed[0].status
 
-        result = _begun(loaded, folder, cluster, then=then if confirm else None)
+        result = _begun(loaded, home, name, cluster, then=then if confirm else None)
     return _published(replace(result, confirmation=confirmed[0] if confirmed else None))
 
 
@@ -95,24 +92,31 @@ def _confirmed(searched: SweepDir, cluster: RayCluster, lent: Lent) -> SweepResu
     from trimtab.decide.confirm import confirmation_spec
 
     spec = confirmation_spec(searched.home, searched.name).model_copy(update={"home": searched.home})
-    return _begun(spec, SweepDir.create(searched.home, spec.name), cluster, lent=lent)
+    return _begun(spec, searched.home, None, cluster, lent=lent)
 
 
 def _begun(
     spec: SweepSpec,
-    folder: SweepDir,
+    home: Path,
+    name: str | None,
     cluster: RayCluster,
     *,
     lent: Lent | None = None,
-    then: Then | None = None,
+    then: Callable[[SweepDir, Lent], SessionStatus] | None = None,
 ) -> SweepResult:
-    """Run a new sweep in a folder that was made for it; without studies the folder is removed again."""
+    """Run a new sweep in a folder of its own; without studies the folder is removed again.
+
+    `name`: of the sweep, None for the first free one; `then`: what runs on its slots after it.
+    """
+    # Loading Ray and Optuna takes long: who interrupts that finds no folder that never began.
     from trimtab.session.sweep import SweepResult, run_sweep
 
+    folder = SweepDir.create(home, spec.name, name)
     with folder.driven():
         folder.write_spec(spec)
         try:
-            return run_sweep(spec, folder, cluster, lent=lent, then=then)
+            after = None if then is None else partial(then, folder)
+            return run_sweep(spec, folder, cluster, lent=lent, then=after)
         except StorageError:
             # Raised before anything ran here, or by what came after a sweep that has ended: that one stays.
             if not any(folder.events()):
@@ -130,15 +134,12 @@ def _published(result: SweepResult) -> SweepResult:
     """
     from trimtab.decide.compare.read import Store
     from trimtab.decide.publish.answer import publish_ended
-    from trimtab.sweepdir.home import tracking_uri
 
     if result.confirmation is not None and result.confirmation.status == "finished":
         return replace(result, confirmation=_published(result.confirmation))
     if result.status != "finished" or result.unsent:
         return result
-    tracking = result.spec.tracking
-    store = Store(tracking_uri(result.folder.home, tracking.uri), tracking.experiment)
-    return replace(result, unsent=publish_ended(result.folder, store))
+    return replace(result, unsent=publish_ended(result.folder, Store.of(result.folder, result.spec)))
 
 
 def resume(

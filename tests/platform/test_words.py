@@ -69,7 +69,7 @@ def test_what_is_established_is_named_and_not_the_noisiest() -> None:
 def test_nothing_found_is_said_so() -> None:
     text = finding(compared({0: 0.0, 1: 0.0, 2: 0.0}, noise=0.02))
     assert text.startswith("not established: no configuration is better than dapo at 5%. The closest: v05")
-    assert text.endswith("More seeds would tell: trimtab confirm quick --seeds 16")
+    assert text.endswith("More seeds would tell: trimtab confirm quick --seeds 10")
 
 
 def test_worse_than_the_reference_is_said_so() -> None:

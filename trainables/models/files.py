@@ -115,10 +115,10 @@ def _header(folder: _Folder, file: Path) -> dict[str, Any]:
     return tensors
 
 
-def _end(folder: _Folder, file: Path, name: str, entry: object) -> int:
+def _end(folder: _Folder, file: Path, name: str, entry: Any) -> int:
     """Return the byte behind a tensor, counted from the end of the header."""
     try:
-        kind, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]  # type: ignore[index]
+        kind, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         bits = prod(shape) * BITS[kind] if kind in BITS else 8 * (end - begin)
         right = 0 <= begin <= end and 8 * (end - begin) == bits
     except (KeyError, TypeError, ValueError):

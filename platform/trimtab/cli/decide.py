@@ -15,7 +15,6 @@ from trimtab.cli.outcome import (
     check_recorded,
     print_comparison,
     print_view,
-    store_in,
     store_of,
 )
 from trimtab.cli.submit import cluster_options
@@ -89,6 +88,7 @@ def compare(
 @URI
 def track(name: str, home: Path, uri: str | None) -> None:
     """Send MLflow what it lacks of sweep NAME, such as after a sweep whose tracking server was down."""
+    from trimtab.decide.compare.read import Store
     from trimtab.decide.publish.answer import publish_ended
     from trimtab.errors import TrackingError
     from trimtab.sweepdir.folder import SweepDir
@@ -97,7 +97,7 @@ def track(name: str, home: Path, uri: str | None) -> None:
     folder = SweepDir.existing(home, name)
     with folder.driven():
         left = catch_up(folder.path, folder.spec(), uri)
-        left = left or publish_ended(folder, store_in(folder, folder.spec(), uri)[0])
+        left = left or publish_ended(folder, Store.of(folder, folder.spec(), uri))
     if left:
         raise TrackingError("; ".join(left))
     click.echo(f"MLflow holds everything of {name}")

@@ -119,12 +119,10 @@ def check_recorded(home: Path, name: str, uri: str | None = None) -> None:
 
 
 def store_in(folder: SweepDir, spec: SweepSpec | None, uri: str | None = None) -> tuple[Store, str | None]:
-    """Return the store that a sweep's spec names, or the one under its home, and the sweep's id."""
+    """Return a sweep's tracking store and its id."""
     from trimtab.decide.compare.read import Store
-    from trimtab.sweepdir.home import tracking_uri
 
-    where = uri or tracking_uri(folder.home, spec.tracking.uri if spec else None)
-    return Store(where, spec.tracking.experiment if spec else "trimtab"), folder.sweep_id
+    return Store.of(folder, spec, uri), folder.sweep_id
 
 
 def print_comparison(found: Comparison, home: Path) -> None:

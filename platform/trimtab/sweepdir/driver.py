@@ -14,7 +14,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import NotRequired, TypedDict, cast
 
 import psutil
 from filelock import FileLock, Timeout
@@ -139,8 +139,7 @@ def _record(sweep_dir: Path) -> _Record | None:
         return None
     if not {"pid", "started", "host"} <= loaded.keys():
         raise StorageError(f"{sweep_dir / FILE} is damaged: it names no process; {DAMAGED}")
-    record: _Record = loaded  # type: ignore[assignment]
-    return record
+    return cast("_Record", loaded)
 
 
 def _boot() -> str | None:

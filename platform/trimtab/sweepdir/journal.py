@@ -16,7 +16,7 @@ import os
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, cast
 
 from trainables.worker.outcome import Cause
 from trimtab.errors import StorageError
@@ -175,8 +175,7 @@ def _event(line: bytes, file: Path, at: int) -> Event:
         raise _damaged(file, at, line)
     if any(key not in found for key in OF_KIND.get(found["event"], ())):
         raise _damaged(file, at, line)
-    event: Event = found  # type: ignore[assignment]
-    return event
+    return cast("Event", found)
 
 
 def _damaged(file: Path, at: int, line: bytes, fix: str | None = None) -> StorageError:

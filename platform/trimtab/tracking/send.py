@@ -34,8 +34,6 @@ MAX_PARAMS = 100
 """MLflow's limit on parameters in one `log_batch`."""
 MAX_TAG = 5000
 """Length of a tag that every store accepts, in characters."""
-SYSTEM_ROLE = "system"
-"""Role of the run that holds the system metrics."""
 MLFLOW_STATUS = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED", "killed": "KILLED"}
 
 
@@ -88,7 +86,7 @@ class Sender:
                 parents.append(str(run.info.run_id))
                 continue
             named.add(tags.get(names.PARENT_RUN))
-            if tags.get(names.ROLE) == SYSTEM_ROLE:
+            if tags.get(names.ROLE) == names.SYSTEM:
                 self._runs[SYSTEM_RUN] = run.info.run_id
                 continue
             key = (tags[names.TRIAL], int(tags[names.SEED]))
@@ -174,7 +172,7 @@ class Sender:
         """Return the run of the system metrics, made at their first: the parent shows what was found."""
         client = self._connected()
         if SYSTEM_RUN not in self._runs:
-            tags = {**self._sweep_tags, names.PARENT_RUN: self.parent_run_id, names.ROLE: SYSTEM_ROLE}
+            tags = {**self._sweep_tags, names.PARENT_RUN: self.parent_run_id, names.ROLE: names.SYSTEM}
             run = client.create_run(
                 self._experiment, start_time=int(time.time() * 1000), tags=tags, run_name="system metrics"
             )

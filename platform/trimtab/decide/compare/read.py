@@ -13,7 +13,10 @@ import numpy as np
 from trainables.strategies.warmup import WarmUpPlan
 from trimtab.decide.compare.statistics import Curve
 from trimtab.errors import NotFoundError, TrackingError
+from trimtab.sweepdir.folder import SweepDir
+from trimtab.sweepdir.home import tracking_uri
 from trimtab.sweepspec.names import check_name
+from trimtab.sweepspec.spec import SweepSpec
 from trimtab.tracking import names
 from trimtab.tracking.store import VIEW, connect, sqlite_path, transient_errors, unreachable, view_path
 
@@ -84,6 +87,12 @@ class Store:
     def __init__(self, uri: str, experiment: str = "trimtab") -> None:
         self.uri = uri
         self.experiment = experiment
+
+    @classmethod
+    def of(cls, folder: SweepDir, spec: SweepSpec | None, uri: str | None = None) -> Store:
+        """Return the store that a sweep's spec names, or the one under its home; `uri` wins over both."""
+        where = uri or tracking_uri(folder.home, spec.tracking.uri if spec else None)
+        return cls(where, spec.tracking.experiment) if spec else cls(where)
 
     def sweep(self, name: str, sweep_id: str | None = None, by: Axis = "rollouts") -> TrackedSweep:
         """Read all runs of a sweep.

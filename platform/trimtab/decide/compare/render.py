@@ -202,7 +202,7 @@ def _legend(comparison: Comparison) -> str:
         level = f"{reference}'s level is {comparison.level:.3f}: the mean of its final accuracies."
     return (
         f"{tuning_text(comparison)}{level} final accuracy: mean of a run's last {WINDOW} evaluations, where "
-        f"status shows the last alone.\n"
+        "status shows the last alone.\n"
         f"{comparison.by} to the level: where the running mean of {WINDOW} evaluations first reaches it, by "
         f"the same rule for {reference} itself;\nruns that never do count as the budget, marked > < ?. "
         f"ratio: to {reference}'s own crossing, below 1 is cheaper; Fieller's interval over paired seeds.\n"

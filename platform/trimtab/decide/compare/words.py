@@ -35,9 +35,10 @@ def finding(found: Comparison, home: Path = DEFAULT) -> str:
     best = max(rows, key=_gain)
     if all(row.verdict == "worse" for row in rows):
         return f"established: every configuration is worse than {reference}; keep {reference}"
+    more = _next("confirm", found, home, f" --seeds {2 * best.pairs}")
     return (
         f"not established: no configuration is better than {reference} at {1 - CONFIDENCE:.0%}. The closest: "
-        f"{_sentence(best, found)}. More seeds would tell{_next('confirm', found, home, ' --seeds 16')}"
+        f"{_sentence(best, found)}. More seeds would tell{more}"
     )
 
 

@@ -22,6 +22,7 @@ from trimtab.decide.compare.words import finding
 from trimtab.decide.report import figures
 from trimtab.decide.report.series import accuracy_band, configurations, metric_band, noise_band
 from trimtab.errors import TrackingError
+from trimtab.sweepdir.folder import SweepDir
 from trimtab.tracking.store import connect, transient_errors, unreachable
 
 STYLE = """
@@ -51,7 +52,7 @@ def write_report(
     standing = found.standing
     shown = store.sweep(standing.sweep, sweep_id if standing.sweep == name else None, by)
     searched = store.sweep(name, sweep_id, by)
-    answer = f"<p class='answer'>{html.escape(finding(standing, folder.parent.parent))}</p>"
+    answer = f"<p class='answer'>{html.escape(finding(standing, SweepDir(folder).home))}</p>"
     parts = [f"<h1>{html.escape(name)}</h1>", answer, _verdicts(standing)]
     if found.confirmation:
         parts += ["<h2>The search</h2>", _verdicts(found.search)]
