@@ -7,10 +7,12 @@ from math import inf
 from typing import cast
 
 import numpy as np
+import optuna
 import pytest
 
 from benchmarks.results.claims import CLAIMS, Beds, Claim, Found, Range
 from benchmarks.results.data import _is_hard
+from benchmarks.results.knobs import _across, _fanova, _within
 from benchmarks.results.oracle import Oracle
 from benchmarks.results.run import SOURCES, SPECS, Source
 from trainables.strategies.batch import Batch, Pool, RolloutBudget
@@ -112,3 +114,37 @@ def test_the_oracle_trains_two_and_asks_the_others() -> None:
     assert scores.weight_N.tolist() == [1, 1, 0, 0, 0, 1, 1, 0, 0, 0]
     assert scores.advantage_N[[0, 1, 5, 6]] == pytest.approx([1 / 3, -2 / 3, 1 / 2, 1 / 2])
     assert not scores.advantage_N[[2, 3, 4, 7, 8, 9]].any()
+
+
+def drawn(family: str, value: float, lr: float, k_min: int, k_max: int) -> optuna.trial.FrozenTrial:
+    """A trial as a sweep of several strategies records it: k_max begins at k_min."""
+    return optuna.trial.create_trial(
+        params={
+            "strategy": family,
+            f"{family}.learner.lr": lr,
+            f"{family}.k_min": k_min,
+            f"{family}.k_max": k_max,
+        },
+        distributions={
+            "strategy": optuna.distributions.CategoricalDistribution(("a", "b")),
+            f"{family}.learner.lr": optuna.distributions.FloatDistribution(1e-4, 1e-3, log=True),
+            f"{family}.k_min": optuna.distributions.CategoricalDistribution((2, 4)),
+            f"{family}.k_max": optuna.distributions.IntDistribution(k_min, 16),
+        },
+        value=value,
+    )
+
+
+def test_importance_counts_what_strategies_share_and_ranges_that_follow_another_parameter() -> None:
+    rng = np.random.default_rng(0)
+    families: dict[str, list[optuna.trial.FrozenTrial]] = {"a": [], "b": []}
+    for family, own in families.items():
+        for _ in range(40):
+            k_min = int(rng.choice([2, 4]))
+            k_max, lr = int(rng.integers(k_min, 17)), float(rng.uniform(1e-4, 1e-3))
+            own.append(drawn(family, k_max + 0.01 * float(rng.normal()), lr, k_min, k_max))
+    within = _fanova(_within("a", families["a"]))
+    assert set(within) == {"learner.lr", "k_min", "k_max"}
+    assert within["k_max"] > 0.8, "the value is k_max"
+    shared = _fanova(_across({"a": families["a"][:1], "b": families["b"][:1]}))
+    assert set(shared) == {"strategy", "learner.lr", "k_min", "k_max"}

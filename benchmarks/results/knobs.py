@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,7 @@ from trimtab.decide.compare.read import TrackedRun
 from trimtab.decide.compare.statistics import Array, Curve, area
 from trimtab.search.study import read_study
 from trimtab.sweepdir.folder import SweepDir
+from trimtab.sweepspec.space.suggest import STRATEGY
 
 if TYPE_CHECKING:
     import optuna
@@ -28,25 +29,28 @@ SHARES = (0.25, 0.5, 0.75)
 
 def importance(page: Page, beds: Beds) -> None:
     """Write the section on the importance of parameters."""
-    trials = _finished("results-importance")
+    found = beds["importance"].comparison
     page.say(
         "Which knob matters",
-        "fANOVA (Hutter et al. 2014, Optuna's) over 50 random configurations of each strategy of "
-        "`across_axes`, the learning rate drawn from 5e-5 to 1.6e-3. One seed and 3,840 rollouts each. The "
+        "fANOVA (Hutter et al. 2014, Optuna's) over random configurations of each strategy of `across_axes`, "
+        f"the learning rate drawn from 5e-5 to 1.6e-3, with one seed and {found.budget:,} rollouts each. The "
         "value is accuracy over the curve. In brackets: 5 % to 95 % over bootstrap samples of the trials.",
     )
-    families: dict[str, list[optuna.trial.FrozenTrial]] = {"all": trials}
-    for trial in trials:
-        families.setdefault(str(trial.params["strategy"]), []).append(trial)
-    rows = [
-        [family, parameter.removeprefix(f"{family}."), f"{value:.2f} [{low:.2f}, {high:.2f}]"]
-        for family, members in families.items()
-        for parameter, (value, low, high) in _importances(members).items()
-    ]
-    page.table(("strategy", "parameter", "share of the variance"), rows)
+    families: dict[str, list[optuna.trial.FrozenTrial]] = {}
+    for trial in _finished("results-importance"):
+        families.setdefault(str(trial.params[STRATEGY]), []).append(trial)
+    groups = {"all": _across(families), **{name: _within(name, own) for name, own in families.items()}}
+    page.table(
+        ("strategy", "parameter", "share of the variance"),
+        [
+            [group, parameter, f"{value:.2f} [{low:.2f}, {high:.2f}]"]
+            for group, members in groups.items()
+            for parameter, (value, low, high) in _importances(members).items()
+        ],
+    )
     page.table(
         ("strategy", "trials", "best", "median", "worst", "best configuration"),
-        [_spread(family, members) for family, members in families.items() if family != "all"],
+        [_spread(family, groups[family]) for family in families],
     )
 
 
@@ -84,6 +88,55 @@ def _finished(sweep: str) -> list[optuna.trial.FrozenTrial]:
     return study.get_trials(deepcopy=False, states=states)
 
 
+def _across(families: Mapping[str, Sequence[optuna.trial.FrozenTrial]]) -> list[optuna.trial.FrozenTrial]:
+    """Return all trials by what they have in common: their strategy, and the shared settings."""
+    every = [_renamed(trial, name) for name, own in families.items() for trial in own]
+    common = {STRATEGY}.union(set.intersection(*(set(trial.params) for trial in every)))
+    return _over_one_range(every, common)
+
+
+def _within(family: str, trials: Sequence[optuna.trial.FrozenTrial]) -> list[optuna.trial.FrozenTrial]:
+    """Return the trials of one strategy by its own parameters."""
+    own = [_renamed(trial, family) for trial in trials]
+    return _over_one_range(own, set(own[0].params) - {STRATEGY})
+
+
+def _renamed(trial: optuna.trial.FrozenTrial, family: str) -> optuna.trial.FrozenTrial:
+    """Return a trial without its strategy's name before each parameter."""
+    import optuna
+
+    return optuna.trial.create_trial(
+        params={name.removeprefix(f"{family}."): value for name, value in trial.params.items()},
+        distributions={name.removeprefix(f"{family}."): own for name, own in trial.distributions.items()},
+        value=trial.value,
+    )
+
+
+def _over_one_range(
+    trials: Sequence[optuna.trial.FrozenTrial], names: Collection[str]
+) -> list[optuna.trial.FrozenTrial]:
+    """Return the trials with these parameters, each over one range: Optuna leaves out those that vary.
+
+    A range whose bound follows another parameter becomes the one that holds all of them.
+    """
+    import optuna
+
+    ranges: dict[str, optuna.distributions.BaseDistribution] = {}
+    for name in sorted(names):
+        drawn = [trial.distributions[name] for trial in trials]
+        ranges[name] = drawn[0]
+        if isinstance(drawn[0], optuna.distributions.IntDistribution):
+            ends = [(one.low, one.high) for one in drawn if isinstance(one, type(drawn[0]))]
+            low, high = min(end[0] for end in ends), max(end[1] for end in ends)
+            ranges[name] = optuna.distributions.IntDistribution(low, high)
+    return [
+        optuna.trial.create_trial(
+            params={name: trial.params[name] for name in ranges}, distributions=ranges, value=trial.value
+        )
+        for trial in trials
+    ]
+
+
 def _importances(trials: Sequence[optuna.trial.FrozenTrial]) -> Mapping[str, tuple[float, float, float]]:
     """Return each parameter's share with its bootstrap interval, the largest first."""
     value = _fanova(trials)
@@ -108,13 +161,9 @@ def _fanova(trials: Sequence[optuna.trial.FrozenTrial]) -> dict[str, float]:
 def _spread(family: str, trials: Sequence[optuna.trial.FrozenTrial]) -> list[str]:
     values = [trial.value for trial in trials if trial.value is not None]
     best = max(trials, key=lambda trial: trial.value or 0.0)
-    parameters = {
-        name.removeprefix(f"{family}."): f"{value:.3g}" if isinstance(value, float) else value
-        for name, value in best.params.items()
-        if name != "strategy"
-    }
+    shown = {n: float(f"{v:.3g}") if isinstance(v, float) else v for n, v in best.params.items()}
     cells = [f"{max(values):.3f}", f"{np.median(values):.3f}", f"{min(values):.3f}"]
-    return [family, str(len(values)), *cells, f"`{json.dumps(parameters)}`"]
+    return [family, str(len(values)), *cells, f"`{json.dumps(shown)}`"]
 
 
 def _score(run: TrackedRun, share: float) -> float:

@@ -234,7 +234,7 @@ def _sensitivity(page: Page, beds: Beds) -> None:
     page.say(
         "V0.5's own parameters, one at a time",
         "The centre is two first rollouts with the prior `strata`, at the paper's rule: alpha .317, "
-        "k_max 16, reserve .25, cost 1/256, at a learning rate of 4e-4. 3,840 rollouts a run, validation "
+        "k_max 16, reserve .25, cost 1/256, at a learning rate of 4e-4. Runs on validation "
         "prompts.",
     )
     _verdicts(page, bed)
